@@ -1,0 +1,1 @@
+"""Which parameter-efficient fine-tuning method, with which configuration, for my model?"""

@@ -1,0 +1,1 @@
+"""For maintainers: what makes and checks the catalog; nothing on the query side imports it."""

@@ -1,0 +1,162 @@
+"""Every deliberate failure of peft-shop.
+
+PeftShopError
+├── InputError              the question is malformed (exit code 2)
+│   ├── UnknownNameError    a name that the catalog does not know, with the nearest ones
+│   ├── QuantityError       a number or unit that cannot be read
+│   └── QueryError          options that contradict each other or ask for the impossible
+├── CatalogError            a catalog or data file breaks its format, all mistakes at once
+│   └── CatalogVersionError the file was written for another schema
+├── IngestError             raw result files that cannot be taken in, all mistakes at once
+├── ConfigError             a recipe cannot become a configuration
+│   └── UnknownConfigKeyError  the installed peft does not know a key of the recipe
+├── ProbeError              a probe's own set-up is wrong
+└── MissingExtraError       an optional dependency is absent; also an ImportError
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "CatalogError",
+    "CatalogVersionError",
+    "ConfigError",
+    "IngestError",
+    "InputError",
+    "MissingExtraError",
+    "PeftShopError",
+    "ProbeError",
+    "Problem",
+    "QuantityError",
+    "QueryError",
+    "UnknownConfigKeyError",
+    "UnknownNameError",
+    "nearest_names",
+]
+
+
+def nearest_names(name: str, valid: Iterable[str], *, limit: int = 3) -> tuple[str, ...]:
+    """Valid names that look most like `name`, best first, at most `limit`."""
+    options = sorted(set(valid))
+    folded = {option.lower().replace("-", "_"): option for option in reversed(options)}
+    key = name.lower().replace("-", "_")
+    close = difflib.get_close_matches(key, folded, n=limit, cutoff=0.5)
+    inside = [option for option in folded if key and (key in option or option in key)]
+    ranked = dict.fromkeys([*close, *sorted(inside, key=lambda o: (abs(len(o) - len(key)), o))])
+    return tuple(folded[option] for option in list(ranked)[:limit])
+
+
+class PeftShopError(Exception):
+    """Base of every failure that peft-shop raises on purpose."""
+
+
+class InputError(PeftShopError):
+    """The caller asked for something that cannot be asked."""
+
+
+class UnknownNameError(InputError):
+    """A name that is not in the vocabulary.
+
+    Attributes:
+        kind: what was expected, for example "metric".
+        name: what was given.
+        nearest: valid names that look like it, best first.
+    """
+
+    def __init__(
+        self, kind: str, name: str, valid: Iterable[str], *, hint: str | None = None
+    ) -> None:
+        options = sorted(set(valid))
+        self.kind = kind
+        self.name = name
+        self.nearest = nearest_names(name, options)
+        message = f"unknown {kind} {name!r}"
+        if self.nearest:
+            message += "; did you mean " + " or ".join(repr(n) for n in self.nearest) + "?"
+        elif options:
+            shown = ", ".join(options[:12])
+            message += f"; valid are: {shown}" + (", ..." if len(options) > 12 else "")
+        if hint:
+            message += f" ({hint})"
+        super().__init__(message)
+
+
+class QuantityError(InputError):
+    """A quantity such as "24GiB" or "45%" cannot be read, or has the wrong unit."""
+
+
+class QueryError(InputError):
+    """Options of one query contradict each other."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake in one file.
+
+    Attributes:
+        path: the file, as the user named it.
+        where: dotted place inside the file, such as `train_info.metrics[3].step`; may be empty.
+        message: what is wrong and what was expected.
+        hint: what to do next; may be empty.
+    """
+
+    path: str
+    where: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.path}: {self.where}" if self.where else self.path
+        tail = f" ({self.hint})" if self.hint else ""
+        return f"{place}: {self.message}{tail}"
+
+
+class _ProblemsError(PeftShopError):
+    """A failure that lists every mistake found, not only the first."""
+
+    def __init__(self, summary: str, problems: Sequence[Problem] = ()) -> None:
+        self.summary = summary
+        self.problems = tuple(problems)
+        super().__init__("\n".join([summary, *(f"  {problem}" for problem in self.problems)]))
+
+
+class CatalogError(_ProblemsError):
+    """A catalog or data file does not keep its format."""
+
+
+class CatalogVersionError(CatalogError):
+    """A catalog file was written for a schema that this version cannot read."""
+
+
+class IngestError(_ProblemsError):
+    """Raw result files that cannot be taken in."""
+
+
+class ConfigError(PeftShopError):
+    """A recipe cannot become a configuration of the installed peft."""
+
+
+class UnknownConfigKeyError(ConfigError):
+    """The installed peft does not know a key that the recipe needs."""
+
+
+class ProbeError(PeftShopError):
+    """The set-up of a capability probe is wrong; says nothing about the method."""
+
+
+class MissingExtraError(PeftShopError, ImportError):
+    """An optional dependency is not installed; the message has the install command."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed; "
+            f"run: pip install 'peft-shop[{extra}]'"
+        )
