@@ -7,6 +7,7 @@ forbidden, numbers are finite or absent, units are in the field names: `_bytes` 
 
 from __future__ import annotations
 
+from collections.abc import Hashable  # noqa: TC003 - pydantic reads it
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -166,6 +167,12 @@ def _features() -> tuple[Feature, ...]:
         "mixed_methods": "Can it be active beside other methods (`PeftMixedModel`)?",
         "modules_to_save": "Can whole modules be trained and saved beside it (`modules_to_save`)?",
         "trainable_token_indices": "Can single token embeddings be trained beside it?",
+        "save_and_reload": "Does a saved adapter give the same outputs once it is loaded?",
+        "disable_adapter": "Does `disable_adapter()` give back the base model's outputs?",
+        "identity_at_start": "Does a fresh adapter leave the base model's outputs as they are?",
+        "gradient_checkpointing": "Does it train the same under gradient checkpointing?",
+        "torch_compile": "Does `torch.compile` trace it, with equal outputs and gradients?",
+        "deterministic": "Do two trainings under one seed give the same weights?",
     }
     found += [
         Feature(id=name, title=name.replace("_", " "), question=question)
@@ -485,7 +492,7 @@ class Provenance(Record):
         source: key in `data/sources.toml`.
         commit: commit of the source that holds the file; `None` for a plain folder.
         file: path inside the source.
-        sha256: of the file's bytes.
+        sha256: of the file's bytes; left out of the compiled catalog where `commit` pins them.
         packages: versions that ran (`peft`, `torch`, `transformers`, `diffusers`, ...).
         peft_commit: commit of peft that ran.
         worktree_dirty: whether peft had uncommitted changes; `None` when not recorded.
@@ -494,7 +501,7 @@ class Provenance(Record):
     source: str
     commit: str | None = None
     file: str
-    sha256: str
+    sha256: str | None = None
     packages: dict[str, str]
     peft_commit: str | None = None
     peft_branch: str | None = None
@@ -574,7 +581,7 @@ class Noise(Record):
     """Run-to-run standard deviation of one metric.
 
     Attributes:
-        metric: field of the metric.
+        metric: identifier of the metric.
         era: era it holds for; `None` for all.
         sd: standard deviation of one run, in the metric's base unit (relative: see `relative`).
         low: lower end of the 95 % confidence interval.
@@ -638,6 +645,11 @@ class Catalog(Record):
     runs: tuple[Run, ...] = ()
     noise: tuple[Noise, ...] = ()
     era_shifts: tuple[EraShift, ...] = ()
+
+    @cached_property
+    def derived(self) -> dict[Hashable, Any]:
+        """Room for what others work out from this catalog and want to keep."""
+        return {}
 
     @cached_property
     def method_by_id(self) -> dict[str, Method]:

@@ -55,7 +55,7 @@ _EXAMPLE: Final = {
     "score": "a plain number such as 0.25",
 }
 _STEPS: Final[dict[str, tuple[tuple[str, float, int], ...]]] = {
-    "bytes": (("GiB", 2**30, 2), ("MiB", 2**20, 2), ("KiB", 2**10, 2)),
+    "bytes": (("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1)),
     "seconds": (("h", 3600, 2), ("min", 60, 1)),
     "count": (("B", 10**9, 2), ("M", 10**6, 2), ("k", 10**3, 2)),
 }

@@ -1,0 +1,185 @@
+"""A catalog file -> Catalog; the only reader of catalog files.
+
+The file that comes with the package is read once per process. A file of the user's is checked
+whole: every mistake is reported with its dotted place, and references between records must
+resolve, so that nothing above this room meets a name it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from peft_shop.errors import CatalogError, CatalogVersionError, Problem, nearest_names
+from peft_shop.schema import FULL_FINETUNING, SCHEMA_VERSION, Catalog
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from pydantic_core import ErrorDetails
+
+__all__ = ["CATALOG_RESOURCE", "load", "parse", "validation_problems"]
+
+CATALOG_RESOURCE = "_catalog.json"
+_MAX_BYTES = 64 * 2**20
+"""No catalog comes near this size; a larger file is a mistake or an attack."""
+
+
+def load(path: str | PathLike[str] | None = None) -> Catalog:
+    """Catalog in the file `path`, or the one that comes with the package.
+
+    Raises:
+        CatalogError: the file cannot be read or breaks the format; lists every mistake.
+        CatalogVersionError: the file is of a newer schema than this version knows.
+    """
+    if path is None:
+        return _embedded()
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        if size > _MAX_BYTES:
+            problem = Problem(str(file), "", f"{size} bytes is too large for a catalog")
+            raise CatalogError("cannot read the catalog", [problem])
+        text = file.read_bytes()
+    except OSError as error:
+        problem = Problem(
+            str(file),
+            "",
+            error.strerror or "cannot be read",
+            "give the path of a file made by `peft-shop catalog compile`",
+        )
+        raise CatalogError("cannot read the catalog", [problem]) from error
+    return parse(text, name=str(file))
+
+
+@lru_cache(maxsize=1)
+def _embedded() -> Catalog:
+    resource = files("peft_shop") / CATALOG_RESOURCE
+    # written by `compile`, which has checked the references
+    return Catalog.model_validate_json(resource.read_bytes())
+
+
+def parse(text: bytes, *, name: str = "catalog") -> Catalog:
+    """Catalog that the JSON `text` holds; `name` stands for the file in errors.
+
+    Raises:
+        CatalogError: not a catalog; lists every mistake.
+        CatalogVersionError: of a newer schema.
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise CatalogError(
+            "cannot read the catalog", [Problem(name, "", f"not a JSON document: {detail}")]
+        ) from error
+    if not isinstance(raw, dict) or "schema_version" not in raw:
+        problem = Problem(
+            name,
+            "schema_version",
+            "missing: this is not a peft-shop catalog",
+            "make one with `peft-shop catalog compile`",
+        )
+        raise CatalogError("cannot read the catalog", [problem])
+    version = str(raw["schema_version"])
+    if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        problem = Problem(
+            name,
+            "schema_version",
+            f"written for schema {version}, this version reads {SCHEMA_VERSION}",
+            "upgrade peft-shop, or export the catalog again",
+        )
+        raise CatalogVersionError("cannot read the catalog", [problem])
+    try:
+        catalog = Catalog.model_validate_json(text)
+    except ValidationError as error:
+        raise CatalogError(
+            "the catalog breaks its format", validation_problems(error, name)
+        ) from error
+    problems = _dangling(catalog, name)
+    if problems:
+        raise CatalogError("the catalog contradicts itself", problems)
+    return catalog
+
+
+def dotted(location: tuple[int | str, ...]) -> str:
+    """Place inside a document as people write it: `runs[3].metrics.peak_memory_bytes`."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part not in {"int", "float", "constrained-int", "constrained-float"}:
+            text += f".{part}" if text else str(part)
+    return text
+
+
+def validation_problems(error: ValidationError, path: str) -> list[Problem]:
+    """Every mistake that pydantic found, in the project's words, each place once."""
+    found: dict[str, Problem] = {}
+    for detail in error.errors(include_url=False):
+        where = dotted(detail["loc"])
+        message, hint = _explain(detail)
+        found.setdefault(where, Problem(path, where, message, hint))
+    return list(found.values())
+
+
+def _explain(detail: ErrorDetails) -> tuple[str, str]:
+    kind, given = detail["type"], detail.get("input")
+    if kind == "extra_forbidden":
+        return "unknown key", "remove it or check its spelling"
+    if kind == "missing":
+        return "missing", ""
+    shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
+    if kind == "literal_error":
+        expected = [
+            part.strip("'") for part in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        ]
+        near = nearest_names(str(given), expected)
+        return f"{shown} is not one of {detail['ctx']['expected']}", (
+            f"did you mean {near[0]!r}?" if near else ""
+        )
+    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {shown}", ""
+
+
+def _dangling(catalog: Catalog, name: str) -> list[Problem]:
+    """References that lead nowhere."""
+    problems: list[Problem] = []
+
+    def check(kind: str, value: str, valid: object, where: str) -> None:
+        if value not in valid:  # type: ignore[operator]  # any container of names
+            near = nearest_names(value, valid)  # type: ignore[arg-type]  # as above
+            hint = f"did you mean {near[0]!r}?" if near else ""
+            problems.append(Problem(name, where, f"unknown {kind} {value!r}", hint))
+
+    metrics, fields = catalog.metric_by_id, catalog.metric_by_field
+    for i, benchmark in enumerate(catalog.benchmarks):
+        check("metric", benchmark.headline, benchmark.metrics, f"benchmarks[{i}].headline")
+        for k, metric in enumerate(benchmark.metrics):
+            check("metric", metric, metrics, f"benchmarks[{i}].metrics[{k}]")
+    features = {feature.id for feature in catalog.features}
+    for i, method in enumerate(catalog.methods):
+        for feature in method.capabilities:
+            check("feature", feature, features, f"methods[{i}].capabilities")
+        problems += [
+            Problem(name, f"methods[{i}].capabilities.{feature}", "missing")
+            for feature in sorted(features - set(method.capabilities))
+        ]
+    snapshots = {snapshot.id for snapshot in catalog.snapshots}
+    methods = {*catalog.method_by_id, FULL_FINETUNING}
+    seen: set[tuple[str, str]] = set()
+    for i, run in enumerate(catalog.runs):
+        check("benchmark", run.benchmark, catalog.benchmark_by_id, f"runs[{i}].benchmark")
+        check("method", run.method, methods, f"runs[{i}].method")
+        for field in run.metrics:
+            check("metric", field, fields, f"runs[{i}].metrics")
+        for snapshot in run.snapshots:
+            check("snapshot", snapshot, snapshots, f"runs[{i}].snapshots")
+        if (run.benchmark, run.id) in seen:
+            problems.append(Problem(name, f"runs[{i}]", f"run {run.id!r} stands here twice"))
+        seen.add((run.benchmark, run.id))
+    return problems

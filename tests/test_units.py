@@ -1,0 +1,76 @@
+"""Quantities read and written."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_shop.errors import QuantityError
+from peft_shop.units import Unit, format_quantity, parse_quantity
+
+UNITS: tuple[Unit, ...] = ("bytes", "seconds", "fraction", "count", "score")
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "value"),
+    [
+        ("24GB", "bytes", 24e9),
+        ("24GiB", "bytes", 24 * 2**30),
+        ("24 gib", "bytes", 24 * 2**30),
+        ("50MB", "bytes", 50e6),
+        ("1_000", "bytes", 1000),
+        ("45%", "fraction", 0.45),
+        ("0.45", "fraction", 0.45),
+        ("20min", "seconds", 1200),
+        ("1.5h", "seconds", 5400),
+        ("10M", "count", 10_000_000),
+        ("-0.25", "score", -0.25),
+        (".5", "score", 0.5),
+        ("1e3", "score", 1000),
+    ],
+)
+def test_reads(text: str, unit: Unit, value: float) -> None:
+    assert parse_quantity(text, unit) == value
+
+
+@pytest.mark.parametrize(
+    ("bad", "unit", "match"),
+    [
+        ("24", "bytes", None),
+        ("24 parsecs", "bytes", "not a unit of bytes"),
+        ("24GiB", "seconds", "not a unit of seconds"),
+        ("45%", "score", "not a unit of score"),
+        ("", "score", "cannot read"),
+        ("GiB", "bytes", "cannot read"),
+        ("1..2", "score", "cannot read"),
+        ("nan", "score", "cannot read"),
+        ("1e999", "score", "finite"),
+        (math.nan, "score", "finite"),
+        (math.inf, "bytes", "finite"),
+        (True, "count", "expected"),
+        (None, "count", "expected"),
+        ("٣", "count", "cannot read"),
+    ],
+)
+def test_refuses(bad: object, unit: Unit, match: str | None) -> None:
+    if match is None:
+        assert parse_quantity(bad, unit) == 24  # type: ignore[arg-type]
+        return
+    with pytest.raises(QuantityError, match=match) as error:
+        parse_quantity(bad, unit, name="max_peak_memory")  # type: ignore[arg-type]
+    assert "max_peak_memory" in str(error.value)
+
+
+@given(st.sampled_from(UNITS), st.floats(0, 1e13))
+def test_what_is_written_reads_back(unit: Unit, value: float) -> None:
+    text = format_quantity(value, unit, digits=9)
+    back = parse_quantity(text.replace(" ", ""), unit)
+    assert back == pytest.approx(value, rel=1e-6, abs=1 if unit in {"bytes", "count"} else 0.1)
+
+
+def test_binary_and_decimal_bytes_are_told_apart() -> None:
+    assert format_quantity(22_561_161_216, "bytes") == "21.01 GiB"
+    assert parse_quantity("21.01GiB", "bytes") > parse_quantity("21.01GB", "bytes")
