@@ -1,1 +1,71 @@
-"""Which parameter-efficient fine-tuning method, with which configuration, for my model?"""
+"""Which parameter-efficient fine-tuning method, with which configuration, for my model?
+
+>>> from peft_shop import recommend
+>>> recommend("metamathqa", max_peak_memory="20GiB", peft_version="any").best.method
+'miss'
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peft_shop.answer import Candidate, Recommendation
+    from peft_shop.errors import (
+        CatalogError,
+        ConfigError,
+        InputError,
+        MissingExtraError,
+        PeftShopError,
+    )
+    from peft_shop.question import any_of
+    from peft_shop.recommendation import recommend
+    from peft_shop.schema import Catalog
+    from peft_shop.store import load as load_catalog
+
+__all__ = [
+    "Candidate",
+    "Catalog",
+    "CatalogError",
+    "ConfigError",
+    "InputError",
+    "MissingExtraError",
+    "PeftShopError",
+    "Recommendation",
+    "any_of",
+    "load_catalog",
+    "recommend",
+]
+
+if not TYPE_CHECKING:
+    # type checkers see the imports above, so that a misspelt name is still an error to them
+
+    _HOMES = {
+        "Candidate": ("answer", "Candidate"),
+        "Catalog": ("schema", "Catalog"),
+        "CatalogError": ("errors", "CatalogError"),
+        "ConfigError": ("errors", "ConfigError"),
+        "InputError": ("errors", "InputError"),
+        "MissingExtraError": ("errors", "MissingExtraError"),
+        "PeftShopError": ("errors", "PeftShopError"),
+        "Recommendation": ("answer", "Recommendation"),
+        "any_of": ("question", "any_of"),
+        "load_catalog": ("store", "load"),
+        "recommend": ("recommendation", "recommend"),
+    }
+
+    def __getattr__(name: str) -> object:
+        """Public name, imported when first used."""
+        from importlib import import_module  # noqa: PLC0415 - `import peft_shop` stays free
+
+        if name == "__version__":
+            return import_module("importlib.metadata").version("peft-shop")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        room, attribute = _HOMES[name]
+        value = getattr(import_module(f"{__name__}.{room}"), attribute)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return [*__all__, "__version__"]

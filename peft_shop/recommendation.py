@@ -1,0 +1,389 @@
+"""The verb: store + query + pareto + noise -> Recommendation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+from peft_shop import reasons
+from peft_shop.advice import relaxations, warnings
+from peft_shop.answer import (
+    Baseline,
+    Difference,
+    Dominated,
+    Dropped,
+    FrontMember,
+    Recommendation,
+    Tied,
+    Unmeasured,
+)
+from peft_shop.evidence import Contender, field_of_play
+from peft_shop.noise import front_probabilities, significance_threshold, tie_set
+from peft_shop.pareto import dominators, front
+from peft_shop.query import judge, version_key
+from peft_shop.question import build_query
+from peft_shop.ranking import epsilons, ranked
+from peft_shop.schema import FULL_FINETUNING, Catalog
+from peft_shop.store import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from os import PathLike
+
+    from peft_shop.question import AnyOf
+    from peft_shop.schema import (
+        EvidenceLevel,
+        LayerType,
+        Metric,
+        QuantizationBackend,
+        Query,
+    )
+    from peft_shop.units import Quantity
+
+__all__ = ["Bounds", "answer", "installed_peft_version", "recommend"]
+
+ANY_VERSION = "any"
+
+
+class Bounds(TypedDict, total=False):
+    """A least and a greatest value for every metric; text may carry a unit ("24GiB", "45%")."""
+
+    max_peak_memory: Quantity
+    min_peak_memory: Quantity
+    max_average_memory: Quantity
+    min_average_memory: Quantity
+    max_p99_memory: Quantity
+    min_p99_memory: Quantity
+    max_train_time: Quantity
+    min_train_time: Quantity
+    max_step_time: Quantity
+    min_step_time: Quantity
+    max_total_time: Quantity
+    min_total_time: Quantity
+    max_checkpoint_size: Quantity
+    min_checkpoint_size: Quantity
+    max_trainable_parameters: Quantity
+    min_trainable_parameters: Quantity
+    max_total_parameters: Quantity
+    min_total_parameters: Quantity
+    max_train_loss: Quantity
+    min_train_loss: Quantity
+    max_test_accuracy: Quantity
+    min_test_accuracy: Quantity
+    max_dino_similarity: Quantity
+    min_dino_similarity: Quantity
+    max_forgetting: Quantity
+    min_forgetting: Quantity
+    max_drift: Quantity
+    min_drift: Quantity
+    max_tokens_seen: Quantity
+    min_tokens_seen: Quantity
+
+
+Demand = bool | Literal["partial"] | None
+"""`True` demands yes, `"partial"` at least partial, `False` demands no, `None` nothing."""
+
+
+def recommend(
+    benchmark: str | None = None,
+    objectives: str | Iterable[str] | None = None,
+    *,
+    snapshot: str | None = None,
+    era: str | None = None,
+    evidence: Literal["snapshot", "pooled"] = "snapshot",
+    quantization: QuantizationBackend | Iterable[QuantizationBackend] | AnyOf | None = None,
+    layer_types: LayerType | Iterable[LayerType] | AnyOf | None = None,
+    merging: Demand = None,
+    convertible_to_lora: Demand = None,
+    multiple_adapters: Demand = None,
+    mixed_batches: Demand = None,
+    weighted_combination: Demand = None,
+    hot_swapping: Demand = None,
+    mixed_methods: Demand = None,
+    modules_to_save: Demand = None,
+    trainable_token_indices: Demand = None,
+    category: str | AnyOf | None = None,
+    family: str | AnyOf | None = None,
+    task_types: str | Iterable[str] | AnyOf | None = None,
+    options: str | Iterable[str] | AnyOf | None = None,
+    methods: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    min_evidence: EvidenceLevel | None = None,
+    floor: Quantity | None = None,
+    rank_by: str | Mapping[str, float] | None = None,
+    accelerator: str | None = None,
+    include_flagged: bool = False,
+    confidence: float = 0.95,
+    peft_version: str | None = None,
+    catalog: Catalog | str | PathLike[str] | None = None,
+    **bounds: Unpack[Bounds],
+) -> Recommendation:
+    """Pareto-optimal configurations among all measured runs that meet the constraints.
+
+    For every filter a list means all of these, `any_of(...)` one of these; an unknown value never
+    satisfies; an unknown name is an error. An answer without a front is still an answer: its
+    `relaxations` say what to give up.
+
+    Args:
+        benchmark: `"metamathqa"` (text, the default) or `"image_gen"`.
+        objectives: metrics to optimise together; headline score and peak memory by default.
+        snapshot: state of the evidence on a date; the newest by default, `"all"` for every run.
+        era: runs scored the same way; the newest of the snapshot by default, `"any"` mixes them,
+            `"shifted"` moves older scores by the measured shift.
+        evidence: `"snapshot"` takes the current run of each experiment, `"pooled"` the mean of
+            all comparable runs of the same recipe.
+        quantization: backends on whose quantized layers it must train.
+        layer_types: layers that it must adapt.
+        merging: whether it merges into the base weights.
+        convertible_to_lora: whether peft converts it to LoRA.
+        multiple_adapters: whether one model holds several adapters of it.
+        mixed_batches: whether one batch may use different adapters.
+        weighted_combination: whether adapters combine with weights.
+        hot_swapping: whether a loaded adapter can be replaced in place.
+        mixed_methods: whether it works beside other methods.
+        modules_to_save: whether whole modules can be trained beside it.
+        trainable_token_indices: whether single token embeddings can be trained beside it.
+        category: adapter, prompt_learning or other.
+        family: family of methods, such as `"orthogonal"`.
+        task_types: task types it must support.
+        options: configuration options it must have, such as `"rank_pattern"`.
+        methods: only these methods.
+        exclude: none of these methods.
+        min_evidence: weakest evidence that counts for a demanded capability.
+        floor: least headline score; the benchmark's own by default, 0 for none.
+        rank_by: order of the front: `"headline"`, a metric, `"knee"` (nearest to the ideal
+            point), `"cheapest-tie"`, or weights by metric.
+        accelerator: hardware whose memory and time count; that of most runs by default.
+        include_flagged: whether broken runs and artefacts may be ranked.
+        confidence: one-sided confidence at which a run counts as worse.
+        peft_version: version the configurations must work with; the installed one by default,
+            `"any"` for no restriction.
+        catalog: a catalog, or the path of a catalog file; the embedded one by default.
+        **bounds: `max_<metric>` and `min_<metric>`.
+
+    Raises:
+        InputError: a name, quantity or combination that cannot be answered.
+        CatalogError: the catalog file is broken.
+
+    Example:
+        >>> rec = recommend("metamathqa", max_peak_memory="20GiB", peft_version="any")
+        >>> rec.best.values["peak_memory"] <= 20 * 2**30
+        True
+    """
+    source = catalog if isinstance(catalog, Catalog) else load(catalog)
+    if peft_version is None:
+        peft_version = installed_peft_version()
+    elif peft_version == ANY_VERSION:
+        peft_version = None
+    else:
+        version_key(peft_version)
+    query = build_query(
+        source,
+        benchmark=benchmark,
+        objectives=objectives,
+        snapshot=snapshot,
+        era=era,
+        evidence=evidence,
+        demands={
+            "quantization": quantization,
+            "layer_types": layer_types,
+            "merging": merging,
+            "convertible_to_lora": convertible_to_lora,
+            "multiple_adapters": multiple_adapters,
+            "mixed_batches": mixed_batches,
+            "weighted_combination": weighted_combination,
+            "hot_swapping": hot_swapping,
+            "mixed_methods": mixed_methods,
+            "modules_to_save": modules_to_save,
+            "trainable_token_indices": trainable_token_indices,
+            "category": category,
+            "family": family,
+            "task_types": task_types,
+            "options": options,
+        },
+        bounds=bounds,  # type: ignore[arg-type]  # a TypedDict of quantities is such a mapping
+        methods=methods,
+        exclude=exclude,
+        min_evidence=min_evidence,
+        floor=floor,
+        rank_by=rank_by,
+        accelerator=accelerator,
+        include_flagged=include_flagged,
+        confidence=confidence,
+        peft_version=peft_version,
+    )
+    return answer(source, query)
+
+
+@cache
+def installed_peft_version() -> str | None:
+    """Version of the installed peft, which is not imported; `None` when there is none."""
+    try:
+        return version("peft")
+    except PackageNotFoundError:
+        return None
+
+
+def answer(catalog: Catalog, query: Query) -> Recommendation:
+    """The answer to `query` from `catalog`; the same question always gets the same answer."""
+    field = field_of_play(catalog, query)
+    verdicts = judge(catalog, query, field.contenders)
+    benchmark = catalog.benchmark_by_id[query.benchmark]
+    objectives = _argued_first(
+        [catalog.metric_by_id[name] for name in query.objectives], benchmark.headline
+    )
+    kept = [
+        one
+        for one, verdict in zip(field.contenders, verdicts, strict=True)
+        if verdict.kept and one.run is not None
+    ]
+    tried = Counter(one.method for one in field.contenders if one.run is not None)
+    costs = [tuple(reasons.cost(one, metric) for metric in objectives) for one in kept]
+    sds = [tuple(one.sds.get(metric.id, 0.0) for metric in objectives) for one in kept]
+    on_front = ranked(catalog, query, kept, front(costs), objectives)
+    tied = tie_set(costs, sds, confidence=query.confidence, epsilons=epsilons(kept, objectives))
+    above = dominators(costs, on_front)
+    chance = front_probabilities(costs, sds)
+    members = [kept[i] for i in on_front]
+    baselines = _baselines(catalog, query, field.contenders, field.baselines)
+    ties = sorted((i for i in tied if i in above), key=lambda i: (-chance[i], kept[i].name))
+    rest = [i for i in range(len(kept)) if i in above and i not in set(ties)]
+    threshold = significance_threshold(query.confidence)
+
+    def base(one: Contender, probability: float | None = None) -> dict[str, Any]:
+        return _candidate(catalog, one, tried[one.method], probability)
+
+    return Recommendation(
+        query=query,
+        benchmark=benchmark,
+        metrics=tuple(catalog.metric_by_id[name] for name in benchmark.metrics),
+        front=tuple(
+            FrontMember(
+                **base(kept[i], chance[i]),
+                why=reasons.why(i, kept, costs, objectives),
+                gives_up=reasons.gives_up(kept[i], members, objectives),
+                versus=tuple(_difference(kept[i], one) for _, one in baselines),
+                warning=reasons.luck(i, kept, costs, objectives, tried[kept[i].method]),
+            )
+            for i in on_front
+        ),
+        ties=tuple(
+            Tied(
+                **base(kept[i], chance[i]),
+                dominated_by=kept[above[i]].name,
+                because=reasons.tie_reason(kept[i], kept[above[i]], objectives, threshold),
+            )
+            for i in ties
+        ),
+        dominated=tuple(
+            Dominated(**base(kept[i], chance[i]), dominated_by=kept[above[i]].name) for i in rest
+        ),
+        unmeasured=tuple(
+            _unmeasured(catalog, one.method)
+            for one, verdict in zip(field.contenders, verdicts, strict=True)
+            if verdict.kept and one.run is None
+        ),
+        dropped=tuple(
+            Dropped(
+                name=one.name,
+                title=title(catalog, one.method, one.variants),
+                method=one.method,
+                variants=one.variants,
+                run=one.run,
+                failures=verdict.failures,
+            )
+            for one, verdict in zip(field.contenders, verdicts, strict=True)
+            if not verdict.kept
+        ),
+        baselines=tuple(Baseline(**base(one), kind=kind) for kind, one in baselines),
+        relaxations=() if kept else relaxations(catalog, query, field.contenders, verdicts),
+        warnings=(
+            *field.warnings,
+            *warnings(catalog, query, verdicts, objectives, kept),
+        ),
+        catalog_version=catalog.catalog_version,
+        peft_version=catalog.peft_version,
+    )
+
+
+def title(catalog: Catalog, method: str, variants: Sequence[str] = ()) -> str:
+    """Method and variants for people, such as "LoRA (rsLoRA)"."""
+    if method == FULL_FINETUNING:
+        return "Full fine-tuning"
+    known = catalog.method_by_id[method]
+    names = [variant.title for variant in known.variants if variant.id in variants]
+    return f"{known.title} ({', '.join(names)})" if names else known.title
+
+
+def _candidate(
+    catalog: Catalog, one: Contender, configurations: int, probability: float | None
+) -> dict[str, Any]:
+    run = one.run
+    flags = run.flags if run is not None else ()
+    return {
+        "name": one.name,
+        "title": title(catalog, one.method, one.variants),
+        "method": one.method,
+        "variants": one.variants,
+        "run": run,
+        "values": one.values,
+        "unusable": one.unusable,
+        "sds": one.sds,
+        "front_probability": probability,
+        "configurations": max(configurations, 1),
+        "pooled": one.pooled,
+        "notes": (*one.notes, *(f"{flag.code}: {flag.reason}" for flag in flags)),
+    }
+
+
+def _unmeasured(catalog: Catalog, name: str) -> Unmeasured:
+    method = catalog.method_by_id[name]
+    return Unmeasured(
+        method=method.id,
+        title=method.title,
+        summary=method.summary,
+        capabilities=method.capabilities,
+    )
+
+
+def _argued_first(objectives: list[Metric], headline: str) -> list[Metric]:
+    """Objectives with the headline first, where it is one of them."""
+    return sorted(objectives, key=lambda metric: metric.id != headline)
+
+
+def _baselines(
+    catalog: Catalog,
+    query: Query,
+    contenders: Iterable[Contender],
+    full: Iterable[Contender],
+) -> list[tuple[str, Contender]]:
+    """The best plain LoRA run and full fine-tuning, of the query's era where it has one."""
+    headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
+
+    def best(group: Iterable[Contender]) -> Contender | None:
+        usable = [
+            one
+            for one in group
+            if one.run is not None
+            and headline.id in one.values
+            and (query.era in {None, "any", "shifted"} or one.run.era == query.era)
+        ]
+        return min(usable, key=lambda one: (reasons.cost(one, headline), one.name), default=None)
+
+    plain = best(one for one in contenders if one.method == "lora" and not one.variants)
+    whole = best(full)
+    found = [("lora", plain), ("full_finetuning", whole)]
+    return [(kind, one) for kind, one in found if one is not None]
+
+
+def _difference(one: Contender, baseline: Contender) -> Difference:
+    return Difference(
+        baseline=baseline.name,
+        values={
+            name: value - baseline.values[name]
+            for name, value in one.values.items()
+            if name in baseline.values
+        },
+    )

@@ -1,0 +1,184 @@
+"""Imports go downward only, and each room imports only the packages it may."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import peft_shop
+
+ROOT = Path(peft_shop.__file__).parent
+
+# top to bottom; a room may import rooms of lower rows, and of its own row where it says so
+ORDER: Final = (
+    ("__main__",),
+    ("cli", "cli_catalog", "cli_options", "cli_output"),
+    ("__init__",),
+    ("recommendation",),
+    ("advice",),
+    ("answer",),
+    ("views",),
+    ("render",),
+    ("snippets",),
+    ("snippets_text", "snippets_image", "literals"),
+    ("configs",),
+    ("ranking",),
+    ("reasons",),
+    ("question",),
+    ("query",),
+    ("evidence",),
+    ("store",),
+    ("diagnosis",),
+    ("noise",),
+    ("schema", "pareto"),
+    ("units",),
+    ("errors",),
+)
+# what presents an answer is loaded only when one is shown
+SHOWN_ON_DEMAND: Final = {("answer", "views"), ("answer", "render")}
+
+THIRD_PARTY: Final = {
+    "pydantic": {"schema", "store", "diagnosis", "answer"},
+    "pydantic_core": {"schema", "store", "diagnosis"},
+    "numpy": {"pareto", "noise"},
+    "pandas": {"answer"},
+    "rich": {"render", "answer", "cli", "cli_catalog", "cli_options", "cli_output", "__main__"},
+    "typer": {"cli", "cli_catalog", "cli_options", "cli_output", "__main__"},
+    "click": {"cli", "cli_catalog", "cli_options", "cli_output", "__main__"},
+    "peft": {"configs"},
+    "torch": set(),
+    "transformers": set(),
+}
+
+
+def rooms() -> dict[str, Path]:
+    return {
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path
+        for path in sorted(ROOT.rglob("*.py"))
+    }
+
+
+def query_side() -> dict[str, Path]:
+    return {
+        name: path
+        for name, path in rooms().items()
+        if not name.startswith("curate.")
+    }
+
+
+def row(room: str) -> int:
+    top = room.split(".")[0]
+    return next(i for i, names in enumerate(ORDER) if top in names)
+
+
+class Imports(ast.NodeVisitor):
+    """Modules imported at run time, and whether at the top of the file; type-only ones are free."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, bool]] = []
+        self.depth = 0
+
+    def visit_If(self, node: ast.If) -> None:
+        test = ast.unparse(node.test)
+        if test == "TYPE_CHECKING":
+            for child in node.orelse:
+                self.visit(child)
+            return
+        self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.depth += 1
+        self.generic_visit(node)
+        self.depth -= 1
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found += [(alias.name, self.depth == 0) for alias in node.names]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        assert node.level == 0, "relative imports hide where a name comes from"
+        module = node.module or ""
+        if module == "peft_shop":
+            self.found += [(f"peft_shop.{alias.name}", self.depth == 0) for alias in node.names]
+        else:
+            self.found.append((module, self.depth == 0))
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    visitor = Imports()
+    visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
+    return visitor.found
+
+
+def test_every_room_has_a_row() -> None:
+    known = {name for names in ORDER for name in names}
+    tops = {name.split(".")[0] for name in query_side()} - {"curate"}
+    assert tops <= known, f"rooms in no row: {sorted(tops - known)}"
+    assert not {n for n in known - tops if not n.startswith("cli_")}, "rows without a room"
+
+
+@pytest.mark.parametrize("room", sorted(query_side()))
+def test_imports_go_downward(room: str) -> None:
+    if room == "curate.__init__" or room.startswith("curate"):
+        pytest.skip("maintainers' rooms have their own test")
+    for module, _ in imports(query_side()[room]):
+        if not module.startswith("peft_shop."):
+            continue
+        target = module.removeprefix("peft_shop.").split(".")[0]
+        if target == "curate":
+            assert room.startswith("cli"), f"{room} imports {module}"
+            continue
+        top = room.split(".")[0]
+        if target == top or (top, target) in SHOWN_ON_DEMAND:
+            continue
+        same_row = row(target) == row(room)
+        assert row(target) > row(room) or (same_row and room.startswith(("cli", "snippets"))), (
+            f"{room} imports {target}, which is not below it"
+        )
+
+
+@pytest.mark.parametrize("room", sorted(n for n in rooms() if n.startswith("curate")))
+def test_maintainers_rooms_import_no_presentation(room: str) -> None:
+    allowed = {"schema", "errors", "units", "store", "diagnosis", "pareto", "curate"}
+    for module, _ in imports(rooms()[room]):
+        if module.startswith("peft_shop."):
+            target = module.removeprefix("peft_shop.").split(".")[0]
+            assert target in allowed, f"{room} imports {module}"
+
+
+@pytest.mark.parametrize("room", sorted(query_side()))
+def test_packages_stay_in_their_rooms(room: str) -> None:
+    if room.startswith("curate"):
+        return
+    for module, at_top in imports(query_side()[room]):
+        package = module.split(".")[0]
+        if package in THIRD_PARTY:
+            assert room.split(".")[0] in THIRD_PARTY[package], f"{room} imports {module}"
+        if package in {"numpy", "pandas", "peft"}:
+            assert not at_top, f"{room} imports {module} at its top: only where it is needed"
+
+
+def loaded_by(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split("\n")[-2].split())
+
+
+HEAVY = {"pydantic", "numpy", "pandas", "rich", "typer", "click", "torch", "peft", "transformers"}
+
+
+def test_importing_the_package_loads_nothing_else() -> None:
+    assert not loaded_by("import peft_shop") & HEAVY
+
+
+def test_querying_loads_pydantic_only() -> None:
+    code = "import peft_shop\npeft_shop.recommend('metamathqa', max_peak_memory='24GiB').to_json()"
+    assert loaded_by(code) & HEAVY == {"pydantic"}
