@@ -1,0 +1,142 @@
+"""Prints what peft-shop costs beside what it may cost, as ratios measured in one run.
+
+Run it from an environment with peft and moocore: `python benchmarks/budgets.py`.
+Processes are timed by the CPU seconds of the child, the least of several runs, since other load
+on the machine only ever adds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import subprocess
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+COMMAND = Path(sys.executable).with_name("peft-shop")
+
+
+def child_seconds(command: Sequence[str], *, runs: int) -> float:
+    """Least CPU time of `command` over `runs` runs [s]."""
+    best = float("inf")
+    for _ in range(runs):
+        before = os.times()
+        subprocess.run(command, check=True, capture_output=True)
+        after = os.times()
+        used = after.children_user - before.children_user
+        used += after.children_system - before.children_system
+        best = min(best, used)
+    return best
+
+
+def seconds(action: Callable[[], object], *, runs: int) -> float:
+    """Least wall time of `action` over `runs` calls [s]."""
+    best = float("inf")
+    for _ in range(runs):
+        start = time.perf_counter()
+        action()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def line(what: str, value: str, budget: str, *, met: bool) -> None:
+    """One row of the table."""
+    print(f"{what:<58} {value:>22}  {budget:<28} {'met' if met else 'MISSED'}")
+
+
+def cold() -> None:
+    """Processes: importing the package, and one whole answer against `import peft`."""
+    python = sys.executable
+    bare = child_seconds([python, "-c", "pass"], runs=15)
+    package = child_seconds([python, "-c", "import peft_shop"], runs=15)
+    extra = 1000 * (package - bare)
+    line("import peft_shop over bare Python", f"{extra:.1f} ms", "10 ms", met=extra <= 10)
+    whole = child_seconds([str(COMMAND), "recommend", "--benchmark", "metamathqa"], runs=9)
+    peft = child_seconds([python, "-c", "import peft"], runs=2)
+    line("peft-shop recommend, CPU", f"{whole:.2f} s", "0.4 s", met=whole < 0.4)
+    ratio = whole / peft
+    line(f"  against import peft ({peft:.1f} s)", f"{ratio:.3f}", "0.1", met=ratio < 0.1)
+
+
+def warm() -> None:
+    """A second answer in the same process, for both benchmarks."""
+    from peft_shop import recommend
+
+    for name in ("metamathqa", "image_gen"):
+        recommend(name, peft_version="any")
+        took = 1000 * seconds(lambda name=name: recommend(name, peft_version="any"), runs=30)
+        line(f"recommend({name!r}) again", f"{took:.2f} ms", "5 ms", met=took <= 5)
+
+
+def naive(rows: Sequence[Sequence[float]]) -> list[int]:
+    """The quadratic filter that every two-metric plot starts from."""
+    return [
+        i
+        for i, row in enumerate(rows)
+        if not any(
+            all(a <= b for a, b in zip(other, row, strict=True))
+            and any(a < b for a, b in zip(other, row, strict=True))
+            for other in rows
+        )
+    ]
+
+
+def fronts() -> None:
+    """The front alone: its budgets, its growth, and its peers."""
+    import moocore
+    import numpy as np
+
+    from peft_shop.pareto import front
+
+    rng = random.Random(1)
+
+    def rows(count: int, width: int) -> list[tuple[float, ...]]:
+        return [tuple(rng.random() for _ in range(width)) for _ in range(count)]
+
+    small = rows(63, 2)
+    took = 1000 * seconds(lambda: front(small), runs=200)
+    line("front of 63 x 2", f"{took:.3f} ms", "0.1 ms", met=took <= 0.1)
+    large = rows(100_000, 3)
+    took = seconds(lambda: front(large), runs=3)
+    line("front of 100,000 x 3", f"{took:.2f} s", "0.5 s", met=took <= 0.5)
+    for width in (2, 3, 4, 5):
+        sizes = [rows(25_000, width), rows(100_000, width)]
+        less, more = (seconds(lambda data=data: front(data), runs=3) for data in sizes)
+        growth = more / less
+        line(
+            f"  growth from 25,000 to 100,000 x {width}",
+            f"{growth:.1f}",
+            "below 16",
+            met=growth < 16,
+        )
+    middle = rows(3000, 2)
+    ratio = seconds(lambda: naive(middle), runs=1) / seconds(lambda: front(middle), runs=5)
+    line("naive quadratic filter / front, 3,000 x 2", f"{ratio:.0f}", "above 1", met=ratio > 1)
+    array = np.array(large)
+    ratio = seconds(lambda: front(large), runs=3) / seconds(
+        lambda: moocore.is_nondominated(array), runs=3
+    )
+    line("front / moocore (C), 100,000 x 3", f"{ratio:.1f}", "for orientation", met=True)
+
+
+def sizes() -> None:
+    """The file that others vendor."""
+    text = (files("peft_shop") / "_catalog.json").read_bytes()
+    plain, packed = len(text) / 1e6, len(gzip.compress(text, 9)) / 1e3
+    line("_catalog.json", f"{plain:.2f} MB", "1 MB", met=plain < 1)
+    line("_catalog.json, gzipped", f"{packed:.0f} kB", "100 kB", met=packed < 100)
+
+
+if __name__ == "__main__":
+    print(f"{'what':<58} {'measured':>22}  {'budget':<28}")
+    cold()
+    warm()
+    fronts()
+    sizes()
