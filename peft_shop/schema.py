@@ -7,13 +7,73 @@ forbidden, numbers are finite or absent, units are in the field names: `_bytes` 
 
 from __future__ import annotations
 
-from collections.abc import Hashable  # noqa: TC003 - pydantic reads it
+from collections.abc import Hashable, Mapping  # noqa: TC003 - pydantic reads them
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
+from peft_shop.engines import Conversion, Engine
+from peft_shop.records import Date, Finite, Json, Name, Number, Record, Text, Url
 from peft_shop.units import Unit
+
+__all__ = [
+    "EVIDENCE_LEVELS",
+    "FEATURES",
+    "FEATURE_IDS",
+    "FULL_FINETUNING",
+    "SCHEMA_VERSION",
+    "Benchmark",
+    "Better",
+    "Bound",
+    "Capability",
+    "Catalog",
+    "Category",
+    "Condition",
+    "Conversion",
+    "Curated",
+    "Curve",
+    "Date",
+    "Engine",
+    "Environment",
+    "Era",
+    "EraShift",
+    "EvidenceLevel",
+    "ExperimentName",
+    "Failure",
+    "Family",
+    "Feature",
+    "Finite",
+    "Flag",
+    "Json",
+    "LayerType",
+    "Method",
+    "Metric",
+    "Name",
+    "Noise",
+    "Number",
+    "Observation",
+    "Override",
+    "Paper",
+    "Provenance",
+    "QuantizationBackend",
+    "Query",
+    "Recipe",
+    "Record",
+    "Requirement",
+    "Run",
+    "Snapshot",
+    "Source",
+    "Support",
+    "TaskType",
+    "Text",
+    "Timestamp",
+    "Training",
+    "Url",
+    "Variant",
+    "VariantObservation",
+    "Verdict",
+]
 
 SCHEMA_VERSION: Final = "1.0"
 """Version of the catalog file: the major part changes when old readers would misread it."""
@@ -65,8 +125,6 @@ Family: TypeAlias = Literal[
 ]
 Better: TypeAlias = Literal["lower", "higher"]
 
-Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
-"""Identifier of a method, variant, benchmark, metric or feature."""
 ExperimentName: TypeAlias = Annotated[
     str,
     StringConstraints(
@@ -77,24 +135,9 @@ Timestamp: TypeAlias = Annotated[
     str,
     StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$"),
 ]
-Date: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
-Url: TypeAlias = Annotated[str, StringConstraints(pattern=r"^https://[^\s]*[A-Za-z0-9/_-]$")]
-Text: TypeAlias = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
-Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
-Number: TypeAlias = int | Finite
-Json: TypeAlias = Any
-"""A JSON value of a peft configuration or of a trainer's settings."""
 
 FULL_FINETUNING: Final = "full_finetuning"
 """Stands in `Run.method` for the baseline that is not a PEFT method."""
-
-
-class Record(BaseModel):
-    """Base of every record: frozen, unknown keys forbidden, finite numbers only."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
-    )
 
 
 # --- what can be asked about a method ---
@@ -395,6 +438,12 @@ class Metric(Record):
     tie_relative: Finite | None = None
     retired: Text | None = None
 
+    @property
+    def label(self) -> str:
+        """The title as it reads inside a sentence: acronyms stay as they are."""
+        acronym = self.title[:2].isupper()
+        return self.title if acronym else self.title[0].lower() + self.title[1:]
+
 
 class Era(Record):
     """Runs whose scores are comparable because they were evaluated the same way.
@@ -546,6 +595,7 @@ class Run(Record):
         metrics: by `Metric.field`; absent or finite, never a stand-in.
         era: key in `Benchmark.eras`.
         snapshots: snapshots in which this run was current.
+        curve: validation scores while training; left out of the compiled catalog.
     """
 
     benchmark: Name
@@ -589,7 +639,7 @@ class Noise(Record):
         degrees: degrees of freedom behind it.
         relative: whether `sd` is a fraction of the value.
         method: how it was estimated.
-        runs: how many runs it rests on.
+        runs: the runs it rests on; left out of the compiled catalog.
     """
 
     benchmark: Name
@@ -645,6 +695,15 @@ class Catalog(Record):
     runs: tuple[Run, ...] = ()
     noise: tuple[Noise, ...] = ()
     era_shifts: tuple[EraShift, ...] = ()
+    engines: tuple[Engine, ...] = ()
+    conversions: tuple[Conversion, ...] = ()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy with `update`; what was worked out from this catalog is worked out anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in set(vars(copied)) - set(type(self).model_fields):
+            del vars(copied)[name]
+        return copied
 
     @cached_property
     def derived(self) -> dict[Hashable, Any]:
@@ -670,6 +729,11 @@ class Catalog(Record):
     def benchmark_by_id(self) -> dict[str, Benchmark]:
         """Benchmarks by identifier."""
         return {benchmark.id: benchmark for benchmark in self.benchmarks}
+
+    @cached_property
+    def engine_by_id(self) -> dict[str, Engine]:
+        """Serving engines by identifier."""
+        return {engine.id: engine for engine in self.engines}
 
     @cached_property
     def runs_by_benchmark(self) -> dict[str, tuple[Run, ...]]:

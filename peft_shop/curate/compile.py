@@ -1,0 +1,195 @@
+"""Sources -> the one catalog file, byte for byte the same from the same sources."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from peft_shop.curate.files import write_all
+from peft_shop.curate.names import MODULE, names_module
+from peft_shop.curate.rules import broken
+from peft_shop.curate.sources import read_sources
+from peft_shop.errors import CatalogError
+from peft_shop.schema import (
+    FEATURE_IDS,
+    FEATURES,
+    SCHEMA_VERSION,
+    Capability,
+    Catalog,
+    Method,
+    Variant,
+)
+from peft_shop.store import CATALOG_RESOURCE
+
+if TYPE_CHECKING:
+    from peft_shop.curate.sources import MethodHistory, Sources
+    from peft_shop.schema import Curated, Observation, Run
+
+__all__ = ["ARTIFACT", "compile_catalog", "dump", "outputs", "write"]
+
+ARTIFACT: Final = Path(__file__).parents[1] / CATALOG_RESOURCE
+"""The committed catalog, which comes with the package."""
+_ALWAYS: Final = ("schema_version", "catalog_version", "peft_version", "licence")
+"""Members that stand in the file even where they have their default."""
+
+
+def compile_catalog(catalog: Path, data: Path) -> Catalog:
+    """The catalog that the sources in the folders `catalog` and `data` make.
+
+    Raises:
+        CatalogError: a file breaks its format, or records contradict each other in a way that
+            readers rely on; lists every mistake.
+    """
+    sources = read_sources(catalog, data)
+    problems = [violation.problem for violation in broken(sources, integrity=True)]
+    if problems:
+        raise CatalogError("the catalog's sources contradict each other", problems)
+    order = {entry.record.id: place for place, entry in enumerate(sources.benchmarks)}
+    runs = sorted(
+        (_run(entry.record) for entry in sources.runs),
+        key=lambda run: (order[run.benchmark], run.experiment, run.created_at),
+    )
+    return Catalog(
+        schema_version=SCHEMA_VERSION,
+        catalog_version=sources.version,
+        peft_version=_peft_version(sources),
+        files=sources.files,
+        features=FEATURES,
+        metrics=tuple(entry.record for entry in sources.metrics),
+        benchmarks=tuple(entry.record for entry in sources.benchmarks),
+        sources=tuple(entry.record for entry in sources.sources),
+        snapshots=tuple(
+            sorted((e.record for e in sources.snapshots), key=lambda snap: (snap.date, snap.id))
+        ),
+        methods=tuple(_method(method, sources) for method in sorted(sources.curated)),
+        runs=tuple(runs),
+        # the runs behind an estimate would be a tenth of the file; `data/noise.json` has them
+        noise=tuple(entry.record.model_copy(update={"runs": ()}) for entry in sources.noise),
+        era_shifts=tuple(entry.record for entry in sources.era_shifts),
+    )
+
+
+def dump(catalog: Catalog) -> bytes:
+    """The catalog as compact JSON in UTF-8, a record a line so that two versions can be compared.
+
+    What has its default is left out, so that the file stays small; the JSON Schema tells the
+    defaults. Read back, it gives the same catalog.
+    """
+    # not `exclude_none`: a null in a configuration is a value that someone chose
+    document = catalog.model_dump(mode="json", exclude_defaults=True)
+    for name in _ALWAYS:
+        document[name] = getattr(catalog, name)
+    members = [
+        f"{_json(name)}:{_lines(document[name])}"
+        for name in Catalog.model_fields
+        if name in document
+    ]
+    return ("{" + ",\n".join(members) + "}\n").encode("utf-8")
+
+
+def outputs(catalog: Catalog, path: Path = ARTIFACT) -> dict[Path, bytes]:
+    """Files that compiling to `path` writes; the package's own come with the names for editors."""
+    files = {path: dump(catalog)}
+    if path == ARTIFACT:
+        files[MODULE] = names_module(catalog)
+    return files
+
+
+def write(catalog: Catalog, path: Path = ARTIFACT) -> bool:
+    """Writes `outputs`, all or nothing; says whether anything changed."""
+    return bool(write_all(outputs(catalog, path)))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _lines(value: Any) -> str:
+    """JSON of one member of the catalog; of a list or an object, an element a line."""
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(_json(element) for element in value) + "\n]"
+    if isinstance(value, dict):
+        members = (f"{_json(key)}:{_json(element)}" for key, element in value.items())
+        return "{\n" + ",\n".join(members) + "\n}"
+    return _json(value)
+
+
+def _peft_version(sources: Sources) -> str:
+    """The peft version of the observations; the rule `one-peft` has seen that it is one."""
+    found = {
+        environment.peft
+        for entry in sources.observed.values()
+        for environment in entry.record.environments.values()
+    }
+    if not found:
+        raise CatalogError("no method was ever probed; run: peft-shop catalog probe")
+    return found.pop()
+
+
+def _run(run: Run) -> Run:
+    """The run without its validation curve, and without a hash that its commit makes superfluous.
+
+    No answer needs them, and they do not compress: together they would be a fifth of the file's
+    gzipped budget. They stay in `data/runs`, whose own hashes are in the catalog.
+    """
+    provenance = run.provenance
+    if provenance.commit is not None:
+        provenance = provenance.model_copy(update={"sha256": None})
+    return run.model_copy(update={"provenance": provenance, "curve": None})
+
+
+def _method(method: str, sources: Sources) -> Method:
+    curated = sources.curated[method].record
+    observed = sources.observed[method].record
+    history = sources.history.record.methods.get(method) if sources.history else None
+    return Method(
+        id=method,
+        peft_type=curated.peft_type,
+        config_class=curated.config_class,
+        title=curated.title,
+        summary=curated.summary,
+        family=curated.family,
+        category=observed.category,
+        task_types=curated.task_types,
+        paper=curated.paper,
+        aliases=curated.aliases,
+        notes=curated.notes,
+        capabilities={feature: _capability(feature, curated, observed) for feature in FEATURE_IDS},
+        environments=dict(sorted(observed.environments.items())),
+        options=observed.options,
+        requires=observed.requires,
+        initialisation=observed.initialisation,
+        variants=tuple(_variant(variant, observed, history) for variant in curated.variants),
+        since=history.since if history else None,
+        fields=dict(sorted(history.fields.items())) if history else {},
+    )
+
+
+def _capability(feature: str, curated: Curated, observed: Observation) -> Capability:
+    """What was observed, or what a curator decided instead."""
+    seen = observed.capabilities[feature]
+    override = curated.overrides.get(feature)
+    if override is None:
+        return seen
+    return Capability(
+        support=override.support,
+        level="declared",
+        note=override.because,
+        source="curated",
+        environment=seen.environment,
+    )
+
+
+def _variant(variant: Variant, observed: Observation, history: MethodHistory | None) -> Variant:
+    """The curated variant with what the probe and the wheels say of it."""
+    found = observed.variants.get(variant.id)
+    differences = found.capabilities if found else {}
+    return variant.model_copy(
+        update={
+            "capabilities": {
+                feature: differences[feature] for feature in FEATURE_IDS if feature in differences
+            },
+            "since": history.variants.get(variant.id) if history else None,
+        }
+    )

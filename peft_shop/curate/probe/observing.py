@@ -1,0 +1,233 @@
+"""One method from end to end: every room's features, environment, options."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import platform
+import tempfile
+import warnings
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, get_args
+
+import torch
+import transformers
+
+from peft_shop.curate.probe.adapters import (
+    probe_hot_swapping,
+    probe_mixed_batches,
+    probe_mixed_methods,
+    probe_multiple_adapters,
+    probe_weighted_combination,
+)
+from peft_shop.curate.probe.bases import BACKENDS
+from peft_shop.curate.probe.bench import Bench
+from peft_shop.curate.probe.compiling import probe_compile
+from peft_shop.curate.probe.judgement import attempt, found
+from peft_shop.curate.probe.layers import probe_layers
+from peft_shop.curate.probe.merging import probe_conversion, probe_merging
+from peft_shop.curate.probe.persistence import (
+    probe_deterministic,
+    probe_disable_adapter,
+    probe_gradient_checkpointing,
+    probe_identity_at_start,
+    probe_modules_to_save,
+    probe_save_and_reload,
+    probe_token_indices,
+)
+from peft_shop.curate.probe.quantization import ENVIRONMENT, probe_quantization
+from peft_shop.schema import (
+    FEATURE_IDS,
+    Category,
+    Environment,
+    LayerType,
+    Observation,
+    QuantizationBackend,
+    VariantObservation,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peft_shop.curate.probe.setups import Setup
+    from peft_shop.schema import Capability
+
+__all__ = ["DEAR", "ROOMS", "environment", "observe"]
+
+OPTIONS: Final = (
+    "alpha_pattern",
+    "bias",
+    "exclude_modules",
+    "init_lora_weights",
+    "init_weights",
+    "layers_to_transform",
+    "modules_to_save",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+)
+"""Configuration fields that several methods share and that matter when choosing."""
+
+ROOMS: Final[tuple[tuple[frozenset[str], Callable[[Bench], dict[str, Capability]]], ...]] = (
+    (frozenset(f"layer_types.{layer}" for layer in get_args(LayerType)), probe_layers),
+    (frozenset({"merging"}), probe_merging),
+    (frozenset({"convertible_to_lora"}), probe_conversion),
+    (frozenset({"multiple_adapters"}), probe_multiple_adapters),
+    (frozenset({"mixed_batches"}), probe_mixed_batches),
+    (frozenset({"weighted_combination"}), probe_weighted_combination),
+    (frozenset({"hot_swapping"}), probe_hot_swapping),
+    (frozenset({"mixed_methods"}), probe_mixed_methods),
+    (frozenset({"modules_to_save"}), probe_modules_to_save),
+    (frozenset({"trainable_token_indices"}), probe_token_indices),
+    (frozenset({"save_and_reload"}), probe_save_and_reload),
+    (frozenset({"disable_adapter"}), probe_disable_adapter),
+    (frozenset({"identity_at_start"}), probe_identity_at_start),
+    (frozenset({"gradient_checkpointing"}), probe_gradient_checkpointing),
+    (frozenset({"deterministic"}), probe_deterministic),
+    (frozenset({"torch_compile"}), probe_compile),
+    (
+        frozenset(f"quantization.{name}" for name in get_args(QuantizationBackend)),
+        probe_quantization,
+    ),
+)
+"""Which function fills which features."""
+
+DEAR: Final = frozenset({"torch_compile"})
+"""Features tried only when they are named: seconds a method, where all others take one second."""
+
+
+def observe(
+    method: str,
+    setup: Setup,
+    features: tuple[str, ...] | None,
+    device: str,
+    earlier: Observation | None,
+) -> Observation:
+    """What the probe sees of one method.
+
+    Args:
+        method: identifier.
+        setup: what the method needs.
+        features: only these are tried; all when `None`.
+        device: where the models live.
+        earlier: facts to keep for features that are not tried.
+
+    Raises:
+        ProbeError: the set-up is wrong.
+    """
+    torch.set_num_threads(1)  # the same order of additions on every machine
+    wanted = frozenset(FEATURE_IDS) - DEAR if features is None else frozenset(features)
+    capabilities = dict(earlier.capabilities) if earlier is not None else {}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            bench = Bench(method, setup, Path(folder), device)
+            for name, answer in _answers(bench, wanted).items():
+                if not _weaker(answer, capabilities.get(name)):
+                    capabilities[name] = answer
+            variants = {
+                variant: _variant(
+                    Bench(method, setup, Path(folder) / variant, device, overrides),
+                    wanted,
+                    capabilities,
+                    earlier.variants.get(variant) if earlier is not None else None,
+                )
+                for variant, overrides in sorted(setup.variants.items())
+                if _installed(setup.variant_requires.get(variant))
+            }
+        finally:
+            logging.disable(logging.NOTSET)
+    unknown = found("unknown", "declared", "not tried yet: run the probe on this feature")
+    for variant, known in (earlier.variants if earlier is not None else {}).items():
+        if variant in setup.variants:
+            variants.setdefault(variant, known)
+    used = {capability.environment for capability in capabilities.values()}
+    for observation in variants.values():
+        used |= {capability.environment for capability in observation.capabilities.values()}
+    category: Category = "adapter"
+    if bench.prompt:
+        category = "prompt_learning"
+    elif setup.blocks is not None:
+        category = "other"
+    return Observation(
+        method=method,
+        config_class=bench.config_class.__name__,
+        category=category,
+        environments=_environments(setup, device, earlier, used),
+        capabilities={name: capabilities.get(name, unknown) for name in FEATURE_IDS},
+        options=tuple(name for name in OPTIONS if name in bench.fields),
+        requires=setup.requires,
+        variants=variants,
+        initialisation=earlier.initialisation if earlier else None,
+    )
+
+
+def _answers(bench: Bench, wanted: frozenset[str]) -> dict[str, Capability]:
+    """What every room that fills a wanted feature says of it."""
+    bench.folder.mkdir(exist_ok=True)
+    answered: dict[str, Capability] = {}
+    for names, room in ROOMS:
+        if names & wanted:
+            outcome = attempt(partial(room, bench))
+            answers = outcome.value
+            if not outcome.done:  # a helper step that works for every other method
+                answers = dict.fromkeys(names, found("no", outcome.level, outcome.note))
+            answered |= {name: answer for name, answer in answers.items() if name in wanted}
+    return answered
+
+
+def _variant(
+    bench: Bench,
+    wanted: frozenset[str],
+    own: dict[str, Capability],
+    earlier: VariantObservation | None,
+) -> VariantObservation:
+    """Features whose support under a variant is not that of its method."""
+    differing = dict(earlier.capabilities) if earlier is not None else {}
+    for name, answer in _answers(bench, wanted).items():
+        if _weaker(answer, own.get(name)):
+            continue  # nothing was tried here: what was known stays
+        differing.pop(name, None)
+        if answer.support != own[name].support:
+            differing[name] = answer
+    return VariantObservation(capabilities=differing)
+
+
+def _installed(module: str | None) -> bool:
+    return module is None or importlib.util.find_spec(module) is not None
+
+
+def _weaker(new: Capability, old: Capability | None) -> bool:
+    """Whether `new` is read from code only because a package is missing here."""
+    return new.level == "declared" and old is not None and old.environment == ENVIRONMENT
+
+
+def environment(setup: Setup, device: str) -> Environment:
+    """Versions under which this process observes."""
+    return Environment(
+        peft=metadata.version("peft"),
+        python=".".join(platform.python_version_tuple()[:2]),
+        torch=torch.__version__.partition("+")[0],
+        transformers=transformers.__version__,
+        device=device,
+        packages={name: metadata.version(name) for name in setup.requires},
+    )
+
+
+def _environments(
+    setup: Setup, device: str, earlier: Observation | None, used: set[str]
+) -> dict[str, Environment]:
+    """Every environment that a capability names."""
+    now = environment(setup, device)
+    found = dict(earlier.environments) if earlier is not None else {}
+    found[device] = now
+    installed = {
+        backend.package: backend.version for backend in BACKENDS.values() if backend.available
+    }
+    if installed:
+        packages = {**now.packages, **installed}
+        found[ENVIRONMENT] = now.model_copy(update={"packages": packages})
+    return {key: found[key] for key in sorted(used | {device}) if key in found}
