@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from peft_shop import reasons
 from peft_shop.answer import Relaxation
-from peft_shop.units import format_quantity
+from peft_shop.units import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from peft_shop.evidence import Contender
     from peft_shop.schema import Catalog, Metric, Query, Verdict
+    from peft_shop.units import Unit
 
 __all__ = ["relaxations", "warnings"]
 
@@ -38,7 +39,7 @@ def relaxations(
         score = reasons.cost(one, headline) if headline.id in one.values else math.inf
         return score, name
 
-    fewest = min((len(set(names)) for names in failing.values()), default=0)
+    fewest = min(map(len, failing.values()), default=0)
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, names in failing.items():
         if len(names) == fewest:
@@ -48,12 +49,12 @@ def relaxations(
             constraint=" + ".join(constraints),
             admits=len(names),
             example=min(names, key=preference),
-            suggestion=" and ".join(
-                _suggestion(catalog, query, constraint, [by_name[name] for name in names])
-                for constraint in constraints
-            )
-            + f" (admits {len(names)}: {min(names, key=preference)}"
-            + (", ...)" if len(names) > 1 else ")"),
+            suggestion=_suggestion(
+                catalog,
+                query,
+                constraints,
+                [by_name[name] for name in sorted(names, key=preference)],
+            ),
         )
         for constraints, names in groups.items()
     ]
@@ -61,24 +62,86 @@ def relaxations(
 
 
 def _suggestion(
-    catalog: Catalog, query: Query, constraint: str, admitted: Sequence[Contender]
+    catalog: Catalog, query: Query, constraints: Sequence[str], admitted: Sequence[Contender]
 ) -> str:
+    """What to write instead, and whom that admits.
+
+    Args:
+        catalog: for the metrics.
+        query: the question.
+        constraints: what every one of `admitted` fails.
+        admitted: the contenders, the best first.
+    """
+    limits = {name: _limit(catalog, query, name) for name in constraints}
+    bounds = {
+        name: limit
+        for name, limit in limits.items()
+        if limit is not None and all(limit[0].id in one.values for one in admitted)
+    }
+    # with one limit in the way the smallest step is the best advice; with several it is not
+    # defined, so they go where the best of the admitted needs them
+    target = admitted[0]
+    if len(constraints) == 1 and bounds:
+        ((metric, kind),) = bounds.values()
+        sign = 1 if kind == "max" else -1
+        target = min(admitted, key=lambda one: sign * one.values[metric.id])
+    words, reached = [], list(admitted)
+    for name in constraints:
+        if name not in bounds:
+            words.append(_words(catalog, query, name))
+            continue
+        metric, kind = bounds[name]
+        text = _just_met(target.values[metric.id], metric.unit, kind)
+        limit = parse_quantity(text, metric.unit)
+        words.append(f"{'raise' if kind == 'max' else 'lower'} {name} to {text}")
+        reached = [
+            one
+            for one in reached
+            if (one.values[metric.id] <= limit if kind == "max" else one.values[metric.id] >= limit)
+        ]
+    text = f"{' and '.join(words)} (admits {_listed(reached)}"
+    if len(reached) < len(admitted):
+        text += f"; without {'this limit' if len(bounds) == 1 else 'these limits'} "
+        text += _listed(admitted)
+    return text + ")"
+
+
+def _listed(admitted: Sequence[Contender]) -> str:
+    rest = ", ..." if len(admitted) > 1 else ""
+    return f"{len(admitted)}: {admitted[0].name}{rest}"
+
+
+def _limit(catalog: Catalog, query: Query, constraint: str) -> tuple[Metric, str] | None:
+    """Metric that a constraint limits and the side on which it does; `None` for other kinds."""
+    if constraint == "floor":
+        headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
+        return headline, "min" if headline.better == "higher" else "max"
     kind, _, name = constraint.partition("_")
     if kind in {"max", "min"} and name in catalog.metric_by_id:
-        metric = catalog.metric_by_id[name]
-        values = [one.values[name] for one in admitted if name in one.values]
-        if not values:
-            return f"give up {constraint}: it was not measured"
-        nearest = min(values) if kind == "max" else max(values)
-        verb = "raise" if kind == "max" else "lower"
-        return f"{verb} {constraint} to {format_quantity(nearest, metric.unit)}"
+        return catalog.metric_by_id[name], kind
+    return None
+
+
+def _words(catalog: Catalog, query: Query, constraint: str) -> str:
     words = {
-        "floor": "lower floor",
+        "era": "mix the eras (era 'any')",
         "flagged": "allow flagged runs",
-        "peft_version": f"upgrade peft from {query.peft_version}",
-        "era": "choose another era",
+        "objectives": "choose objectives that were measured",
+        "peft_version": f"upgrade peft from {query.peft_version} to {catalog.peft_version}",
     }
     return words.get(constraint, f"give up {constraint}")
+
+
+def _just_met(value: float, unit: Unit, kind: str) -> str:
+    """Short text of a limit that `value` meets: rounded up for a `max`, down for a `min`."""
+    text = format_quantity(value, unit)
+    number, _, suffix = text.partition(" ")
+    decimals = len(number.partition(".")[2])
+    step = 10**-decimals if kind == "max" else -(10**-decimals)
+    limit = parse_quantity(text, unit)
+    if limit < value if kind == "max" else limit > value:
+        text = f"{float(number) + step:.{decimals}f} {suffix}".rstrip()
+    return text
 
 
 def warnings(
@@ -99,7 +162,7 @@ def warnings(
     if query.include_flagged:
         yield "flagged runs are ranked because you asked for it"
     unsure = [
-        metric.title.lower()
+        metric.label
         for metric in objectives
         if metric.scope == "score" and kept and not any(metric.id in one.sds for one in kept)
     ]

@@ -263,7 +263,8 @@ class Recommendation(Record):
         """Member of the front by place, or any candidate with a run by name."""
         if isinstance(name, int):
             return self.front[name]
-        groups = (self.front, self.ties, self.dominated, self.baselines)
+        # a baseline may be a candidate too, whose own record says more
+        groups = (self.baselines, self.dominated, self.ties, self.front)
         found: dict[str, Candidate] = {one.name: one for group in groups for one in group}
         if name not in found:
             raise UnknownNameError("candidate", name, found, hint="dropped ones are in `.dropped`")

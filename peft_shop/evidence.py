@@ -7,6 +7,7 @@ that was removed) is decided here once and kept as the reason.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from dataclasses import field as member
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
 
     from peft_shop.schema import Benchmark, Catalog, EraShift, Metric, Noise, Query, Run
 
-__all__ = ["ANY_ERA", "SHIFTED_ERAS", "Contender", "Field", "field_of_play", "newest_snapshot"]
+__all__ = [
+    "ALL_SNAPSHOTS",
+    "ANY_ERA",
+    "SHIFTED_ERAS",
+    "Contender",
+    "Field",
+    "field_of_play",
+    "in_snapshot",
+    "newest_snapshot",
+]
 
 ANY_ERA = "any"
 SHIFTED_ERAS = "shifted"
@@ -66,6 +76,11 @@ class Field:
     warnings: tuple[str, ...]
 
 
+def in_snapshot(run: Run, snapshot: str | None) -> bool:
+    """Whether a question about `snapshot` is about `run`."""
+    return snapshot in {None, ALL_SNAPSHOTS} or snapshot in run.snapshots
+
+
 def newest_snapshot(catalog: Catalog, benchmark: str) -> str | None:
     """Identifier of the newest snapshot that holds a run of `benchmark`."""
     used = {name for run in catalog.runs_by_benchmark[benchmark] for name in run.snapshots}
@@ -85,12 +100,8 @@ def field_of_play(catalog: Catalog, query: Query) -> Field:
 def _field(catalog: Catalog, query: Query) -> Field:
     benchmark = catalog.benchmark_by_id[query.benchmark]
     on_file = catalog.runs_by_benchmark[query.benchmark]
-    runs = [
-        run
-        for run in on_file
-        if query.snapshot in {None, ALL_SNAPSHOTS} or query.snapshot in run.snapshots
-    ]
-    reference = _reference_environment(runs, query.accelerator)
+    runs = [run for run in on_file if in_snapshot(run, query.snapshot)]
+    reference = _usual_conditions(runs, query.accelerator)
     metrics = [catalog.metric_by_id[name] for name in benchmark.metrics]
     noise = {
         (item.metric, item.era): item for item in catalog.noise if item.benchmark == benchmark.id
@@ -105,7 +116,7 @@ def _field(catalog: Catalog, query: Query) -> Field:
         found = _figures(run, pool, metrics, reference)
         notes = []
         if query.era == SHIFTED_ERAS:
-            notes += _shift(found.values, run, benchmark, shifts)
+            notes += _shift(found.values, run, benchmark, shifts, catalog)
         for metric in metrics:
             if metric.id in found.values:
                 _set_noise(found, metric, run, noise)
@@ -147,13 +158,14 @@ class _Figures:
 
 
 def _figures(
-    run: Run, pool: Sequence[Run], metrics: Iterable[Metric], reference: Environment | None
+    run: Run, pool: Sequence[Run], metrics: Sequence[Metric], reference: _Conditions | None
 ) -> _Figures:
     found = _Figures()
     for metric in metrics:
         reason = _why_unusable(run, metric, reference)
         if reason is not None:
-            found.unusable[metric.id] = reason
+            older = _older_definition(run, metric, metrics)
+            found.unusable[metric.id] = reason if older is None else older
             continue
         measured = [
             one.metrics[metric.field]
@@ -161,53 +173,92 @@ def _figures(
             if _why_unusable(one, metric, reference) is None
         ]
         found.values[metric.id] = (
-            measured[0] if len(measured) == 1 else sum(measured) / len(measured)
+            # fsum: the mean does not depend on the order of the file
+            measured[0] if len(measured) == 1 else math.fsum(measured) / len(measured)
         )
         found.counts[metric.id] = len(measured)
     return found
 
 
-Environment = tuple[str, bool, int, int, str]
-"""What memory and time depend on, in the order of `_ENVIRONMENT_NAMES`."""
+@dataclass(frozen=True, slots=True, order=True)
+class _Conditions:
+    """What figures of a run depend on besides its recipe.
+
+    Attributes:
+        environment: what memory and time depend on, in the order of `_ENVIRONMENT_NAMES`.
+        marks: fields concerned (none: all) and reason of the run's `environment` flags, which know
+            more settings than stand here.
+    """
+
+    environment: tuple[str, bool, int, int, str]
+    marks: tuple[tuple[tuple[str, ...], str], ...]
+
+    def marks_on(self, metric: Metric) -> list[str]:
+        """Reasons that concern `metric`."""
+        return [reason for fields, reason in self.marks if not fields or metric.field in fields]
+
+
 _ENVIRONMENT_NAMES = ("accelerator", "gradient checkpointing", "batch size", "length", "dtype")
 
 
-def _environment(run: Run) -> Environment:
+def _conditions(run: Run) -> _Conditions:
     training = run.recipe.training
-    return (
-        run.provenance.accelerator,
-        training.gradient_checkpointing,
-        training.batch_size,
-        training.max_length,
-        training.dtype,
+    return _Conditions(
+        environment=(
+            run.provenance.accelerator,
+            training.gradient_checkpointing,
+            training.batch_size,
+            training.max_length,
+            training.dtype,
+        ),
+        marks=tuple(
+            sorted((flag.metrics, flag.reason) for flag in run.flags if flag.code == "environment")
+        ),
     )
 
 
-def _reference_environment(runs: Sequence[Run], accelerator: str | None) -> Environment | None:
-    """The environment of most runs, on `accelerator` if one is named; ties by name."""
+def _usual_conditions(runs: Sequence[Run], accelerator: str | None) -> _Conditions | None:
+    """The conditions of most runs, on `accelerator` if one is named; ties by name."""
     counts = Counter(
-        _environment(run)
+        _conditions(run)
         for run in runs
         if accelerator is None or run.provenance.accelerator == accelerator
     )
     return min(counts, key=lambda key: (-counts[key], key)) if counts else None
 
 
-def _why_unusable(run: Run, metric: Metric, reference: Environment | None) -> str | None:
+def _why_unusable(run: Run, metric: Metric, reference: _Conditions | None) -> str | None:
     if metric.field not in run.metrics:
         for flag in run.flags:
             if flag.code == "sentinel" and metric.field in flag.metrics:
                 return flag.reason
         return "not measured"
-    if metric.scope in _ENVIRONMENT_SCOPES and reference is not None:
-        mine = _environment(run)
-        if mine != reference:
-            differences = ", ".join(
-                f"{name} {ours} instead of {theirs}"
-                for name, ours, theirs in zip(_ENVIRONMENT_NAMES, mine, reference, strict=True)
-                if ours != theirs
+    if reference is None:
+        return None
+    mine = _conditions(run)
+    if metric.scope in _ENVIRONMENT_SCOPES and mine.environment != reference.environment:
+        differences = ", ".join(
+            f"{name} {ours} instead of {theirs}"
+            for name, ours, theirs in zip(
+                _ENVIRONMENT_NAMES, mine.environment, reference.environment, strict=True
             )
-            return f"measured under other conditions ({differences})"
+            if ours != theirs
+        )
+        return f"measured under other conditions ({differences})"
+    marks = mine.marks_on(metric)
+    if marks != reference.marks_on(metric):
+        return " ".join(marks) or "measured under other conditions than most runs"
+    return None
+
+
+def _older_definition(run: Run, metric: Metric, metrics: Iterable[Metric]) -> str | None:
+    """Why a run that lacks `metric` has a figure of the same name with another meaning."""
+    if metric.field in run.metrics:
+        return None
+    for other in metrics:
+        # an old definition keeps the name and adds its date
+        if other.retired and other.id.startswith(f"{metric.id}_") and other.field in run.metrics:
+            return f"measured by an older definition only, which is never ranked ({other.title})"
     return None
 
 
@@ -229,7 +280,11 @@ def _same_recipe(run: Run, on_file: Sequence[Run]) -> list[Run]:
 
 
 def _shift(
-    values: dict[str, float], run: Run, benchmark: Benchmark, shifts: Sequence[EraShift]
+    values: dict[str, float],
+    run: Run,
+    benchmark: Benchmark,
+    shifts: Sequence[EraShift],
+    catalog: Catalog,
 ) -> list[str]:
     """Moves scores of older eras to the newest one, in place; says what was done."""
     notes = []
@@ -239,7 +294,10 @@ def _shift(
             continue
         for shift in shifts:
             if shift.older == era and shift.metric in values:
-                values[shift.metric] += shift.shift
+                moved = values[shift.metric] + shift.shift
+                if catalog.metric_by_id[shift.metric].unit == "fraction":
+                    moved = min(max(moved, 0.0), 1.0)  # no share of the questions is negative
+                values[shift.metric] = moved
                 notes.append(
                     f"{shift.metric} was measured in the {era!r} era and is shown shifted by "
                     f"{shift.shift:+.4f} (standard error {shift.standard_error:.4f})"

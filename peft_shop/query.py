@@ -76,7 +76,8 @@ def _run_failures(
     unit = catalog.metric_by_id[benchmark.headline].unit
     if score is None:
         if query.floor > 0:
-            yield Failure(constraint="floor", reason=f"{benchmark.headline} was not measured")
+            reason = one.unusable.get(benchmark.headline, "not measured")
+            yield Failure(constraint="floor", reason=f"{benchmark.headline}: {reason}")
     elif _worse(catalog.metric_by_id[benchmark.headline], score, query.floor):
         yield Failure(
             constraint="floor",
@@ -106,20 +107,18 @@ def _requirement_failures(
     method: Method, one: Contender, requirement: Requirement, query: Query
 ) -> Iterable[Failure]:
     name = requirement.name
+    wanted = tuple(dict.fromkeys(requirement.values))
     if name in ATTRIBUTES:
         mine = getattr(method, name)
         have = {mine} if isinstance(mine, str) else set(mine)
-        lacking = [value for value in requirement.values if value not in have]
+        lacking = [value for value in wanted if value not in have]
     elif name in GROUPS:
-        faults = {
-            value: _fault(method, one, f"{name}.{value}", "yes", query)
-            for value in requirement.values
-        }
+        faults = {value: _fault(method, one, f"{name}.{value}", "yes", query) for value in wanted}
         lacking = [f"{value}: {fault}" for value, fault in faults.items() if fault]
     else:
-        fault = _fault(method, one, name, requirement.values[0], query)
+        fault = _fault(method, one, name, wanted[0], query)
         lacking = [fault] if fault else []
-    if requirement.mode == "any" and len(lacking) < len(requirement.values):
+    if requirement.mode == "any" and len(lacking) < len(wanted):
         return
     if lacking:
         missing = f"lacks {', '.join(lacking)}" if name in ATTRIBUTES else "; ".join(lacking)

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, get_args
 
 from peft_shop.errors import InputError, QueryError, UnknownNameError
-from peft_shop.evidence import ALL_SNAPSHOTS, ANY_ERA, SHIFTED_ERAS, newest_snapshot
+from peft_shop.evidence import (
+    ALL_SNAPSHOTS,
+    ANY_ERA,
+    SHIFTED_ERAS,
+    in_snapshot,
+    newest_snapshot,
+)
 from peft_shop.query import ATTRIBUTES, GROUPS
 from peft_shop.schema import (
     EVIDENCE_LEVELS,
@@ -65,7 +71,10 @@ def resolve_benchmark(catalog: Catalog, name: str) -> Benchmark:
 
     Raises:
         UnknownNameError: there is none; names the nearest.
+        QueryError: `name` is no text.
     """
+    if not isinstance(name, str):
+        raise QueryError(f"benchmark: expected a name, got {name!r}")
     key = _fold(name)
     for benchmark in catalog.benchmarks:
         if key in {_fold(option) for option in (benchmark.id, *benchmark.aliases)}:
@@ -91,8 +100,13 @@ def resolve_metric(catalog: Catalog, benchmark: Benchmark, name: str) -> Metric:
     if key in catalog.metric_by_id:
         others = [one.id for one in catalog.benchmarks if key in one.metrics]
         hint = f"{key} belongs to {', '.join(others)}"
-    valid = [name for name in benchmark.metrics if not catalog.metric_by_id[name].retired]
-    raise UnknownNameError(f"metric of {benchmark.id}", name, valid, hint=hint)
+    raise UnknownNameError(
+        f"metric of {benchmark.id}", name, _rankable(catalog, benchmark), hint=hint
+    )
+
+
+def _rankable(catalog: Catalog, benchmark: Benchmark) -> list[str]:
+    return [name for name in benchmark.metrics if not catalog.metric_by_id[name].retired]
 
 
 def resolve_methods(catalog: Catalog, names: object, option: str) -> tuple[str, ...]:
@@ -186,7 +200,7 @@ def build_query(
         floor=target.floor if floor is None else parse_quantity(floor, headline.unit, name="floor"),
         rank_by=order,
         weights=weights,
-        accelerator=accelerator,
+        accelerator=_accelerator(catalog, target, when, accelerator),
         include_flagged=include_flagged,
         confidence=confidence,
         peft_version=peft_version,
@@ -197,10 +211,13 @@ def _objective_names(
     benchmark: Benchmark, objectives: str | Iterable[str] | None
 ) -> tuple[str, ...]:
     if objectives is None:
-        return (benchmark.headline, "peak_memory")
+        usual = (benchmark.headline, "peak_memory")
+        return tuple(name for name in usual if name in benchmark.metrics)
     if isinstance(objectives, str):
         return tuple(part for part in re.split(r"[,\s]+", objectives) if part)
-    return tuple(objectives)
+    if isinstance(objectives, AnyOf):
+        raise QueryError("objectives are optimised together: give a list, not any_of(...)")
+    return _strings(objectives, "objectives").values
 
 
 def _snapshot(catalog: Catalog, benchmark: Benchmark, wanted: str | None) -> str | None:
@@ -210,6 +227,21 @@ def _snapshot(catalog: Catalog, benchmark: Benchmark, wanted: str | None) -> str
     if wanted != ALL_SNAPSHOTS and wanted not in used:
         raise UnknownNameError(f"snapshot of {benchmark.id}", wanted, [*used, ALL_SNAPSHOTS])
     return wanted
+
+
+def _accelerator(
+    catalog: Catalog, benchmark: Benchmark, snapshot: str | None, wanted: str | None
+) -> str | None:
+    if wanted is None:
+        return None
+    runs = catalog.runs_by_benchmark[benchmark.id]
+    everywhere = {_fold(run.provenance.accelerator): run.provenance.accelerator for run in runs}
+    here = [run.provenance.accelerator for run in runs if in_snapshot(run, snapshot)]
+    found = everywhere.get(_fold(wanted))
+    if found in here:
+        return found
+    hint = f"{found} has runs with snapshot={ALL_SNAPSHOTS!r} only" if found else None
+    raise UnknownNameError(f"accelerator of {benchmark.id}", wanted, here, hint=hint)
 
 
 def _era(
@@ -222,9 +254,7 @@ def _era(
             raise UnknownNameError(f"era of {benchmark.id}", wanted, valid)
         return wanted if names else None
     present = {
-        run.era
-        for run in catalog.runs_by_benchmark[benchmark.id]
-        if snapshot in {None, ALL_SNAPSHOTS} or snapshot in run.snapshots
+        run.era for run in catalog.runs_by_benchmark[benchmark.id] if in_snapshot(run, snapshot)
     }
     return next((name for name in reversed(names) if name in present), None)
 
@@ -241,6 +271,8 @@ def _ranking(
             value = parse_quantity(weight, "score", name=f"weight of {name}")
             if value < 0:
                 raise QueryError(f"the weight of {name} is negative: {value}")
+            if metric.id in weights:
+                raise QueryError(f"the weight of {metric.id} is given twice")
             weights[metric.id] = value
         if not any(weights.values()):
             raise QueryError("at least one weight must be above 0")
@@ -252,7 +284,8 @@ def _ranking(
     try:
         return resolve_metric(catalog, benchmark, rank_by).id, {}
     except UnknownNameError:
-        valid = [*RANKINGS, *benchmark.metrics]
+        named = [name for name in RANKINGS if name != "weights"]
+        valid = [*named, *_rankable(catalog, benchmark)]
         raise UnknownNameError("ranking", rank_by, valid) from None
 
 
@@ -260,13 +293,13 @@ def _fold(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
-def _strings(value: object, option: str) -> AnyOf | Requirement:
+def _strings(value: object, option: str) -> Requirement:
     """The names an option was given, and whether all or one of them must hold."""
     if value is None:
         return Requirement(name=option, values=())
-    if isinstance(value, AnyOf):
-        return Requirement(name=option, values=value.values, mode="any")
-    items = [value] if isinstance(value, str) else value
+    several = isinstance(value, AnyOf)
+    items = value.values if isinstance(value, AnyOf) else value
+    items = [items] if isinstance(items, str) else items
     if not isinstance(items, Iterable) or isinstance(items, Mapping):
         raise QueryError(
             f"{option}: expected a name, a list of names or any_of(...), got {value!r}"
@@ -275,7 +308,9 @@ def _strings(value: object, option: str) -> AnyOf | Requirement:
     wrong = [item for item in names if not isinstance(item, str)]
     if wrong:
         raise QueryError(f"{option}: expected names, got {wrong[0]!r}")
-    return Requirement(name=option, values=tuple(dict.fromkeys(names)))
+    return Requirement(
+        name=option, values=tuple(dict.fromkeys(names)), mode="any" if several else "all"
+    )
 
 
 def _requirements(catalog: Catalog, demands: Mapping[str, object]) -> Iterable[Requirement]:
@@ -297,8 +332,8 @@ def _requirements(catalog: Catalog, demands: Mapping[str, object]) -> Iterable[R
                 raise UnknownNameError(name.removesuffix("s").replace("_", " "), item, valid)
             chosen.append(folded[_fold(item)])
         if chosen:
-            mode = found.mode if isinstance(found, Requirement) else "any"
-            yield Requirement(name=name, values=tuple(chosen), mode=mode)
+            values = tuple(dict.fromkeys(chosen))
+            yield Requirement(name=name, values=values, mode=found.mode)
 
 
 def _support(name: str, value: object) -> str:
@@ -344,7 +379,7 @@ def _bounds(
         found[key] = Bound(
             metric=metric.id, kind="min" if kind == "min" else "max", value=number, text=text
         )
-    for metric_id in {metric for metric, _ in found}:
+    for metric_id in dict.fromkeys(metric for metric, _ in found):
         low, high = found.get((metric_id, "min")), found.get((metric_id, "max"))
         if low and high and low.value > high.value:
             raise QueryError(

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from peft_shop.noise import probability_below
 from peft_shop.pareto import dominates
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from peft_shop.evidence import Contender
     from peft_shop.schema import Metric
 
-__all__ = ["certainty", "gives_up", "lead", "luck", "tie_reason", "why"]
+__all__ = ["Measured", "certainty", "gives_up", "lead", "luck", "tie_reason", "why"]
 
 
-def cost(one: Contender, metric: Metric) -> float:
+class Measured(Protocol):
+    """What has figures and their standard deviations by metric id: contenders and candidates."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """Figures, in base units."""
+
+    @property
+    def sds(self) -> Mapping[str, float]:
+        """Standard deviations of the noisy figures."""
+
+
+def cost(one: Measured, metric: Metric) -> float:
     """Figure turned so that less is better."""
     value = one.values[metric.id]
     return value if metric.better == "lower" else -value
@@ -29,15 +41,18 @@ def amount(difference: float, metric: Metric) -> str:
     """Size of a difference with its unit: "1.3 points", "2.85 GiB"."""
     if metric.unit == "fraction":
         return f"{abs(difference) * 100:.1f} points"
+    if metric.scope == "memory" and abs(difference) >= 0.01 * 2**30:
+        # the unit of the figures beside it
+        return f"{abs(difference) / 2**30:.2f} GiB"
     return format_quantity(abs(difference), metric.unit)
 
 
-def lead(one: Contender, other: Contender, metric: Metric) -> float:
+def lead(one: Measured, other: Measured, metric: Metric) -> float:
     """By how much `one` is better than `other`; negative when it is worse."""
     return cost(other, metric) - cost(one, metric)
 
 
-def certainty(one: Contender, other: Contender, metric: Metric) -> str:
+def certainty(one: Measured, other: Measured, metric: Metric) -> str:
     """How likely the order of two figures is real, in words; empty for exact metrics."""
     sd = math.hypot(one.sds.get(metric.id, 0.0), other.sds.get(metric.id, 0.0))
     if sd == 0:
@@ -84,12 +99,10 @@ def why(
     rivals = _rivals(place, costs)
     beaten = sum(dominates(mine, row) for row in costs)
     tail = f" It dominates {beaten} of the {len(kept)} kept runs."
-    title = first.title.lower()
+    title = first.label
     if not rivals:
         if others:
-            names = " and ".join(
-                f"{metric.title.lower()} ({_figure(one, metric)})" for metric in others
-            )
+            names = " and ".join(f"{metric.label} ({_figure(one, metric)})" for metric in others)
             if len(others) == 1:
                 word = "lower" if others[0].better == "lower" else "higher"
                 return f"No other kept run has as good a {names}; none is {word}.{tail}"
@@ -97,7 +110,7 @@ def why(
         return f"The only kept run with a {title}.{tail}"
     rival = kept[min(rivals, key=lambda j: (costs[j][0], kept[j].name))]
     limit = " and ".join(
-        f"{metric.title.lower()} {'up to' if metric.better == 'lower' else 'of at least'} "
+        f"{metric.label} {'up to' if metric.better == 'lower' else 'of at least'} "
         f"{_figure(one, metric)}"
         for metric in others
     )
@@ -122,29 +135,37 @@ def gives_up(one: Contender, front: Sequence[Contender], objectives: Sequence[Me
     better = [other for other in front if lead(other, one, first) > 0]
     if better:
         other = min(better, key=lambda o: (lead(o, one, first), o.name))
-        gain = f"{amount(lead(other, one, first), first)} of {first.title.lower()}"
-        price = [
-            f"{amount(lead(one, other, metric), metric)} of {metric.title.lower()}"
-            for metric in others
-            if lead(one, other, metric) > 0
-        ]
+        gain = f"{amount(lead(other, one, first), first)} of {first.label}"
         sure = _bracket(certainty(other, one, first))
-        return f"{other.name} is ahead by {gain}{sure}, and costs {' and '.join(price)} more."
+        price = _changes(other, one, others, better=False)
+        return f"{other.name} is ahead by {gain}{sure}, but {price}."
     rest = [other for other in front if other is not one]
     other = min(rest, key=lambda o: (cost(o, first), o.name))
-    saving = [
-        f"{amount(lead(other, one, metric), metric)} of {metric.title.lower()}"
-        for metric in others
-        if lead(other, one, metric) > 0
-    ]
+    saving = _changes(other, one, others, better=True)
     behind = lead(one, other, first)
     if behind == 0 or not saving:
-        return f"Nothing in {first.title.lower()}; {other.name} is the nearest alternative."
+        return f"Nothing in {first.label}; {other.name} is the nearest alternative."
     sure = _bracket(certainty(one, other, first))
     return (
-        f"{other.name} saves {' and '.join(saving)} and is behind by "
-        f"{amount(behind, first)} of {first.title.lower()}{sure}."
+        f"{other.name} {saving}, but is behind by {amount(behind, first)} of {first.label}{sure}."
     )
+
+
+def _changes(other: Contender, one: Contender, metrics: Sequence[Metric], *, better: bool) -> str:
+    """Where `other` is better (or worse) than `one`: "needs 2.84 GiB more peak memory"."""
+    found = []
+    for metric in metrics:
+        ahead = lead(other, one, metric)
+        if ahead == 0 or (ahead > 0) != better:
+            continue
+        less = better == (metric.better == "lower")
+        verb = "needs" if metric.better == "lower" else "gives"
+        equal = metric.tie is not None and abs(ahead) < metric.tie
+        note = ", which counts as equal" if equal else ""
+        found.append(
+            f"{verb} {amount(ahead, metric)} {'less' if less else 'more'} {metric.label}{note}"
+        )
+    return " and ".join(found)
 
 
 def tie_reason(
@@ -162,15 +183,19 @@ def tie_reason(
     for metric in objectives:
         ahead = lead(dominator, one, metric)
         sd = math.hypot(one.sds.get(metric.id, 0.0), dominator.sds.get(metric.id, 0.0))
-        if ahead > 0 and sd > 0:
+        if sd > 0 and ahead <= threshold * sd:
+            name = metric.label
+            leads = (
+                f"leads by {amount(ahead, metric)} of {name}" if ahead else f"is level in {name}"
+            )
             parts.append(
-                f"{dominator.name} leads by {amount(ahead, metric)} of {metric.title.lower()}, "
+                f"{dominator.name} {leads}, "
                 f"and only a lead over {amount(threshold * sd, metric)} would count"
             )
     if parts:
         return "; ".join(parts) + "."
     sizes = ", ".join(
-        f"{amount(lead(dominator, one, metric), metric)} of {metric.title.lower()}"
+        f"{amount(lead(dominator, one, metric), metric)} of {metric.label}"
         for metric in objectives
         if lead(dominator, one, metric) > 0
     )

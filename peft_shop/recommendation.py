@@ -32,13 +32,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from os import PathLike
 
+    from peft_shop.names import BenchmarkName, MethodName, MetricName, OptionName
     from peft_shop.question import AnyOf
     from peft_shop.schema import (
+        Category,
         EvidenceLevel,
+        Family,
         LayerType,
         Metric,
         QuantizationBackend,
         Query,
+        TaskType,
     )
     from peft_shop.units import Quantity
 
@@ -87,8 +91,8 @@ Demand = bool | Literal["partial"] | None
 
 
 def recommend(
-    benchmark: str | None = None,
-    objectives: str | Iterable[str] | None = None,
+    benchmark: BenchmarkName | str | None = None,
+    objectives: MetricName | str | Iterable[MetricName | str] | None = None,
     *,
     snapshot: str | None = None,
     era: str | None = None,
@@ -104,12 +108,18 @@ def recommend(
     mixed_methods: Demand = None,
     modules_to_save: Demand = None,
     trainable_token_indices: Demand = None,
-    category: str | AnyOf | None = None,
-    family: str | AnyOf | None = None,
-    task_types: str | Iterable[str] | AnyOf | None = None,
-    options: str | Iterable[str] | AnyOf | None = None,
-    methods: str | Iterable[str] | None = None,
-    exclude: str | Iterable[str] | None = None,
+    save_and_reload: Demand = None,
+    disable_adapter: Demand = None,
+    identity_at_start: Demand = None,
+    gradient_checkpointing: Demand = None,
+    torch_compile: Demand = None,
+    deterministic: Demand = None,
+    category: Category | AnyOf | None = None,
+    family: Family | AnyOf | None = None,
+    task_types: TaskType | Iterable[TaskType] | AnyOf | None = None,
+    options: OptionName | Iterable[OptionName] | AnyOf | None = None,
+    methods: MethodName | str | Iterable[MethodName | str] | None = None,
+    exclude: MethodName | str | Iterable[MethodName | str] | None = None,
     min_evidence: EvidenceLevel | None = None,
     floor: Quantity | None = None,
     rank_by: str | Mapping[str, float] | None = None,
@@ -145,6 +155,12 @@ def recommend(
         mixed_methods: whether it works beside other methods.
         modules_to_save: whether whole modules can be trained beside it.
         trainable_token_indices: whether single token embeddings can be trained beside it.
+        save_and_reload: whether a saved adapter loads back to the same outputs.
+        disable_adapter: whether `disable_adapter()` gives the outputs of the base back.
+        identity_at_start: whether the wrapped model starts out equal to the base.
+        gradient_checkpointing: whether it trains under gradient checkpointing.
+        torch_compile: whether it works under `torch.compile`.
+        deterministic: whether one seed gives one adapter.
         category: adapter, prompt_learning or other.
         family: family of methods, such as `"orthogonal"`.
         task_types: task types it must support.
@@ -198,6 +214,12 @@ def recommend(
             "mixed_methods": mixed_methods,
             "modules_to_save": modules_to_save,
             "trainable_token_indices": trainable_token_indices,
+            "save_and_reload": save_and_reload,
+            "disable_adapter": disable_adapter,
+            "identity_at_start": identity_at_start,
+            "gradient_checkpointing": gradient_checkpointing,
+            "torch_compile": torch_compile,
+            "deterministic": deterministic,
             "category": category,
             "family": family,
             "task_types": task_types,

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from peft_shop.diagnosis import problems_of
 from peft_shop.errors import CatalogError, CatalogVersionError, Problem, nearest_names
 from peft_shop.schema import FULL_FINETUNING, SCHEMA_VERSION, Catalog
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
     from os import PathLike
 
     from pydantic_core import ErrorDetails
@@ -99,7 +101,7 @@ def parse(text: bytes, *, name: str = "catalog") -> Catalog:
         catalog = Catalog.model_validate_json(text)
     except ValidationError as error:
         raise CatalogError(
-            "the catalog breaks its format", validation_problems(error, name)
+            "the catalog breaks its format", problems_of(error, Catalog, raw, name)
         ) from error
     problems = _dangling(catalog, name)
     if problems:
@@ -146,40 +148,87 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {shown}", ""
 
 
+class _References:
+    """Collects references that lead nowhere and names that stand twice."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.problems: list[Problem] = []
+
+    def add(self, where: str, message: str, hint: str = "") -> None:
+        self.problems.append(Problem(self.name, where, message, hint))
+
+    def check(self, kind: str, value: str, valid: Collection[str], where: str) -> None:
+        if value not in valid:
+            near = nearest_names(value, valid)
+            self.add(
+                where, f"unknown {kind} {value!r}", f"did you mean {near[0]!r}?" if near else ""
+            )
+
+    def unique(self, kind: str, values: Iterable[str], where: str) -> None:
+        seen: set[str] = set()
+        for i, value in enumerate(values):
+            if value in seen:
+                self.add(f"{where}[{i}]", f"{kind} {value!r} stands here twice")
+            seen.add(value)
+
+
 def _dangling(catalog: Catalog, name: str) -> list[Problem]:
-    """References that lead nowhere."""
-    problems: list[Problem] = []
-
-    def check(kind: str, value: str, valid: object, where: str) -> None:
-        if value not in valid:  # type: ignore[operator]  # any container of names
-            near = nearest_names(value, valid)  # type: ignore[arg-type]  # as above
-            hint = f"did you mean {near[0]!r}?" if near else ""
-            problems.append(Problem(name, where, f"unknown {kind} {value!r}", hint))
-
-    metrics, fields = catalog.metric_by_id, catalog.metric_by_field
+    """References that lead nowhere, and names that stand twice."""
+    found = _References(name)
+    found.unique("metric", (metric.id for metric in catalog.metrics), "metrics")
+    found.unique("field", (metric.field for metric in catalog.metrics), "metrics")
+    found.unique("benchmark", (benchmark.id for benchmark in catalog.benchmarks), "benchmarks")
+    found.unique("method", (method.id for method in catalog.methods), "methods")
+    found.unique("snapshot", (snapshot.id for snapshot in catalog.snapshots), "snapshots")
+    if not catalog.benchmarks:
+        found.add("benchmarks", "empty: there is nothing to recommend by")
     for i, benchmark in enumerate(catalog.benchmarks):
-        check("metric", benchmark.headline, benchmark.metrics, f"benchmarks[{i}].headline")
+        where = f"benchmarks[{i}]"
+        found.check("metric", benchmark.headline, benchmark.metrics, f"{where}.headline")
         for k, metric in enumerate(benchmark.metrics):
-            check("metric", metric, metrics, f"benchmarks[{i}].metrics[{k}]")
+            found.check("metric", metric, catalog.metric_by_id, f"{where}.metrics[{k}]")
     features = {feature.id for feature in catalog.features}
     for i, method in enumerate(catalog.methods):
+        where = f"methods[{i}].capabilities"
         for feature in method.capabilities:
-            check("feature", feature, features, f"methods[{i}].capabilities")
-        problems += [
-            Problem(name, f"methods[{i}].capabilities.{feature}", "missing")
-            for feature in sorted(features - set(method.capabilities))
-        ]
+            found.check("feature", feature, features, where)
+        for feature in sorted(features - set(method.capabilities)):
+            found.add(f"{where}.{feature}", "missing")
+    _dangling_evidence(catalog, found)
+    return found.problems
+
+
+def _dangling_evidence(catalog: Catalog, found: _References) -> None:
+    """As `_dangling`, for runs and what is said about them."""
     snapshots = {snapshot.id for snapshot in catalog.snapshots}
     methods = {*catalog.method_by_id, FULL_FINETUNING}
-    seen: set[tuple[str, str]] = set()
+    variants = {
+        method.id: {variant.id for variant in method.variants} for method in catalog.methods
+    }
+    eras = {benchmark.id: [era.id for era in benchmark.eras] for benchmark in catalog.benchmarks}
+    found.unique("run", (f"{run.benchmark}: {run.id}" for run in catalog.runs), "runs")
     for i, run in enumerate(catalog.runs):
-        check("benchmark", run.benchmark, catalog.benchmark_by_id, f"runs[{i}].benchmark")
-        check("method", run.method, methods, f"runs[{i}].method")
+        where = f"runs[{i}]"
+        found.check("benchmark", run.benchmark, eras, f"{where}.benchmark")
+        found.check("method", run.method, methods, f"{where}.method")
+        for variant in run.variants:
+            found.check("variant", variant, variants.get(run.method, ()), f"{where}.variants")
+        if run.era is not None:
+            found.check("era", run.era, eras.get(run.benchmark, ()), f"{where}.era")
         for field in run.metrics:
-            check("metric", field, fields, f"runs[{i}].metrics")
+            found.check("metric", field, catalog.metric_by_field, f"{where}.metrics")
         for snapshot in run.snapshots:
-            check("snapshot", snapshot, snapshots, f"runs[{i}].snapshots")
-        if (run.benchmark, run.id) in seen:
-            problems.append(Problem(name, f"runs[{i}]", f"run {run.id!r} stands here twice"))
-        seen.add((run.benchmark, run.id))
-    return problems
+            found.check("snapshot", snapshot, snapshots, f"{where}.snapshots")
+    for i, noise in enumerate(catalog.noise):
+        where = f"noise[{i}]"
+        found.check("benchmark", noise.benchmark, eras, f"{where}.benchmark")
+        found.check("metric", noise.metric, catalog.metric_by_id, f"{where}.metric")
+        if noise.era is not None:
+            found.check("era", noise.era, eras.get(noise.benchmark, ()), f"{where}.era")
+    for i, shift in enumerate(catalog.era_shifts):
+        where = f"era_shifts[{i}]"
+        found.check("benchmark", shift.benchmark, eras, f"{where}.benchmark")
+        found.check("metric", shift.metric, catalog.metric_by_id, f"{where}.metric")
+        for key, era in (("older", shift.older), ("newer", shift.newer)):
+            found.check("era", era, eras.get(shift.benchmark, ()), f"{where}.{key}")

@@ -17,7 +17,7 @@ ROOT = Path(peft_shop.__file__).parent
 # top to bottom; a room may import rooms of lower rows, and of its own row where it says so
 ORDER: Final = (
     ("__main__",),
-    ("cli", "cli_catalog", "cli_options", "cli_output"),
+    ("cli", "cli_catalog", "cli_options", "cli_output", "cli_values"),
     ("__init__",),
     ("recommendation",),
     ("advice",),
@@ -27,7 +27,9 @@ ORDER: Final = (
     ("snippets",),
     ("snippets_text", "snippets_image", "literals"),
     ("configs",),
+    ("installed",),
     ("ranking",),
+    ("selection",),
     ("reasons",),
     ("question",),
     ("query",),
@@ -36,7 +38,7 @@ ORDER: Final = (
     ("diagnosis",),
     ("noise",),
     ("schema", "pareto"),
-    ("units",),
+    ("units", "names"),
     ("errors",),
 )
 # what presents an answer is loaded only when one is shown
@@ -64,15 +66,11 @@ def rooms() -> dict[str, Path]:
 
 
 def query_side() -> dict[str, Path]:
-    return {
-        name: path
-        for name, path in rooms().items()
-        if not name.startswith("curate.")
-    }
+    return {name: path for name, path in rooms().items() if not name.startswith("curate.")}
 
 
 def row(room: str) -> int:
-    top = room.split(".")[0]
+    top = room.partition(".")[0]
     return next(i for i, names in enumerate(ORDER) if top in names)
 
 
@@ -96,8 +94,6 @@ class Imports(ast.NodeVisitor):
         self.generic_visit(node)
         self.depth -= 1
 
-    visit_AsyncFunctionDef = visit_FunctionDef  # type: ignore[assignment]
-
     def visit_Import(self, node: ast.Import) -> None:
         self.found += [(alias.name, self.depth == 0) for alias in node.names]
 
@@ -118,7 +114,7 @@ def imports(path: Path) -> list[tuple[str, bool]]:
 
 def test_every_room_has_a_row() -> None:
     known = {name for names in ORDER for name in names}
-    tops = {name.split(".")[0] for name in query_side()} - {"curate"}
+    tops = {name.partition(".")[0] for name in query_side()} - {"curate"}
     assert tops <= known, f"rooms in no row: {sorted(tops - known)}"
     assert not {n for n in known - tops if not n.startswith("cli_")}, "rows without a room"
 
@@ -130,11 +126,11 @@ def test_imports_go_downward(room: str) -> None:
     for module, _ in imports(query_side()[room]):
         if not module.startswith("peft_shop."):
             continue
-        target = module.removeprefix("peft_shop.").split(".")[0]
+        target = module.removeprefix("peft_shop.").partition(".")[0]
         if target == "curate":
             assert room.startswith("cli"), f"{room} imports {module}"
             continue
-        top = room.split(".")[0]
+        top = room.partition(".")[0]
         if target == top or (top, target) in SHOWN_ON_DEMAND:
             continue
         same_row = row(target) == row(room)
@@ -148,7 +144,7 @@ def test_maintainers_rooms_import_no_presentation(room: str) -> None:
     allowed = {"schema", "errors", "units", "store", "diagnosis", "pareto", "curate"}
     for module, _ in imports(rooms()[room]):
         if module.startswith("peft_shop."):
-            target = module.removeprefix("peft_shop.").split(".")[0]
+            target = module.removeprefix("peft_shop.").partition(".")[0]
             assert target in allowed, f"{room} imports {module}"
 
 
@@ -157,9 +153,9 @@ def test_packages_stay_in_their_rooms(room: str) -> None:
     if room.startswith("curate"):
         return
     for module, at_top in imports(query_side()[room]):
-        package = module.split(".")[0]
+        package = module.partition(".")[0]
         if package in THIRD_PARTY:
-            assert room.split(".")[0] in THIRD_PARTY[package], f"{room} imports {module}"
+            assert room.partition(".")[0] in THIRD_PARTY[package], f"{room} imports {module}"
         if package in {"numpy", "pandas", "peft"}:
             assert not at_top, f"{room} imports {module} at its top: only where it is needed"
 

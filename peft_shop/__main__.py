@@ -1,0 +1,33 @@
+"""The command `peft-shop`: deliberate failures become one message and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+_BAD_INPUT = 2
+_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Exit code of the command in `sys.argv`: see `peft-shop --help`."""
+    try:
+        from peft_shop.cli import app  # noqa: PLC0415 - an interrupt while importing is one too
+        from peft_shop.errors import PeftShopError  # noqa: PLC0415 - as above
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    try:
+        app(prog_name="peft-shop")
+    except PeftShopError as error:
+        # names from files must not move the cursor
+        safe = "".join(c if c.isprintable() or c == "\n" else " " for c in str(error))
+        sys.stderr.write(f"error: {safe}\n")
+        return _BAD_INPUT
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

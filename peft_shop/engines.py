@@ -1,0 +1,236 @@
+"""Serving engines as frozen records: what each loads of what peft saves, and how that is known.
+
+The topics are the questions that can be asked of an engine; a fact is one engine's answer. Who
+asks them of which adapter is for `adapters.py` and `serving.py` to say.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import Field, StringConstraints
+
+from peft_shop.records import Date, Name, Record, Text
+
+__all__ = [
+    "FORMATS",
+    "OTHER_FORMAT",
+    "TOPICS",
+    "TOPIC_IDS",
+    "Conversion",
+    "Engine",
+    "EngineSource",
+    "Fact",
+    "Hazard",
+    "Modality",
+    "RankRule",
+    "Topic",
+]
+
+Modality: TypeAlias = Literal["text", "image"]
+FactValue: TypeAlias = Literal["yes", "no", "reject", "silent", "unknown"]
+"""`reject` is a no with a clear error; `silent` loads and computes something else."""
+EngineName: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=40)
+]
+Period: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\d{4}(-\d\d(-\d\d)?)?$")]
+"""A date, or as much of it as is known."""
+
+OTHER_FORMAT: Final = "other_formats"
+
+
+class Topic(Record):
+    """One question about an engine.
+
+    Attributes:
+        id: key in `Engine.facts`.
+        group: `format` (what a method saves), `trait` (what one adapter may have) or `engine`.
+        question: what the fact answers.
+    """
+
+    id: Name
+    group: Literal["format", "trait", "engine"]
+    question: Text
+
+
+def _topics() -> tuple[Topic, ...]:
+    formats = {
+        "lora": "LoRA",
+        "adalora": "AdaLoRA",
+        "boft": "BOFT",
+        "glora": "GLoRA",
+        "ia3": "(IA)³",
+        "loha": "LoHa",
+        "lokr": "LoKr",
+        "oft": "OFT",
+        "prompt_tuning": "prompt tuning",
+        "vera": "VeRA",
+        OTHER_FORMAT: "any other method of peft",
+    }
+    traits = {
+        "scale": "Is lora_alpha / r applied where it is not 1?",
+        "rslora": "Is the scale lora_alpha / sqrt(r) of rsLoRA applied?",
+        "dora": "Are the magnitudes of DoRA applied?",
+        "lora_bias": "Is the trained bias of B applied (`lora_bias`)?",
+        "changed_base": "What of PiSSA, OLoRA and CorDA, saved relative to a changed base?",
+        "lora_ga": "What of LoRA-GA, saved relative to a changed base?",
+        "loftq": "What of LoftQ, made for the base that it quantized?",
+        "extra_tensors": "What of tensors besides A and B (KaSA, VeLoRA, MonteCLoRA)?",
+        "alora": "Does aLoRA start at its invocation tokens?",
+        "qalora": "Does QA-LoRA's pooled input work?",
+        "bdlora": "Are the block-diagonal shapes of BD-LoRA read?",
+        "arrow": "Does it route tokens as Arrow does?",
+        "rank_pattern": "Are ranks per layer read (`rank_pattern`)?",
+        "alpha_pattern": "Are alphas per layer read (`alpha_pattern`)?",
+        "layer_replication": "Are replicated layers served (`layer_replication`)?",
+        "bias": "Are biases trained beside the adapter applied (`bias`)?",
+        "embeddings": "Are adapters on embeddings and lm_head applied?",
+        "saved_head": "Is one classifier or score head from `modules_to_save` loaded?",
+        "saved_embeddings": "Are embed_tokens and lm_head from `modules_to_save` loaded?",
+        "saved_modules": "Are other modules from `modules_to_save` loaded?",
+        "trainable_tokens": "Are single trained tokens loaded (`trainable_token_indices`)?",
+        "parameters": "Are adapters on bare parameters applied (`target_parameters`)?",
+    }
+    engine = {
+        "quantized_base": "Does it serve adapters on a quantized base?",
+        "merge_at_load": "Does it merge an adapter while loading it?",
+    }
+    found = [
+        Topic(id=key, group="format", question=f"Does it load {what} as peft saves it?")
+        for key, what in formats.items()
+    ]
+    found += [Topic(id=key, group="trait", question=text) for key, text in traits.items()]
+    found += [Topic(id=key, group="engine", question=text) for key, text in engine.items()]
+    return tuple(found)
+
+
+TOPICS: Final[tuple[Topic, ...]] = _topics()
+TOPIC_IDS: Final[tuple[str, ...]] = tuple(topic.id for topic in TOPICS)
+FORMATS: Final[frozenset[str]] = frozenset(
+    topic.id for topic in TOPICS if topic.group == "format"
+)
+
+
+class EngineSource(Record):
+    """A file or page that was read.
+
+    Attributes:
+        place: the file, page or thread.
+        version: what it belongs to; `None` where it is the engine's own version.
+        date: of that version; `None` where it is not on record.
+    """
+
+    place: Text
+    version: str | None = None
+    date: Period | None = None
+
+
+class Fact(Record):
+    """An engine's answer to one topic.
+
+    Attributes:
+        value: yes, no, reject (a no with a clear error), silent (loads and computes something
+            else) or unknown.
+        note: what else there is to say; required for `unknown`.
+        needs: what to do so that the result is right; makes even a `silent` usable.
+        layout: names of keys under which it reads the format; anything but `peft` means that a
+            file that peft saved does not load as it is.
+        source: key in `Engine.sources`.
+    """
+
+    value: FactValue
+    note: Text | None = None
+    needs: Text | None = None
+    layout: Literal["peft", "kohya", "lycoris", "own"] = "peft"
+    source: str = "code"
+
+
+class RankRule(Record):
+    """What an engine asks of ranks.
+
+    Attributes:
+        flag: setting that must be at least every rank.
+        choices: values that the flag takes; empty for any.
+        default: value of the flag; `None` where there is none.
+        least: below it nobody knows whether it works.
+        most: above it nobody knows whether it works.
+        note: what else there is to say.
+        source: key in `Engine.sources`.
+    """
+
+    flag: Text | None = None
+    choices: tuple[int, ...] = ()
+    default: int | None = None
+    least: int | None = None
+    most: int | None = None
+    note: Text | None = None
+    source: str = "code"
+
+
+class Hazard(Record):
+    """Something that goes wrong in ways a configuration does not show; `source` as in a fact."""
+
+    text: Text
+    source: str = "code"
+
+
+class Engine(Record):
+    """One serving engine; a topic without a fact is one that nobody looked up.
+
+    Attributes:
+        id: such as `vllm`.
+        title: as its project writes it.
+        aliases: other spellings.
+        kind: where it runs.
+        models: kinds of models that the facts are about.
+        version: that the facts are about.
+        checked: when they were read.
+        sources: what was read, by key.
+        facts: by topic.
+        ranks: what it asks of ranks.
+        whole_alpha: whether it reads `lora_alpha` as a whole number.
+        layers: which layers it serves adapters on.
+        hazards: what else goes wrong.
+    """
+
+    id: EngineName
+    title: Text
+    aliases: tuple[str, ...] = ()
+    kind: Literal["llm_server", "local", "edge", "image"]
+    models: tuple[Modality, ...] = ("text",)
+    version: str
+    checked: Date
+    sources: dict[str, EngineSource]
+    facts: dict[str, Fact]
+    ranks: RankRule = Field(default_factory=RankRule)
+    whole_alpha: bool = False
+    layers: Text | None = None
+    hazards: tuple[Hazard, ...] = ()
+
+
+class Conversion(Record):
+    """What becomes of an adapter on peft's own ways out: converted to LoRA, or merged.
+
+    Attributes:
+        way: `convert` (peft's `convert_to_lora`) or `merge`.
+        method: the method it is about; `None` for all.
+        traits: what the adapter must have for it to apply; empty for every adapter.
+        verdict: `exact` (at the rank that `rank` gives), `approximate`, `wrong` (peft does it,
+            and what comes out computes something else), `refused` or `unknown`.
+        rank: the exact rank as a sum of products of configuration fields.
+        defaults: values of those fields where a configuration does not state them.
+        because: the reason; required unless exact.
+        initial_model: whether saving against the untrained adapter gives an exact LoRA instead
+            (`path_initial_model_for_weight_conversion`, twice the rank).
+        level: how it is known: `verified` by numbers, or `declared` in code.
+    """
+
+    way: Literal["convert", "merge"] = "convert"
+    method: Name | None = None
+    traits: tuple[Name, ...] = ()
+    verdict: Literal["exact", "approximate", "wrong", "refused", "unknown"]
+    rank: tuple[tuple[str, ...], ...] = ()
+    defaults: dict[str, int] = Field(default_factory=dict)
+    because: Text | None = None
+    initial_model: bool = False
+    level: Literal["declared", "verified"] = "verified"

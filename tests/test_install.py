@@ -1,0 +1,152 @@
+"""What is installed works: from a wheel, from a checkout, and without peft."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import PathDistribution, distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+needs_pip = pytest.mark.skipif(
+    importlib.util.find_spec("pip") is None, reason="this environment has no pip to install with"
+)
+
+# answers, and says where the package was loaded from
+ASK = """
+import json, sys
+import peft_shop
+catalog = peft_shop.load_catalog()
+answer = peft_shop.recommend("metamathqa", max_peak_memory="24GiB", peft_version="any")
+print(json.dumps({
+    "home": peft_shop.__file__,
+    "methods": len(catalog.methods),
+    "runs": len(catalog.runs),
+    "front": [member.name for member in answer],
+}))
+"""
+
+# every finder of modules and of metadata goes on as if they were not installed
+WITHOUT_PEFT = """
+import sys
+HIDDEN = {"peft", "torch", "transformers"}
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in HIDDEN:
+            return None
+        return self.finder.find_spec(name, path, target)
+    def find_distributions(self, *args, **kwargs):
+        if hasattr(self.finder, "find_distributions"):
+            for found in self.finder.find_distributions(*args, **kwargs):
+                if found.metadata["Name"] not in HIDDEN:
+                    yield found
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+"""
+
+
+def run(code: str, *, path: Path | None = None, cwd: Path) -> str:
+    """What `code` prints in a process of its own, started outside the repository."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if path is not None:
+        environment["PYTHONPATH"] = str(path)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    # the environment has the build backend (extra `test`), so that nothing is downloaded
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation"]
+    command += ["--no-deps", "--no-index", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    (made,) = folder.glob("peft_shop-*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    command += ["--no-compile", "--target", str(folder), str(wheel)]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    return folder
+
+
+@needs_pip
+def test_a_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "peft_shop/_catalog.json" in names
+    assert "peft_shop/py.typed" in names
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"peft_shop"}
+    assert not [name for name in names if name.endswith(".pyc")]
+
+
+@needs_pip
+def test_an_installed_wheel_answers(installed: Path, tmp_path: Path) -> None:
+    answer = json.loads(run(ASK, path=installed, cwd=tmp_path))
+    assert Path(answer["home"]).is_relative_to(installed)
+    here = json.loads(run(ASK, path=ROOT, cwd=tmp_path))
+    assert answer["methods"] == here["methods"] > 0
+    assert answer["runs"] == here["runs"] > 0
+    assert answer["front"] == here["front"] != []
+
+
+@needs_pip
+def test_an_installed_wheel_has_the_command(installed: Path, tmp_path: Path) -> None:
+    (info,) = installed.glob("*.dist-info")
+    scripts = PathDistribution(info).entry_points.select(group="console_scripts")
+    assert [(one.name, one.value) for one in scripts] == [("peft-shop", "peft_shop.__main__:main")]
+    code = "import sys; sys.argv = ['peft-shop', 'recommend', '--json']\n"
+    code += "from peft_shop.__main__ import main\nsys.exit(main())"
+    assert json.loads(run(code, path=installed, cwd=tmp_path))
+
+
+def test_the_installation_in_this_environment_answers(tmp_path: Path) -> None:
+    # nothing on the path but what the environment itself has: the editable installation
+    answer = json.loads(run(ASK, cwd=tmp_path))
+    direct = distribution("peft-shop").read_text("direct_url.json")
+    if direct is not None and json.loads(direct).get("dir_info", {}).get("editable"):
+        assert Path(answer["home"]).parent == ROOT / "peft_shop"
+    assert answer["front"]
+
+
+def test_without_peft_everything_but_configurations_works(tmp_path: Path) -> None:
+    code = WITHOUT_PEFT + (
+        "import peft_shop, peft_shop.recommendation\n"
+        "assert peft_shop.recommendation.installed_peft_version() is None\n"
+        "best = peft_shop.recommend('metamathqa').best\n"
+        "assert best.config_dict['peft_type'], best.config_dict\n"
+        "assert 'get_peft_model' in best.snippet\n"
+        "print(peft_shop.MissingExtraError.__mro__[2].__name__)\n"
+        "for ask in (lambda: best.config, lambda: best.save('adapter')):\n"
+        "    try:\n"
+        "        ask()\n"
+        "    except peft_shop.MissingExtraError as error:\n"
+        "        print(error)\n"
+    )
+    base, *messages = run(code, cwd=tmp_path).splitlines()
+    assert base == "ImportError"
+    assert len(messages) == 2
+    for message in messages:
+        assert message.endswith("run: pip install 'peft-shop[peft]'")
+        assert "peft, which is not installed" in message
+    assert not (tmp_path / "adapter").exists()
