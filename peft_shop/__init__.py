@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+# type checkers take a variable of this name as true; importing `typing` would take 10 ms
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from peft_shop.answer import Candidate, Recommendation
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from peft_shop.recommendation import recommend
     from peft_shop.schema import Catalog
     from peft_shop.store import load as load_catalog
+
+    __version__: str
 
 __all__ = [
     "Candidate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -12,6 +13,8 @@ _INTERRUPTED = 130
 
 def main() -> int:
     """Exit code of the command in `sys.argv`: see `peft-shop --help`."""
+    # our records need no plugins, and looking for some reads the metadata of every package
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         from peft_shop.cli import app  # noqa: PLC0415 - an interrupt while importing is one too
         from peft_shop.errors import PeftShopError  # noqa: PLC0415 - as above

@@ -127,6 +127,7 @@ def _words(catalog: Catalog, query: Query, constraint: str) -> str:
         "era": "mix the eras (era 'any')",
         "flagged": "allow flagged runs",
         "objectives": "choose objectives that were measured",
+        "serve": "serve it on another engine, or accept another kind of way to it",
         "peft_version": f"upgrade peft from {query.peft_version} to {catalog.peft_version}",
     }
     return words.get(constraint, f"give up {constraint}")

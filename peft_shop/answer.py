@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationError
 
+from peft_shop.adapters import adapter_of_run
 from peft_shop.errors import CatalogError, ConfigError, QueryError, UnknownNameError
 from peft_shop.schema import (
     Benchmark,
@@ -24,7 +25,8 @@ from peft_shop.schema import (
     Run,
     Text,
 )
-from peft_shop.store import validation_problems
+from peft_shop.serving import Route, resolve_engine, route
+from peft_shop.store import load, validation_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from peft import PeftConfig
     from rich.console import Console, ConsoleOptions, RenderResult
+
+    from peft_shop.schema import Catalog
 
 __all__ = [
     "Baseline",
@@ -62,6 +66,7 @@ class Candidate(Record):
         configurations: how many configurations of this method the query looked at.
         pooled: number of runs behind the figures.
         notes: what was done to the figures, and the run's flags.
+        routes: how it reaches the engines that the question names, by engine.
     """
 
     name: str
@@ -76,6 +81,7 @@ class Candidate(Record):
     configurations: int = 1
     pooled: int = 1
     notes: tuple[str, ...] = ()
+    routes: dict[str, Route] = Field(default_factory=dict)
     _benchmark: Benchmark | None = PrivateAttr(default=None)
 
     @property
@@ -96,6 +102,23 @@ class Candidate(Record):
         from peft_shop.configs import config_dict  # noqa: PLC0415 - as above
 
         return config_dict(self.run.recipe)
+
+    def route(self, engine: str, *, catalog: Catalog | None = None) -> Route:
+        """How the run's adapter reaches `engine`, asked for in the question or not.
+
+        Args:
+            engine: its name or an alias.
+            catalog: holds the facts; the embedded one by default.
+
+        Raises:
+            UnknownNameError: there is no such engine; names the nearest.
+        """
+        source = catalog if catalog is not None else load()
+        name = resolve_engine(source, engine).id
+        if catalog is None and name in self.routes:
+            return self.routes[name]
+        models = None if self._benchmark is None else self._benchmark.modality
+        return route(source, adapter_of_run(self.run, models), name)
 
     @property
     def snippet(self) -> str:
@@ -258,6 +281,16 @@ class Recommendation(Record):
 
     def __bool__(self) -> bool:
         return bool(self.front)
+
+    def __str__(self) -> str:
+        from peft_shop.render import text  # noqa: PLC0415 - only when shown
+        from peft_shop.views import answer_document  # noqa: PLC0415 - as above
+
+        return text(answer_document(self), 100, colour=False)
+
+    def __repr__(self) -> str:
+        best = f", best {self.front[0].name}" if self.front else ""
+        return f"<Recommendation for {self.benchmark.id}: {len(self.front)} on the front{best}>"
 
     def __getitem__(self, name: str | int) -> Candidate:
         """Member of the front by place, or any candidate with a run by name."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from peft_shop.errors import InputError
 from peft_shop.evidence import ANY_ERA, SHIFTED_ERAS
 from peft_shop.schema import EVIDENCE_LEVELS, Failure, Verdict
+from peft_shop.serving import candidate_route, demanded
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from peft_shop.evidence import Contender
     from peft_shop.schema import Benchmark, Bound, Catalog, Method, Metric, Query, Requirement, Run
 
-__all__ = ["ATTRIBUTES", "GROUPS", "judge", "version_key"]
+__all__ = ["ATTRIBUTES", "GROUPS", "SERVE", "judge", "version_key"]
 
 GROUPS: Final = ("layer_types", "quantization")
 """Options whose values are features `<group>.<value>`."""
 ATTRIBUTES: Final = ("category", "family", "task_types", "options")
 """Options that a method's own fields answer."""
+SERVE: Final = "serve"
+"""Option whose values are engines, or `<engine>:<kind of way>`."""
 _RANK: Final = {"no": 0, "unknown": 0, "partial": 1, "yes": 2}
 
 
@@ -50,7 +53,10 @@ def _failures(
     if query.peft_version is not None:
         yield from _version_failures(catalog, method, one, query.peft_version)
     for requirement in query.requirements:
-        yield from _requirement_failures(method, one, requirement, query)
+        if requirement.name == SERVE:
+            yield from _serve_failures(catalog, query, one, requirement)
+        else:
+            yield from _requirement_failures(method, one, requirement, query)
     if one.run is not None:
         yield from _run_failures(catalog, benchmark, query, one, one.run)
 
@@ -123,6 +129,22 @@ def _requirement_failures(
     if lacking:
         missing = f"lacks {', '.join(lacking)}" if name in ATTRIBUTES else "; ".join(lacking)
         yield Failure(constraint=name, reason=missing)
+
+
+def _serve_failures(
+    catalog: Catalog, query: Query, one: Contender, requirement: Requirement
+) -> Iterable[Failure]:
+    """A route that rests on something unknown reaches nothing."""
+    lacking = []
+    for text in requirement.values:
+        engine, kinds = demanded(text)
+        found = candidate_route(catalog, engine, query.benchmark, one.run or one.method)
+        if not found.reaches(kinds):
+            lacking.append(f"{text}: {found.obstacles(kinds)}")
+    if requirement.mode == "any" and len(lacking) < len(requirement.values):
+        return
+    if lacking:
+        yield Failure(constraint=SERVE, reason=". ".join(lacking))
 
 
 def _fault(method: Method, one: Contender, feature: str, demanded: str, query: Query) -> str | None:

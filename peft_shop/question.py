@@ -19,7 +19,7 @@ from peft_shop.evidence import (
     in_snapshot,
     newest_snapshot,
 )
-from peft_shop.query import ATTRIBUTES, GROUPS
+from peft_shop.query import ATTRIBUTES, GROUPS, SERVE
 from peft_shop.schema import (
     EVIDENCE_LEVELS,
     Bound,
@@ -29,6 +29,7 @@ from peft_shop.schema import (
     Requirement,
     TaskType,
 )
+from peft_shop.serving import resolve_demand
 from peft_shop.units import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
@@ -321,19 +322,24 @@ def _requirements(catalog: Catalog, demands: Mapping[str, object]) -> Iterable[R
         if name in singles:
             yield Requirement(name=name, values=(_support(name, value),))
             continue
-        if name not in {*GROUPS, *ATTRIBUTES}:
-            raise UnknownNameError("capability", name, [*GROUPS, *ATTRIBUTES, *singles])
+        if name not in {*GROUPS, *ATTRIBUTES, SERVE}:
+            raise UnknownNameError("capability", name, [*GROUPS, *ATTRIBUTES, SERVE, *singles])
         found = _strings(value, name)
-        valid = _valid_values(catalog, name)
-        folded = {_fold(option): option for option in valid}
-        chosen = []
-        for item in found.values:
-            if _fold(item) not in folded:
-                raise UnknownNameError(name.removesuffix("s").replace("_", " "), item, valid)
-            chosen.append(folded[_fold(item)])
+        chosen = [_value(catalog, name, item) for item in found.values]
         if chosen:
             values = tuple(dict.fromkeys(chosen))
             yield Requirement(name=name, values=values, mode=found.mode)
+
+
+def _value(catalog: Catalog, name: str, item: str) -> str:
+    """The value that `item` means for the option `name`."""
+    if name == SERVE:
+        return resolve_demand(catalog, item)
+    valid = _valid_values(catalog, name)
+    folded = {_fold(option): option for option in valid}
+    if _fold(item) not in folded:
+        raise UnknownNameError(name.removesuffix("s").replace("_", " "), item, valid)
+    return folded[_fold(item)]
 
 
 def _support(name: str, value: object) -> str:

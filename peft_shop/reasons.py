@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Protocol
 
-from peft_shop.noise import probability_below
+from peft_shop.noise import probability_below, significance_threshold
 from peft_shop.pareto import dominates
 from peft_shop.units import format_quantity
 
@@ -230,7 +229,7 @@ def luck(
         return None
     rival = kept[min(rivals, key=lambda j: (costs[j][0], kept[j].name))]
     ahead = lead(one, rival, first)
-    expected = sd * NormalDist().inv_cdf((configurations - 0.375) / (configurations + 0.25))
+    expected = sd * significance_threshold((configurations - 0.375) / (configurations + 0.25))
     if ahead > expected:
         return None
     return (

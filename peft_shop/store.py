@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from peft_shop.diagnosis import problems_of
+from peft_shop.engines import TOPIC_IDS, TRAIT_IDS, RankRule
 from peft_shop.errors import CatalogError, CatalogVersionError, Problem, nearest_names
 from peft_shop.schema import FULL_FINETUNING, SCHEMA_VERSION, Catalog
 
@@ -195,7 +196,13 @@ def _dangling(catalog: Catalog, name: str) -> list[Problem]:
             found.check("feature", feature, features, where)
         for feature in sorted(features - set(method.capabilities)):
             found.add(f"{where}.{feature}", "missing")
+        for k, variant in enumerate(method.variants):
+            for feature in variant.capabilities:
+                found.check(
+                    "feature", feature, features, f"methods[{i}].variants[{k}].capabilities"
+                )
     _dangling_evidence(catalog, found)
+    _dangling_engines(catalog, found)
     return found.problems
 
 
@@ -232,3 +239,25 @@ def _dangling_evidence(catalog: Catalog, found: _References) -> None:
         found.check("metric", shift.metric, catalog.metric_by_id, f"{where}.metric")
         for key, era in (("older", shift.older), ("newer", shift.newer)):
             found.check("era", era, eras.get(shift.benchmark, ()), f"{where}.{key}")
+
+
+def _dangling_engines(catalog: Catalog, found: _References) -> None:
+    """As `_dangling`, for engines and conversions."""
+    found.unique("engine", (engine.id for engine in catalog.engines), "engines")
+    for i, engine in enumerate(catalog.engines):
+        where = f"engines[{i}]"
+        for topic, fact in engine.facts.items():
+            found.check("topic", topic, TOPIC_IDS, f"{where}.facts")
+            found.check("source", fact.source, engine.sources, f"{where}.facts.{topic}.source")
+        if engine.ranks != RankRule():
+            found.check("source", engine.ranks.source, engine.sources, f"{where}.ranks.source")
+        for k, hazard in enumerate(engine.hazards):
+            found.check("source", hazard.source, engine.sources, f"{where}.hazards[{k}].source")
+    for i, one in enumerate(catalog.conversions):
+        where = f"conversions[{i}]"
+        if one.method is not None:
+            found.check("method", one.method, catalog.method_by_id, f"{where}.method")
+        for k, trait in enumerate(one.traits):
+            found.check("trait", trait, TRAIT_IDS, f"{where}.traits[{k}]")
+        for field in {field for term in one.rank for field in term}:
+            found.check("default of a field", field, one.defaults, f"{where}.rank")

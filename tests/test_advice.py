@@ -70,7 +70,7 @@ def without(asked: dict[str, Any], constraint: str) -> dict[str, Any]:
     return changed
 
 
-PART = re.compile(r"(?:raise|lower) (\w+) to ([-\d.]+(?: \w+| %)?)")
+PART = re.compile(r"(?:raise|lower) (\w+) to ([-\d.]+(?: (?!and\b)\w+| %)?)")
 PROMISE = re.compile(
     r"\(admits (\d+): (\S+?)(?:, \.\.\.)?(?:; without th\w+ limits? (\d+): (\S+?)(?:, \.\.\.)?)?\)$"
 )

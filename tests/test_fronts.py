@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import peft_shop
 from peft_shop import load_catalog, recommend
@@ -160,3 +162,51 @@ def test_whole_answers_have_that_front(
             catalog=quiet,
         )
         assert {member.name for member in answer} == oracle.front(objectives)
+
+
+MODEL = next(run for run in CATALOG.runs if run.experiment == "lora/llama-3.2-3B-rank64-rslora")
+FIELDS: Final = ("test_accuracy", "peak_memory_bytes", "forgetting")
+figures = st.fixed_dictionaries(
+    {"train_loss": st.just(1.0)},
+    # few values: equal figures and whole duplicates are common
+    optional={field: st.sampled_from([0.2, 0.3, 0.4]) for field in FIELDS},
+)
+
+
+@given(st.lists(figures, max_size=12))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_ties_duplicates_and_missing_values(
+    alter: Callable[..., Catalog], rows: list[dict[str, float]]
+) -> None:
+    runs = [
+        MODEL.model_copy(
+            update={"experiment": f"x/{i}", "metrics": row, "snapshots": ("2026-09-16",)}
+        )
+        for i, row in enumerate(rows)
+    ]
+    catalog = alter(CATALOG, noise=(), runs=tuple(runs))
+    answer = recommend(
+        "metamathqa",
+        ["test_accuracy", "peak_memory", "forgetting"],
+        snapshot="2026-09-16" if rows else None,
+        era="any",
+        floor=0,
+        peft_version="any",
+        catalog=catalog,
+    )
+    complete = {
+        f"x/{i}": (-row["test_accuracy"], row["peak_memory_bytes"], row["forgetting"])
+        for i, row in enumerate(rows)
+        if set(FIELDS) <= set(row)
+    }
+    undominated = {
+        name
+        for name, mine in complete.items()
+        if not any(
+            other != mine and all(a <= b for a, b in zip(other, mine, strict=True))
+            for other in complete.values()
+        )
+    }
+    assert {member.name for member in answer} == undominated
+    dropped = {one.name for one in answer.dropped if one.run}
+    assert dropped == {f"x/{i}" for i in range(len(rows))} - set(complete)

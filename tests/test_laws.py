@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from peft_shop import any_of, load_catalog, recommend
 from peft_shop.answer import Recommendation
+from peft_shop.errors import UnknownNameError
 from peft_shop.evidence import in_snapshot
 from peft_shop.noise import significance_threshold
 from peft_shop.pareto import dominates
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from peft_shop.schema import Catalog
 
 # one noisy objective at most: probabilities for more are sampled, which takes time
-laws = settings(max_examples=40, deadline=None, derandomize=True)
+laws = settings(max_examples=30, deadline=None, derandomize=True)
 
 CATALOG = load_catalog()
 NOISY = {item.metric for item in CATALOG.noise if CATALOG.metric_by_id[item.metric].tie is None}
@@ -510,3 +511,22 @@ def test_equal_members_of_a_front_are_ordered_by_name(alter: Callable[..., Catal
         answer = ask({"benchmark": "metamathqa", "rank_by": order}, doubled)
         found = [one.name for one in answer if one.name in {*names, best.experiment}]
         assert found == sorted([*names, best.experiment])
+
+
+# --- looking one up ---
+
+
+@laws
+@given(questions())
+def test_a_candidate_is_found_by_its_name_and_place(asked: Options) -> None:
+    answer = ask(asked)
+    assert len(answer) == len(list(answer)) == len(answer.front)
+    assert [answer[i] for i in range(len(answer))] == list(answer)
+    for one in measured(answer):  # a baseline that is a candidate too is found as a candidate
+        assert answer[one.name] is one
+    for baseline in answer.baselines:
+        assert answer[baseline.name].run == baseline.run
+    for dropped in answer.dropped:
+        if dropped.name not in {one.name for one in answer.baselines}:
+            with pytest.raises(UnknownNameError, match="dropped"):
+                answer[dropped.name]

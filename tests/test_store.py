@@ -265,6 +265,16 @@ def test_every_feature_is_there_and_known() -> None:
     assert problems["methods[2].capabilities.merging"].message == "missing"
 
 
+def test_a_variant_says_nothing_of_unknown_features() -> None:
+    broken = document()
+    place = next(i for i, one in enumerate(broken["methods"]) if one.get("variants"))
+    variant = broken["methods"][place]["variants"][0]
+    variant["capabilities"] = {"merginf": {"support": "yes", "level": "trained"}}
+    problem = refused(broken)[f"methods[{place}].variants[0].capabilities"]
+    assert "merginf" in problem.message
+    assert "merging" in problem.hint
+
+
 @pytest.mark.parametrize("kind", ["metrics", "benchmarks", "methods", "snapshots", "runs"])
 def test_nothing_stands_twice(kind: str) -> None:
     raw = document()
