@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +176,16 @@ def test_a_frame_has_the_records() -> None:
     frame = answer.to_frame()
     assert list(frame["name"]) == [row["name"] for row in answer_records(answer)]
     assert frame["peak_memory_bytes"].dtype.kind in "if"
+
+
+def test_a_rich_console_prints_the_answer_in_its_width() -> None:
+    from rich.console import Console
+
+    answer = recommend("image_gen", peft_version="any")
+    stream = io.StringIO()
+    Console(file=stream, width=70).print(answer)
+    printed = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert printed == text(answer_document(answer), 70).splitlines()
 
 
 def test_the_answer_tells_all_that_the_record_has() -> None:
