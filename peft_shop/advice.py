@@ -162,6 +162,12 @@ def warnings(
         yield f"left out as flagged: {', '.join(flagged)} (`why` tells the reason)"
     if query.include_flagged:
         yield "flagged runs are ranked because you asked for it"
+    demanded = {requirement.name for requirement in query.requirements}
+    if {"quantization", "merging"} <= demanded:
+        yield (
+            "merging into a quantized base rounds the update away in part: merge into the base "
+            "loaded in bf16 or fp32, then quantize again"
+        )
     unsure = [
         metric.label
         for metric in objectives

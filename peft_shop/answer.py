@@ -327,7 +327,7 @@ class Recommendation(Record):
         Columns: place (`front`, `tie`, `dominated`, `dropped`, `baseline`), name, method,
         variants, front_probability, one per metric (by field, with its unit), reasons.
         """
-        import pandas as pd  # noqa: PLC0415 - slow to import, rarely needed
+        import pandas as pd
 
         from peft_shop.views import answer_records  # noqa: PLC0415 - only when shown
 

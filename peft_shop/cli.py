@@ -20,6 +20,7 @@ from peft_shop.cli_options import (
     takes,
 )
 from peft_shop.cli_output import NOTHING_FOUND, Format, Output, output, write_file, write_out
+from peft_shop.cli_route import route
 from peft_shop.cli_values import split
 from peft_shop.errors import InputError, QueryError
 from peft_shop.store import load
@@ -44,6 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(catalog_app, name="catalog")
+app.command()(route)
 
 
 def _versions(wanted: bool) -> None:

@@ -313,6 +313,16 @@ def question(
             metavar="ORDER",
         ),
     ] = None,
+    serve: Annotated[
+        Several,
+        _option(
+            "--serve",
+            text="It reaches this engine as it is, converted to LoRA or merged: vllm, llama.cpp, "
+            "...; vllm:native demands one kind of way. Commas and bars as above.",
+            panel=_CAN,
+            metavar="ENGINE",
+        ),
+    ] = None,
     maximum: Annotated[
         Several,
         _option(
@@ -402,6 +412,7 @@ def question(
         **asked,
         **bounds,
         "benchmark": benchmark,
+        "serve": names("serve", serve),
         "objectives": split(objective) or None,
         "rank_by": ranking(rank_by),
         "floor": floor,

@@ -16,25 +16,32 @@ __all__ = ["limits", "names", "partial", "ranking", "split"]
 
 
 def split(given: Sequence[str] | None) -> list[str]:
-    """Names of an option that can be repeated and can hold lists with commas."""
-    return [name for text in given or () for name in re.split(r"[,\s]+", text) if name]
+    """Names of an option that can be repeated and can hold lists with commas.
+
+    Raises:
+        QueryError: the option is there without a name: no demand would silently be made.
+    """
+    found = [name for text in given or () for name in re.split(r"[,\s]+", text) if name]
+    if given and not found:
+        raise QueryError(f"expected a name, got {given[0]!r}")
+    return found
 
 
 def names(option: str, given: Sequence[str] | None) -> list[str] | AnyOf | None:
     """All of the names, or one of those between bars; `None` when nothing is asked.
 
     Raises:
-        QueryError: both forms at once.
+        QueryError: both forms at once, or no name.
     """
-    names = split(given)
-    if not any("|" in name for name in names):
-        return names or None
-    if len(names) > 1:
+    found = split(given)
+    if not any("|" in name for name in found):
+        return found or None
+    if len(found) > 1:
         raise QueryError(
             f"--{option}: a comma means all of these and a bar means one of these; use one of "
-            f"them, not both in {', '.join(names)}"
+            f"them, not both in {', '.join(found)}"
         )
-    return any_of(*(name for name in names[0].split("|") if name))
+    return any_of(*(name for name in found[0].split("|") if name))
 
 
 def limits(kind: str, given: Sequence[str] | None) -> dict[str, str]:

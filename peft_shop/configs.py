@@ -111,7 +111,7 @@ def _import_peft() -> tuple[Mapping[str, Any], str]:
     if find_peft() is None:
         raise MissingExtraError("peft", "peft", "building a configuration")
     try:
-        import peft  # noqa: PLC0415 (seconds, and absent where only the core is installed)
+        import peft
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         msg = (
             f"peft is installed but cannot be imported: {type(error).__name__}: {error}; "

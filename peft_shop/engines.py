@@ -17,6 +17,7 @@ __all__ = [
     "OTHER_FORMAT",
     "TOPICS",
     "TOPIC_IDS",
+    "TRAIT_IDS",
     "Conversion",
     "Engine",
     "EngineSource",
@@ -65,7 +66,7 @@ def _topics() -> tuple[Topic, ...]:
         "oft": "OFT",
         "prompt_tuning": "prompt tuning",
         "vera": "VeRA",
-        OTHER_FORMAT: "any other method of peft",
+        OTHER_FORMAT: "any method without a fact of its own",
     }
     traits = {
         "scale": "Is lora_alpha / r applied where it is not 1?",
@@ -106,9 +107,13 @@ def _topics() -> tuple[Topic, ...]:
 
 TOPICS: Final[tuple[Topic, ...]] = _topics()
 TOPIC_IDS: Final[tuple[str, ...]] = tuple(topic.id for topic in TOPICS)
-FORMATS: Final[frozenset[str]] = frozenset(
-    topic.id for topic in TOPICS if topic.group == "format"
+TRAIT_IDS: Final[tuple[str, ...]] = (
+    *(topic.id for topic in TOPICS if topic.group == "trait"),
+    "kasa",
+    "miss_bat",
 )
+"""What an adapter can have: what engines are asked about, and two that only conversions are."""
+FORMATS: Final[frozenset[str]] = frozenset(topic.id for topic in TOPICS if topic.group == "format")
 
 
 class EngineSource(Record):

@@ -7,6 +7,7 @@ PeftShopError
 │   └── QueryError          options that contradict each other or ask for the impossible
 ├── CatalogError            a catalog or data file breaks its format, all mistakes at once
 │   └── CatalogVersionError the file was written for another schema
+├── AdapterError            an adapter folder that cannot be read, all mistakes at once
 ├── IngestError             raw result files that cannot be taken in, all mistakes at once
 ├── ConfigError             a recipe cannot become a configuration
 │   └── UnknownConfigKeyError  the installed peft does not know a key of the recipe
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 __all__ = [
+    "AdapterError",
     "CatalogError",
     "CatalogVersionError",
     "ConfigError",
@@ -132,6 +134,10 @@ class CatalogError(_ProblemsError):
 
 class CatalogVersionError(CatalogError):
     """A catalog file was written for a schema that this version cannot read."""
+
+
+class AdapterError(_ProblemsError):
+    """The configuration of a saved adapter that cannot be read."""
 
 
 class IngestError(_ProblemsError):

@@ -160,7 +160,7 @@ def _survival(mean: float, sd: float, rivals: list[tuple[float, float]]) -> floa
 
 
 def _sampled(costs: Matrix, sds: Matrix, seed: int) -> list[float]:
-    import numpy as np  # noqa: PLC0415 - only several noisy objectives are worth its import
+    import numpy as np
 
     means = np.asarray(costs, dtype=float)
     rng = np.random.default_rng(seed)

@@ -138,7 +138,7 @@ def _filter(points: list[Point]) -> list[Point]:
 
 
 def _filter_large(points: list[Point]) -> list[Point]:
-    import numpy as np  # noqa: PLC0415 - only large arrays are worth its import
+    import numpy as np
 
     rows = np.array(points)
     # dense ranks make columns of any scale comparable, and whatever dominates a row has a

@@ -22,10 +22,11 @@ from peft_shop.answer import (
 from peft_shop.evidence import Contender, field_of_play
 from peft_shop.noise import front_probabilities, significance_threshold, tie_set
 from peft_shop.pareto import dominators, front
-from peft_shop.query import judge, version_key
+from peft_shop.query import SERVE, judge, version_key
 from peft_shop.question import build_query
 from peft_shop.ranking import epsilons, ranked
 from peft_shop.schema import FULL_FINETUNING, Catalog
+from peft_shop.serving import candidate_route, demanded
 from peft_shop.store import load
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def recommend(
     family: Family | AnyOf | None = None,
     task_types: TaskType | Iterable[TaskType] | AnyOf | None = None,
     options: OptionName | Iterable[OptionName] | AnyOf | None = None,
+    serve: str | Iterable[str] | AnyOf | None = None,
     methods: MethodName | str | Iterable[MethodName | str] | None = None,
     exclude: MethodName | str | Iterable[MethodName | str] | None = None,
     min_evidence: EvidenceLevel | None = None,
@@ -165,6 +167,8 @@ def recommend(
         family: family of methods, such as `"orthogonal"`.
         task_types: task types it must support.
         options: configuration options it must have, such as `"rank_pattern"`.
+        serve: engines that it must reach as it is, converted or merged, such as `"vllm"`;
+            `"vllm:native"` demands one kind of way (`native`, `convert`, `merge`).
         methods: only these methods.
         exclude: none of these methods.
         min_evidence: weakest evidence that counts for a demanded capability.
@@ -224,6 +228,7 @@ def recommend(
             "family": family,
             "task_types": task_types,
             "options": options,
+            "serve": serve,
         },
         bounds=bounds,  # type: ignore[arg-type]  # a TypedDict of quantities is such a mapping
         methods=methods,
@@ -275,7 +280,7 @@ def answer(catalog: Catalog, query: Query) -> Recommendation:
     threshold = significance_threshold(query.confidence)
 
     def base(one: Contender, probability: float | None = None) -> dict[str, Any]:
-        return _candidate(catalog, one, tried[one.method], probability)
+        return _candidate(catalog, query, one, tried[one.method], probability)
 
     return Recommendation(
         query=query,
@@ -340,10 +345,16 @@ def title(catalog: Catalog, method: str, variants: Sequence[str] = ()) -> str:
 
 
 def _candidate(
-    catalog: Catalog, one: Contender, configurations: int, probability: float | None
+    catalog: Catalog, query: Query, one: Contender, configurations: int, probability: float | None
 ) -> dict[str, Any]:
     run = one.run
     flags = run.flags if run is not None else ()
+    engines = [
+        demanded(value)[0]
+        for requirement in query.requirements
+        if requirement.name == SERVE
+        for value in requirement.values
+    ]
     return {
         "name": one.name,
         "title": title(catalog, one.method, one.variants),
@@ -357,6 +368,10 @@ def _candidate(
         "configurations": max(configurations, 1),
         "pooled": one.pooled,
         "notes": (*one.notes, *(f"{flag.code}: {flag.reason}" for flag in flags)),
+        "routes": {
+            engine: candidate_route(catalog, engine, query.benchmark, run or one.method)
+            for engine in engines
+        },
     }
 
 

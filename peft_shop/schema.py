@@ -201,7 +201,7 @@ def _features() -> tuple[Feature, ...]:
         for backend, title in backends.items()
     ]
     single = {
-        "merging": "Can the trained adapter be merged into the base weights?",
+        "merging": "Can the trained adapter be merged into the weights of a language model?",
         "convertible_to_lora": "Does peft convert the trained adapter into a LoRA adapter?",
         "multiple_adapters": "Can one model hold several adapters of it and switch among them?",
         "mixed_batches": "Can one batch use different adapters per sample (`adapter_names`)?",
@@ -315,6 +315,21 @@ class Condition(Record):
     one_of: tuple[Json, ...] | None = None
     prefix: str | None = None
     is_set: bool | None = None
+
+    def met_by(self, value: Json) -> bool:
+        """Whether a field with this value meets the condition; `None` stands for not stated."""
+        if self.one_of is not None:
+            return any(_same(value, option) for option in self.one_of)
+        if self.prefix is not None:
+            return isinstance(value, str) and value.startswith(self.prefix)
+        if self.is_set is not None:
+            return (value is not None) == self.is_set
+        return _same(value, self.equals)
+
+
+def _same(value: Json, wanted: Json) -> bool:
+    # 1 == True in Python, yet `init_weights = 1` is not `init_weights = true`
+    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
 
 
 class Variant(Record):

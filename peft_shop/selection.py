@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peft_shop.adapters import adapter_of_method, adapter_of_run, read_adapter
 from peft_shop.errors import QueryError, UnknownNameError
 from peft_shop.evidence import Contender, field_of_play, in_snapshot, newest_snapshot
 from peft_shop.query import judge
@@ -16,6 +18,7 @@ from peft_shop.schema import FULL_FINETUNING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from peft_shop.adapters import Adapter
     from peft_shop.schema import Catalog, Method, Query, Run
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "benchmark_of",
     "current_runs",
     "matching_methods",
+    "resolve_adapter",
     "resolve_card",
     "resolve_run",
     "resolve_subjects",
@@ -135,9 +139,49 @@ def resolve_card(catalog: Catalog, name: str) -> Method:
         key = name.lower().replace("-", "_")
         if key in variants:
             return variants[key]
-        valid = [*catalog.method_by_id, *(v.id for m in catalog.methods for v in m.variants)]
+        valid = _names_of_methods(catalog)
         raise UnknownNameError("method", name, valid, hint="see `peft-shop methods`") from None
     return catalog.method_by_id[identifier]
+
+
+def resolve_adapter(catalog: Catalog, name: str, benchmark: str | None = None) -> Adapter:
+    """The adapter that `name` stands for.
+
+    Args:
+        catalog: where to look.
+        name: a run, a method or variant as such, or a folder with `adapter_config.json`; a name of
+            the catalog goes before a folder, which can be written `./name`.
+        benchmark: where to look for runs; everywhere when `None`.
+
+    Raises:
+        UnknownNameError: nothing is called so; names the nearest.
+        QueryError: a run of this name is on several benchmarks.
+        AdapterError: the folder's configuration cannot be read.
+    """
+    if any(name in {run.experiment, run.id} for run in catalog.runs):
+        run = resolve_run(catalog, name, benchmark)
+        return adapter_of_run(run, catalog.benchmark_by_id[run.benchmark].modality)
+    path = Path(name)
+    try:
+        method = resolve_card(catalog, name)
+    except UnknownNameError:
+        # what looks like a path is meant as one, and its own error says more
+        if path.exists() or name.startswith((".", "/", "~")) or path.suffix == ".json":
+            return read_adapter(catalog, path.expanduser())
+        valid = [*(run.experiment for run in catalog.runs), *_names_of_methods(catalog)]
+        hint = "a folder must hold adapter_config.json"
+        raise UnknownNameError("method, run or folder", name, valid, hint=hint) from None
+    folded = name.lower().replace("-", "_")
+    variants = [
+        variant.id
+        for variant in method.variants
+        if folded in {variant.id, variant.title.lower().replace("-", "_")} and folded != method.id
+    ]
+    return adapter_of_method(method, variants)
+
+
+def _names_of_methods(catalog: Catalog) -> list[str]:
+    return [*catalog.method_by_id, *(v.id for m in catalog.methods for v in m.variants)]
 
 
 def resolve_subjects(catalog: Catalog, query: Query, names: Sequence[str]) -> tuple[Subject, ...]:

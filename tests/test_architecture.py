@@ -53,7 +53,7 @@ THIRD_PARTY: Final = {
     "pydantic_core": {"schema", "store", "diagnosis"},
     "numpy": {"pareto", "noise"},
     "pandas": {"answer"},
-    "rich": {"render", "answer", "cli", "cli_catalog", "cli_options", "cli_output", "cli_route", "__main__"},
+    "rich": {"render", "answer"},
     "typer": {"cli", "cli_catalog", "cli_options", "cli_output", "cli_route", "__main__"},
     "click": {"cli", "cli_catalog", "cli_options", "cli_output", "cli_route", "__main__"},
     "peft": {"configs"},

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import PathDistribution, distribution
+from importlib.metadata import PathDistribution, distribution, distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
+# looked up by its metadata: to look for the module `pip` makes setuptools unimportable later on
 needs_pip = pytest.mark.skipif(
-    importlib.util.find_spec("pip") is None, reason="this environment has no pip to install with"
+    not list(distributions(name="pip")), reason="this environment has no pip to install with"
 )
 
 # answers, and says where the package was loaded from
@@ -150,3 +150,29 @@ def test_without_peft_everything_but_configurations_works(tmp_path: Path) -> Non
         assert message.endswith("run: pip install 'peft-shop[peft]'")
         assert "peft, which is not installed" in message
     assert not (tmp_path / "adapter").exists()
+
+
+def test_without_peft_a_probe_says_what_to_install(tmp_path: Path) -> None:
+    code = WITHOUT_PEFT + (
+        "from pathlib import Path\n"
+        "from peft_shop.curate.probe import probe\n"
+        "from peft_shop.errors import MissingExtraError\n"
+        "try:\n"
+        f"    probe(['miss'], catalog=Path({str(ROOT / 'catalog')!r}))\n"
+        "except MissingExtraError as error:\n"
+        "    print(error)\n"
+    )
+    assert run(code, cwd=tmp_path).endswith("run: pip install 'peft-shop[probe]'\n")
+
+
+def test_an_answer_prints_as_text(tmp_path: Path) -> None:
+    code = (
+        "from peft_shop import recommend\n"
+        "answer = recommend('metamathqa', peft_version='any')\n"
+        "print(repr(answer))\n"
+        "print(answer)\n"
+    )
+    short, *text = run(code, cwd=tmp_path).splitlines()
+    assert short.startswith("<Recommendation for metamathqa: ")
+    assert len(text) > 20
+    assert max(map(len, text)) <= 100

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peft_shop import schema
+from peft_shop import engines, schema
 from peft_shop.curate import rules, sources
 from peft_shop.curate.rules import RULES, installed_methods, validate
 
@@ -65,7 +65,76 @@ CAPABILITY = ("capabilities", "merging")
 VARIANT = ("variants", "rslora", "capabilities", "hot_swapping")
 CHANGED = {"support": "yes", "level": "trained"}
 
+_ENGINE = """\
+id = "vend"
+title = "Vend"
+aliases = ["ve.nd 2"]
+kind = "local"
+version = "1.0"
+checked = "2026-01-02"
+sources.code.place = "wheel: vend.py"
+ranks = { flag = "--rank", choices = [8, 16], default = 16, least = 2, most = 16 }
+facts.lora = { value = "yes", needs = "Rename it." }
+facts.oft = { value = "unknown", note = "Nobody tried." }
+hazards = [{ text = "It forgets." }]
+"""
+_CONVERSION = """\
+[[conversions]]
+method = "lora"
+verdict = "exact"
+rank = [["r"]]
+defaults = { r = 8 }
+
+[[conversions]]
+method = "lora"
+traits = ["dora"]
+verdict = "wrong"
+because = "Magnitudes are lost."
+"""
+
+
+def engine(old: str = "", new: str = "", name: str = "vend") -> Edit:
+    assert old in _ENGINE
+    content = _ENGINE.replace(old, new) if old else _ENGINE
+    return lambda folders: folders.write(f"catalog/engines/{name}.toml", content)
+
+
+def conversion(old: str, new: str) -> Edit:
+    assert old in _CONVERSION
+    content = _CONVERSION.replace(old, new, 1)
+    return lambda folders: folders.write("catalog/conversions.toml", content)
+
+
+def two_engines(folders: Any) -> None:
+    engine()(folders)
+    other = _ENGINE.replace('"vend"', '"other"').replace("ve.nd 2", "VEND")
+    folders.write("catalog/engines/other.toml", other)
+
+
 BREAKING: list[tuple[str, str, Edit]] = [
+    ("engine-file", "vendor", engine(name="vendor")),
+    ("engine-names", "vend", engine("ve.nd 2", "VeNd")),
+    ("engine-names", "other", two_engines),
+    ("engine-facts", "vend.lorra", engine("facts.lora", "facts.lorra")),
+    ("engine-facts", "vend", engine("Rename it.", 'Rename it.", source = "docs')),
+    ("engine-facts", "vend", engine("It forgets.", 'It forgets.", source = "docs')),
+    ("engine-facts", "vend", engine("most = 16", 'most = 16, source = "docs"')),
+    ("engine-sources", "vend.more", engine("ranks =", 'sources.more.place = "x"\nranks =')),
+    ("engine-note", "vend.oft", engine(', note = "Nobody tried."', "")),
+    ("engine-note", "vend", engine("Rename it.", "Rename it")),
+    ("engine-note", "vend", engine("It forgets.", "It forgets")),
+    ("engine-ranks", "vend", engine("[8, 16]", "[16, 8]")),
+    ("engine-ranks", "vend", engine("[8, 16]", "[0, 16]")),
+    ("engine-ranks", "vend", engine("default = 16", "default = 12")),
+    ("engine-ranks", "vend", engine('flag = "--rank", ', "")),
+    ("engine-ranks", "vend", engine("least = 2", "least = 20")),
+    ("conversion-known", "convert:loora", conversion('"lora"', '"loora"')),
+    ("conversion-known", "convert:lora:doora", conversion('"dora"', '"doora"')),
+    ("conversion-known", "convert:lora", conversion("defaults = { r = 8 }", "")),
+    ("conversion-known", "convert:lora", conversion('[["r"]]', '[["r"], ["rr"]]')),
+    ("conversion-reason", "convert:lora", conversion('rank = [["r"]]', "")),
+    ("conversion-reason", "convert:lora:dora", conversion("are lost.", "are lost")),
+    ("conversion-reason", "convert:lora", conversion('"exact"', '"approximate"')),
     ("two-files", "cpt", without(SEEN_CPT)),
     ("two-files", "cpt", without(CPT)),
     ("two-files", "lora", text(LORA, 'peft_type = "LORA"', 'peft_type = "LOHA"')),
@@ -219,6 +288,11 @@ BREAKING: list[tuple[str, str, Edit]] = [
 ]
 
 KEEPING: list[tuple[str, Edit]] = [
+    *((rule.id, engine()) for rule in RULES.values() if rule.id.startswith("engine-")),
+    ("engine-ranks", engine("choices = [8, 16], ", "")),
+    ("conversion-known", conversion("dora", "rslora")),
+    ("conversion-reason", conversion('"wrong"', '"refused"')),
+    ("conversion-known", conversion('method = "lora"\ntraits', 'way = "merge"\ntraits')),
     ("paper-link", text(LORA, "https://arxiv.org/abs/2106.09685", "https://example.org/paper.pdf")),
     ("finished-text", text(LORA, "sets its size.", "sets its size!")),
     ("names-unique", text(LORA, '["locon"]', '["locon", "plain_lora"]')),
@@ -283,6 +357,7 @@ def test_the_small_catalog_breaks_no_rule(folders: Any) -> None:
         "benchmarks": 1,
         "snapshots": 2,
         "runs": 6,
+        "engines": 0,
         "exceptions": 0,
     }
 
@@ -339,6 +414,12 @@ def test_the_field_guide_has_a_section_for_every_field() -> None:
         sources.History,
         sources.MethodHistory,
         sources.Excuse,
+        engines.Engine,
+        engines.EngineSource,
+        engines.Fact,
+        engines.RankRule,
+        engines.Hazard,
+        engines.Conversion,
     )
     fields = {f"{record.__name__}.{name}" for record in records for name in record.model_fields}
     sections = re.findall(r"^### `(\w+\.\w+)`\n(?=\S)", guide(), re.MULTILINE)

@@ -67,6 +67,8 @@ def compile_catalog(catalog: Path, data: Path) -> Catalog:
         # the runs behind an estimate would be a tenth of the file; `data/noise.json` has them
         noise=tuple(entry.record.model_copy(update={"runs": ()}) for entry in sources.noise),
         era_shifts=tuple(entry.record for entry in sources.era_shifts),
+        engines=tuple(sources.engines[name].record for name in sorted(sources.engines)),
+        conversions=tuple(entry.record for entry in sources.conversions),
     )
 
 

@@ -274,14 +274,7 @@ def recognised(recipe: Recipe, variants: Iterable[Variant]) -> tuple[str, ...]:
 
 def holds(condition: Condition, recipe: Recipe) -> bool:
     """Whether a recipe meets one condition; what it does not state is `None`."""
-    value = _stated(condition, recipe)
-    if condition.one_of is not None:
-        return any(_same(value, option) for option in condition.one_of)
-    if condition.prefix is not None:
-        return isinstance(value, str) and value.startswith(condition.prefix)
-    if condition.is_set is not None:
-        return (value is not None) == condition.is_set
-    return _same(value, condition.equals)
+    return condition.met_by(_stated(condition, recipe))
 
 
 def _stated(condition: Condition, recipe: Recipe) -> Any:
@@ -292,8 +285,3 @@ def _stated(condition: Condition, recipe: Recipe) -> Any:
     if name in Training.model_fields:
         return getattr(recipe.training, name)
     return recipe.training.options.get(name.removeprefix("options."))
-
-
-def _same(value: Any, wanted: Any) -> bool:
-    # 1 == True in Python, yet `init_weights = 1` is not `init_weights = true`
-    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)

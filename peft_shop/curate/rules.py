@@ -13,9 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.curate import curated_rules, definition_rules, observed_rules, run_rules
+from peft_shop.curate import (
+    curated_rules,
+    definition_rules,
+    engine_rules,
+    observed_rules,
+    run_rules,
+)
 from peft_shop.curate.sources import EXCEPTIONS, read_sources
 from peft_shop.curate.violations import Finding, Rule, Violation, nearest, rule
+from peft_shop.engines import FORMATS, OTHER_FORMAT, TOPIC_IDS
 from peft_shop.errors import CatalogError, Problem
 from peft_shop.schema import FEATURE_IDS
 
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from peft_shop.curate.sources import Sources
+    from peft_shop.engines import Engine
 
 __all__ = ["RULES", "Report", "broken", "installed_methods", "validate"]
 
@@ -37,7 +45,8 @@ class Report:
     Attributes:
         violations: every record that breaks a rule and is not excused, by rule and file.
         excused: those that an exception covers.
-        unknown: methods of unknown support, by feature; features without any are left out.
+        unknown: methods of unknown support, by feature, and engines without an answer, by topic
+            (`engines.<topic>`); those without any are left out.
         counts: how many records of each kind were looked at.
         skipped: what could not be looked at, and why.
     """
@@ -55,7 +64,7 @@ class Report:
 
     @property
     def unknowns(self) -> int:
-        """How many capabilities are unknown: the debt that is to be driven to zero."""
+        """How many capabilities and facts are unknown: the debt that is to be driven to zero."""
         return sum(len(methods) for methods in (self.unknown or {}).values())
 
 
@@ -101,6 +110,7 @@ RULES: Final[dict[str, Rule]] = {
         *observed_rules.RULES,
         *definition_rules.RULES,
         *run_rules.RULES,
+        *engine_rules.RULES,
     )
 }
 """Every rule, by identifier."""
@@ -144,6 +154,7 @@ def validate(catalog: Path, data: Path) -> Report:
             "benchmarks": len(sources.benchmarks),
             "snapshots": len(sources.snapshots),
             "runs": len(sources.runs),
+            "engines": len(sources.engines),
             "exceptions": len(sources.excuses),
         },
         skipped=tuple(skipped),
@@ -178,8 +189,16 @@ def _exceptions(sources: Sources, violations: list[Violation]) -> Iterator[Findi
         seen.add(key)
 
 
+def _is_open(engine: Engine, topic: str) -> bool:
+    """Whether nobody knows an engine's answer to a topic."""
+    fact = engine.facts.get(topic)
+    if fact is None and topic in FORMATS:
+        fact = engine.facts.get(OTHER_FORMAT)
+    return fact is None or fact.value == "unknown"
+
+
 def _unknown(sources: Sources) -> dict[str, tuple[str, ...]]:
-    """Methods of unknown support, by feature, after overrides."""
+    """Methods of unknown support by feature, after overrides; engines without answer by topic."""
     found: dict[str, tuple[str, ...]] = {}
     for feature in FEATURE_IDS:
         methods = []
@@ -193,4 +212,8 @@ def _unknown(sources: Sources) -> dict[str, tuple[str, ...]]:
                 methods.append(method)
         if methods:
             found[feature] = tuple(methods)
+    for topic in TOPIC_IDS:
+        engines = [name for name, entry in sources.engines.items() if _is_open(entry.record, topic)]
+        if engines:
+            found[f"engines.{topic}"] = tuple(engines)
     return found

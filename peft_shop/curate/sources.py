@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 from pydantic import Field, StringConstraints, ValidationError
 
 from peft_shop.diagnosis import problems_of
+from peft_shop.engines import Conversion, Engine
 from peft_shop.errors import CatalogError, Problem
 from peft_shop.schema import (
     Benchmark,
@@ -43,6 +44,7 @@ __all__ = [
     "read_sources",
 ]
 
+CONVERSIONS: Final = "conversions.toml"
 HISTORY: Final = "history.json"
 EXCEPTIONS: Final = "exceptions.toml"
 R = TypeVar("R", bound=Record)
@@ -119,6 +121,7 @@ class Sources:
     Attributes:
         curated: by method.
         observed: by method.
+        engines: by the name of the file.
         files: SHA-256 of every file that was read, by its path inside the repository.
     """
 
@@ -134,6 +137,8 @@ class Sources:
     runs: tuple[Entry[Run], ...]
     noise: tuple[Entry[Noise], ...] = ()
     era_shifts: tuple[Entry[EraShift], ...] = ()
+    engines: dict[str, Entry[Engine]] = field(default_factory=dict)
+    conversions: tuple[Entry[Conversion], ...] = ()
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -154,6 +159,9 @@ def read_sources(catalog: Path, data: Path) -> Sources:
     excuses: tuple[Entry[Excuse], ...] = ()
     if (catalog / EXCEPTIONS).exists():
         excuses = reader.table(f"catalog/{EXCEPTIONS}", "exception", Excuse)
+    conversions: tuple[Entry[Conversion], ...] = ()
+    if (catalog / CONVERSIONS).exists():
+        conversions = reader.table(f"catalog/{CONVERSIONS}", "conversions", Conversion)
     sources = Sources(
         version=version.record.catalog_version if version else "",
         curated=reader.folder("catalog/curated/*.toml", Curated),
@@ -169,6 +177,8 @@ def read_sources(catalog: Path, data: Path) -> Sources:
         ),
         noise=_members(noise, "noise"),
         era_shifts=_members(noise, "era_shifts"),
+        engines=reader.folder("catalog/engines/*.toml", Engine),
+        conversions=conversions,
         files=dict(sorted(reader.files.items())),
     )
     if reader.problems:

@@ -49,7 +49,7 @@ def text(document: Document, width: int = 80, *, colour: bool = False) -> str:
     lines = list(_document(document, max(width, _LEAST_WIDTH)))
     if not colour:
         return "".join("".join(piece for piece, _ in line).rstrip() + "\n" for line in lines)
-    from rich.console import Console  # noqa: PLC0415 - only where there is colour
+    from rich.console import Console
 
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=width, color_system="standard")
@@ -64,7 +64,7 @@ def renderables(document: Document, width: int = 80) -> Iterator[Text]:
 
 
 def _rich(lines: Sequence[Line]) -> Text:
-    from rich.text import Text  # noqa: PLC0415 - only where there is colour
+    from rich.text import Text
 
     whole = Text(no_wrap=True, overflow="ignore")
     for number, line in enumerate(lines):

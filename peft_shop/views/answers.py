@@ -18,6 +18,7 @@ from peft_shop.render.documents import (
 )
 from peft_shop.views.figures import chance, figure, heading, metric_column, signed
 from peft_shop.views.questions import demands, provenance
+from peft_shop.views.routes import route_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -200,6 +201,7 @@ def _reasons(front: Sequence[FrontMember]) -> Listing:
             found.append(f"Careful: {one.warning}")
         if one.notes:
             found.append(f"Note: {'; '.join(one.notes).rstrip('.')}.")
+        found += [route_sentence(route) for route in one.routes.values()]
         return tuple(found)
 
     return Listing(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peft_shop.query import ATTRIBUTES, GROUPS
+from peft_shop.query import ATTRIBUTES, GROUPS, SERVE
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def demands(recommendation: Recommendation) -> list[str]:
 def _requirements(query: Query) -> Iterable[str]:
     for one in query.requirements:
         name = one.name.replace("_", " ")
-        if one.name in {*GROUPS, *ATTRIBUTES}:
+        if one.name == SERVE:
+            yield f"served on {(' or ' if one.mode == 'any' else ' and ').join(one.values)}"
+        elif one.name in {*GROUPS, *ATTRIBUTES}:
             yield f"{name} {(' or ' if one.mode == 'any' else ' and ').join(one.values)}"
         elif one.values == ("no",):
             yield f"no {name}"

@@ -8,6 +8,7 @@ from peft_shop.errors import UnknownNameError
 from peft_shop.render.documents import Column, Document, Item, Listing, Row, Table, label
 from peft_shop.views.figures import chance, comparison, figures, quantity, signed
 from peft_shop.views.questions import demands, provenance
+from peft_shop.views.routes import route_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +33,7 @@ def why_document(recommendation: Recommendation, name: str, *, hint: str | None 
 
     Args:
         recommendation: the answer.
-        name: a candidate, its run's id, a method, or `full_finetuning`.
+        name: a candidate, its run's id, a method, a variant, or `full_finetuning`.
         hint: added to the error when the name is unknown.
 
     Raises:
@@ -98,11 +99,11 @@ class _Explanations:
         )
 
     def _is_meant(self, name: str, method: str, run: Run | None) -> bool:
-        self.seen |= {name: None, method: None}
+        self.seen |= dict.fromkeys((name, method, *(run.variants if run is not None else ())))
         names = {name, method}
         if run is not None:
-            names |= {run.experiment, run.id}
-        return self.name in names or self.folded == method
+            names |= {run.experiment, run.id, *run.variants}
+        return self.name in names or self.folded in names
 
     def _add(
         self,
@@ -135,6 +136,7 @@ class _Explanations:
         texts = [*self._figures(one), ("Why", one.why), ("Gives up", one.gives_up)]
         if one.warning:
             texts.append(("Careful", one.warning))
+        texts += [("Serving", route_sentence(route)) for route in one.routes.values()]
         for versus in one.versus:
             if versus.baseline == one.name:
                 continue

@@ -1,8 +1,8 @@
 """Quantized bases: the tiny Llama under every backend that runs on a CPU.
 
-What each needs is in the facts that `docs/` tells: bitsandbytes repacks its 4-bit layers for
-inference on some CPUs, which stops training silently, so that is switched off; gptqmodel's default
-kernel on a CPU is for inference only; aqlm has no quantizer, so its layers hold random codes.
+Three have quirks. bitsandbytes repacks its 4-bit layers for inference on some CPUs, which stops
+training silently, so that is switched off; gptqmodel's default kernel on a CPU is for inference
+only, so another is named; aqlm has no quantizer, so its layers hold random codes.
 """
 
 from __future__ import annotations

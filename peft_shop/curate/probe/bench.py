@@ -202,7 +202,12 @@ class Bench:
 
     def layer_host(self, layer: LayerType, *, shapes: str = "both") -> Host:
         """A host with layers of one type."""
-        return layer_host(layer, shapes=shapes, device=self.device, task_ids=self.setup.task_ids)
+        host = layer_host(layer, shapes=shapes, device=self.device, task_ids=self.setup.task_ids)
+        if "alora_invocation_tokens" in self.overrides:
+            # without token identifiers peft cannot find where the adapter begins to act: say it
+            size = next(iter(host.inputs.values())).shape[0]
+            host.inputs["alora_offsets"] = [100] * size
+        return host
 
     def layer_config(self, layer: LayerType, host: Host) -> Any:
         """Configuration that targets the host's layers."""

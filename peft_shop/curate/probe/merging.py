@@ -18,7 +18,7 @@ from peft_shop.schema import LayerType
 if TYPE_CHECKING:
     from peft_shop.curate.probe.bench import Bench
     from peft_shop.curate.probe.hosts import Host
-    from peft_shop.schema import Capability
+    from peft_shop.schema import Capability, Support
 
 __all__ = ["probe_conversion", "probe_merging"]
 
@@ -53,10 +53,11 @@ def _merging(bench: Bench) -> Capability:
         problems.append(fp32)
     elif bf16 is not None:
         problems.append(f"in bf16: {bf16}")
-    problems += _merge_layers(bench, measured)
-    return found(
-        "partial" if problems else "yes", "verified", "; ".join(problems) or None, measured=measured
-    )
+    support: Support = "partial" if problems else "yes"
+    # the verdict is about the linear layers of a language model, which is what people merge; a
+    # layer type of its own that does not merge is told, not mixed into it
+    problems += [f"not on {problem}" for problem in _merge_layers(bench, measured)]
+    return found(support, "verified", "; ".join(problems) or None, measured=measured)
 
 
 def _merge_language(bench: Bench, dtype: Any, measured: dict[str, float]) -> str | None:

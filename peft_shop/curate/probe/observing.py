@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import platform
 import tempfile
@@ -25,6 +24,7 @@ from peft_shop.curate.probe.adapters import (
 from peft_shop.curate.probe.bases import BACKENDS
 from peft_shop.curate.probe.bench import Bench
 from peft_shop.curate.probe.compiling import probe_compile
+from peft_shop.curate.probe.cost import INITIALISATION, initialisation
 from peft_shop.curate.probe.judgement import attempt, found
 from peft_shop.curate.probe.layers import probe_layers
 from peft_shop.curate.probe.merging import probe_conversion, probe_merging
@@ -128,6 +128,9 @@ def observe(
             for name, answer in _answers(bench, wanted).items():
                 if not _weaker(answer, capabilities.get(name)):
                     capabilities[name] = answer
+            words = earlier.initialisation if earlier is not None else None
+            if INITIALISATION in wanted:
+                words = initialisation(bench)
             variants = {
                 variant: _variant(
                     Bench(method, setup, Path(folder) / variant, device, overrides),
@@ -136,14 +139,10 @@ def observe(
                     earlier.variants.get(variant) if earlier is not None else None,
                 )
                 for variant, overrides in sorted(setup.variants.items())
-                if _installed(setup.variant_requires.get(variant))
             }
         finally:
             logging.disable(logging.NOTSET)
     unknown = found("unknown", "declared", "not tried yet: run the probe on this feature")
-    for variant, known in (earlier.variants if earlier is not None else {}).items():
-        if variant in setup.variants:
-            variants.setdefault(variant, known)
     used = {capability.environment for capability in capabilities.values()}
     for observation in variants.values():
         used |= {capability.environment for capability in observation.capabilities.values()}
@@ -161,7 +160,7 @@ def observe(
         options=tuple(name for name in OPTIONS if name in bench.fields),
         requires=setup.requires,
         variants=variants,
-        initialisation=earlier.initialisation if earlier else None,
+        initialisation=words,
     )
 
 
@@ -176,6 +175,12 @@ def _answers(bench: Bench, wanted: frozenset[str]) -> dict[str, Capability]:
             if not outcome.done:  # a helper step that works for every other method
                 answers = dict.fromkeys(names, found("no", outcome.level, outcome.note))
             answered |= {name: answer for name, answer in answers.items() if name in wanted}
+    if bench.device != "cpu":
+        there = {"environment": bench.device}
+        return {
+            name: answer.model_copy(update=there) if answer.environment == "cpu" else answer
+            for name, answer in answered.items()
+        }
     return answered
 
 
@@ -188,16 +193,12 @@ def _variant(
     """Features whose support under a variant is not that of its method."""
     differing = dict(earlier.capabilities) if earlier is not None else {}
     for name, answer in _answers(bench, wanted).items():
-        if _weaker(answer, own.get(name)):
+        if _weaker(answer, own.get(name)) or _weaker(answer, differing.get(name)):
             continue  # nothing was tried here: what was known stays
         differing.pop(name, None)
         if answer.support != own[name].support:
             differing[name] = answer
     return VariantObservation(capabilities=differing)
-
-
-def _installed(module: str | None) -> bool:
-    return module is None or importlib.util.find_spec(module) is not None
 
 
 def _weaker(new: Capability, old: Capability | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -10,7 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import ValidationError
 
 from peft_shop.curate.probe.setups import Setup, load_setups
-from peft_shop.errors import CatalogError, ProbeError, Problem, UnknownNameError
+from peft_shop.errors import (
+    CatalogError,
+    MissingExtraError,
+    ProbeError,
+    Problem,
+    UnknownNameError,
+)
 from peft_shop.schema import FEATURE_IDS, Observation
 
 if TYPE_CHECKING:
@@ -42,8 +49,9 @@ def probe(
 
     Args:
         methods: identifiers; all of the catalog's when `None`.
-        features: only these are tried; all when `None`. The others keep what the catalog's
-            files say, if they say anything.
+        features: only these are tried; all but the dear ones when `None`. The others keep what
+            the catalog's files say, if they say anything. `torch_compile`, which takes seconds a
+            method, and `initialisation`, the cost of wrapping in words, are tried when named.
         catalog: the folder with the set-ups and the earlier observations.
         jobs: processes to run at a time.
         device: where the models live.
@@ -52,12 +60,16 @@ def probe(
         ProbeError: the set-up of a method is wrong; all such methods are named.
         UnknownNameError: a method or feature that does not exist.
         CatalogError: an earlier observation cannot be read.
+        MissingExtraError: what a probe runs on is not installed.
     """
     wanted = None if features is None else tuple(features)
     for feature in wanted or ():
-        if feature not in FEATURE_IDS:
-            raise UnknownNameError("feature", feature, FEATURE_IDS)
+        if feature not in (*FEATURE_IDS, "initialisation"):
+            raise UnknownNameError("feature", feature, (*FEATURE_IDS, "initialisation"))
     setups = load_setups(catalog, methods)
+    for package in ("torch", "transformers", "peft"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "probe", "probing")
     earlier = read_observations(catalog, setups)
     tasks = [
         _Task(method, setup, wanted, device, earlier.get(method))

@@ -53,4 +53,7 @@ def started(host: Host, config: Any, wrap: Callable[[Any, Any], Any]) -> Any:
 def _rows(layer_input: Any, _model_input: Any, _layer_name: str) -> Any:
     """Inputs of a layer as one matrix: all tokens count."""
     inputs = layer_input[0] if isinstance(layer_input, tuple | list) else layer_input
+    if not inputs.is_floating_point():
+        # token identifiers: as one row a token, or peft waits for more rows without end
+        return inputs.reshape(-1, 1).float()
     return inputs.reshape(-1, inputs.shape[-1])

@@ -1,0 +1,135 @@
+"""Reference page made from the catalog's serving engines and conversions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from code_pages import GENERATED, table
+
+from peft_shop.engines import TOPICS
+from peft_shop.store import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from peft_shop.engines import Conversion, Engine
+
+VALUES = {
+    "yes": "it loads and computes what was trained",
+    "no": "it does not",
+    "reject": "no, with a clear error",
+    "silent": "it loads, and computes something else without a word",
+    "unknown": "nobody knows; the note says what would settle it",
+}
+GROUPS = {
+    "format": "Methods, as peft saves them",
+    "trait": "What one adapter may have",
+    "engine": "The engine",
+}
+_COLUMNS = 7
+"""Engines a table has room for."""
+
+
+def engines() -> str:
+    """`reference/engines.md`: what each serving engine loads, and what peft converts."""
+    catalog = load()
+    parts = [
+        "# Serving engines",
+        GENERATED,
+        (
+            "What each engine loads of what peft saves, read from its code at the version given. "
+            "`peft-shop route NAME` draws the conclusion for a method, a run or a saved adapter, "
+            "and `serve=` (`--serve`) demands one."
+        ),
+        table(
+            ("engine", "title", "kind", "models", "version", "read on"),
+            (
+                (f"`{e.id}`", e.title, e.kind, ", ".join(e.models), e.version, e.checked)
+                for e in catalog.engines
+            ),
+        ),
+        table(("value", "meaning"), ((f"`{value}`", text) for value, text in VALUES.items())),
+        "An empty cell is something that nobody looked up. `*`: there is a note or a condition.",
+    ]
+    for group, title in GROUPS.items():
+        topics = [topic for topic in TOPICS if topic.group == group]
+        parts += [
+            f"## {title}",
+            table(("topic", "question"), ((f"`{one.id}`", one.question) for one in topics)),
+        ]
+        for start in range(0, len(catalog.engines), _COLUMNS):
+            some = catalog.engines[start : start + _COLUMNS]
+            parts.append(
+                table(
+                    ("topic", *(f"`{one.id}`" for one in some)),
+                    ((f"`{one.id}`", *(_fact(e, one.id) for e in some)) for one in topics),
+                )
+            )
+    parts.append("## Engine by engine")
+    parts += [_engine(one) for one in catalog.engines]
+    parts += ["## Conversion and merging", _conversions(catalog.conversions)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _fact(engine: Engine, topic: str) -> str:
+    fact = engine.facts.get(topic)
+    if fact is None:
+        return ""
+    more = fact.note or fact.needs or fact.layout != "peft"
+    return f"{fact.value}{' *' if more else ''}"
+
+
+def _engine(engine: Engine) -> str:
+    rows: list[tuple[str, str]] = []
+    if engine.layers:
+        rows.append(("layers", engine.layers))
+    rows += [("ranks", text) for text in _ranks(engine)]
+    for topic, fact in engine.facts.items():
+        if fact.note:
+            rows.append((f"`{topic}`: {fact.value}", fact.note))
+        if fact.needs:
+            rows.append((f"`{topic}`: needed", fact.needs))
+        if fact.layout != "peft":
+            rows.append((f"`{topic}`: names of keys", f"those of {fact.layout}, not of peft"))
+    rows += [("goes wrong", hazard.text) for hazard in engine.hazards]
+    for source in engine.sources.values():
+        about = " ".join(part for part in (source.version, source.date) if part)
+        rows.append(("source", f"{source.place} ({about})" if about else source.place))
+    return f"### `{engine.id}`\n\n" + table(("about", "what"), rows)
+
+
+def _ranks(engine: Engine) -> Iterable[str]:
+    rule = engine.ranks
+    if rule.flag:
+        text = f"`{rule.flag}` must be at least every rank"
+        if rule.default is not None:
+            text += f"; default {rule.default}"
+        if rule.choices:
+            text += f"; one of {', '.join(map(str, rule.choices))}"
+        yield text
+    if rule.least is not None or rule.most is not None:
+        yield f"known to work from {rule.least or 1} to {rule.most or 'any'}"
+    if rule.note:
+        yield rule.note
+
+
+def _conversions(found: Iterable[Conversion]) -> str:
+    return (
+        "What becomes of an adapter when peft converts it to LoRA, or merges it. The rank is the "
+        "one at which the conversion is exact.\n\n"
+        + table(
+            ("way", "method", "with", "verdict", "rank", "known", "because"),
+            (
+                (
+                    one.way,
+                    f"`{one.method}`" if one.method else "any",
+                    ", ".join(f"`{trait}`" for trait in one.traits),
+                    one.verdict,
+                    " + ".join(" x ".join(f"`{factor}`" for factor in term) for term in one.rank),
+                    one.level,
+                    one.because or "",
+                )
+                for one in found
+            ),
+        )
+    )
