@@ -89,7 +89,7 @@ def literal(value: Json, *, indent: int = 0, used: int = 0) -> str:
     pad = " " * inner
     if isinstance(value, str):
         parts = [f"{pad}{_flat(part)}" for part in _wrapped(value, WIDTH - inner - 4)]
-        return flat if len(parts) == 1 else "\n".join(["(", *parts, " " * indent + ")"])
+        return flat if len(parts) <= 1 else "\n".join(["(", *parts, " " * indent + ")"])
     if isinstance(value, dict):
         entries = [
             f"{pad}{_flat(key)}: "

@@ -127,7 +127,6 @@ def to(engine: str, adapter: Adapter) -> Route:
         ("diffusers", lora(r=8, lora_alpha=8), "native", "save_lora_weights"),
         ("diffusers", of("lokr"), "merge", "lycoris's names of keys"),
         ("comfyui", lora(r=8, lora_alpha=16), "native", "Set the strength"),
-        ("comfyui", of("oft"), "unknown", "peft saves oft_R"),
         ("a1111", lora(r=8), "merge", "kohya's names of keys"),
         ("onnxruntime-genai", lora(r=8), "native", "olive convert-adapters"),
         ("lmdeploy", lora(r=16, use_rslora=True), "native", "sqrt(r) = 32"),
@@ -138,6 +137,16 @@ def test_what_was_read_decides(engine: str, adapter: Adapter, kind: str, said: s
     found = to(engine, adapter)
     assert found.kind == kind
     assert said in found.model_dump_json()
+
+
+def test_a_format_of_the_same_name_is_not_the_format_of_peft() -> None:
+    """Whether OFT merges is for the probe to say, and no matter here."""
+    native = way(to("comfyui", of("oft")), "native")
+    assert native.works == "no"
+    assert "peft saves oft_R" in native.reasons[0]
+    renamed = way(to("comfyui", of("loha")), "native")
+    assert renamed.works == "unknown"
+    assert "lycoris's names of keys" in renamed.reasons[0]
 
 
 def test_a_scale_that_is_not_read_comes_with_a_warning() -> None:
