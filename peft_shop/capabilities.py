@@ -73,6 +73,7 @@ class Observation(Record):
         requires: packages besides peft's own that the method needs.
         variants: differences, by variant.
         initialisation: how long wrapping takes at full width, in words, when it matters.
+        inference: what an unmerged adapter adds to a forward pass, in words.
     """
 
     method: Name
@@ -84,6 +85,7 @@ class Observation(Record):
     requires: tuple[str, ...] = ()
     variants: dict[str, VariantObservation] = Field(default_factory=dict)
     initialisation: Text | None = None
+    inference: Text | None = None
 
 
 class Paper(Record):
@@ -201,6 +203,7 @@ class Method(Record):
     options: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     initialisation: Text | None = None
+    inference: Text | None = None
     variants: tuple[Variant, ...] = ()
     since: str | None = None
     fields: dict[str, str] = Field(default_factory=dict)

@@ -130,15 +130,20 @@ def _peft_version(sources: Sources) -> str:
 
 
 def _run(run: Run) -> Run:
-    """The run without its validation curve, and without a hash that its commit makes superfluous.
+    """The run without its validation curve, a hash that its commit makes superfluous, and noise.
 
     No answer needs them, and they do not compress: together they would be a fifth of the file's
-    gzipped budget. They stay in `data/runs`, whose own hashes are in the catalog.
+    gzipped budget. They stay in `data/runs`, whose own hashes are in the catalog. Times are told
+    to the millisecond: the digits of the clock beyond it are a thousandth of their noise.
     """
+    metrics = {
+        name: round(value, 3) if name.endswith("_seconds") else value
+        for name, value in run.metrics.items()
+    }
     provenance = run.provenance
     if provenance.commit is not None:
         provenance = provenance.model_copy(update={"sha256": None})
-    return run.model_copy(update={"provenance": provenance, "curve": None})
+    return run.model_copy(update={"provenance": provenance, "curve": None, "metrics": metrics})
 
 
 def _method(method: str, sources: Sources) -> Method:
@@ -162,6 +167,7 @@ def _method(method: str, sources: Sources) -> Method:
         options=observed.options,
         requires=observed.requires,
         initialisation=observed.initialisation,
+        inference=observed.inference,
         variants=tuple(_variant(variant, observed, history) for variant in curated.variants),
         since=history.since if history else None,
         fields=dict(sorted(history.fields.items())) if history else {},

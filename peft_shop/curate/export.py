@@ -100,6 +100,7 @@ def _method_row(method: Method) -> Row:
         "options": _LIST.join(method.options),
         "requires": _LIST.join(method.requires),
         "initialisation": method.initialisation,
+        "inference": method.inference,
         "notes": _LIST.join(method.notes),
     }
     return row | {feature: found.support for feature, found in method.capabilities.items()}

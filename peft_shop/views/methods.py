@@ -139,6 +139,8 @@ def _facts(method: Method) -> Listing:
         found.append(("Needs besides", ", ".join(method.requires)))
     if method.initialisation:
         found.append(("At full width", method.initialisation))
+    if method.inference:
+        found.append(("Inference", method.inference))
     return Listing("Facts", tuple(Item(f"{head}:", (text,)) for head, text in found))
 
 

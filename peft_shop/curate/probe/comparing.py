@@ -82,7 +82,7 @@ def differences(
 
 
 def _facts(method: str, before: Observation, now: Observation) -> list[Change]:
-    names = ("config_class", "category", "options", "requires", "initialisation")
+    names = ("config_class", "category", "options", "requires", "initialisation", "inference")
     changes = [
         Change(method, name, str(getattr(before, name)), str(getattr(now, name)))
         for name in names

@@ -1,20 +1,25 @@
-"""What wrapping costs: processor time of one layer at two widths, told as a class."""
+"""What a method costs: wrapping, as a class of time, and inference unmerged, as operations."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from peft_shop.curate.probe.bench import logits
 from peft_shop.curate.probe.hosts import Host
 
 if TYPE_CHECKING:
     from peft_shop.curate.probe.bench import Bench
 
-__all__ = ["INITIALISATION", "initialisation"]
+__all__ = ["INFERENCE", "INITIALISATION", "inference", "initialisation"]
+
+INFERENCE: Final = "inference"
+"""As `INITIALISATION`: what an unmerged adapter adds to a forward pass."""
 
 INITIALISATION: Final = "initialisation"
 """Stands beside the features in the probe's options; it is a fact in words, not a capability."""
@@ -47,6 +52,42 @@ def initialisation(bench: Bench) -> str | None:
         f"{10.0**low:g} to {10.0 ** (low + 1):g} s of one core for a layer of width {WIDTHS[1]}, "
         f"growing {times} when the width doubles"
     )
+
+
+class _Count(TorchDispatchMode):  # type: ignore[misc] # as above
+    """Counts what PyTorch dispatches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
+
+
+def inference(bench: Bench) -> str:
+    """What an unmerged adapter adds to a forward pass, in operations of PyTorch.
+
+    A count of operations is the same on every machine and at every width; what one of them takes
+    is not, so no time is told.
+    """
+    host = bench.language_host()
+    with _Count() as base:
+        logits(host.model, host)
+    layers = sum(name.rpartition(".")[2] in host.targets for name, _ in host.model.named_modules())
+    model = bench.language_model(host)
+    with _Count() as adapted:
+        logits(model, host)
+    more = adapted.operations - base.operations
+    if bench.prompt:
+        return f"{more} more operations a pass, and every sequence longer by the virtual tokens"
+    if layers == 0 or more == 0:
+        return f"{more} more operations a pass over a model of {base.operations}"
+    return f"unmerged, {more / layers:.0f} more operations in each adapted layer"
 
 
 def _seconds(bench: Bench, width: int) -> float:

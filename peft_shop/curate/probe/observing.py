@@ -24,7 +24,7 @@ from peft_shop.curate.probe.adapters import (
 from peft_shop.curate.probe.bases import BACKENDS
 from peft_shop.curate.probe.bench import Bench
 from peft_shop.curate.probe.compiling import probe_compile
-from peft_shop.curate.probe.cost import INITIALISATION, initialisation
+from peft_shop.curate.probe.cost import INFERENCE, INITIALISATION, inference, initialisation
 from peft_shop.curate.probe.judgement import attempt, found
 from peft_shop.curate.probe.layers import probe_layers
 from peft_shop.curate.probe.merging import probe_conversion, probe_merging
@@ -131,6 +131,9 @@ def observe(
             words = earlier.initialisation if earlier is not None else None
             if INITIALISATION in wanted:
                 words = initialisation(bench)
+            passing = earlier.inference if earlier is not None else None
+            if features is None or INFERENCE in wanted:
+                passing = inference(bench)
             variants = {
                 variant: _variant(
                     Bench(method, setup, Path(folder) / variant, device, overrides),
@@ -161,6 +164,7 @@ def observe(
         requires=setup.requires,
         variants=variants,
         initialisation=words,
+        inference=passing,
     )
 
 

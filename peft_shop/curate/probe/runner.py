@@ -37,6 +37,10 @@ class _Task(NamedTuple):
     earlier: Observation | None
 
 
+_COSTS = ("initialisation", "inference")
+"""What can be named beside the features."""
+
+
 def probe(
     methods: Iterable[str] | None = None,
     features: Iterable[str] | None = None,
@@ -51,7 +55,8 @@ def probe(
         methods: identifiers; all of the catalog's when `None`.
         features: only these are tried; all but the dear ones when `None`. The others keep what
             the catalog's files say, if they say anything. `torch_compile`, which takes seconds a
-            method, and `initialisation`, the cost of wrapping in words, are tried when named.
+            method, and `initialisation`, the cost of wrapping in words, are tried when named;
+            `inference`, what an unmerged adapter adds to a pass, also when nothing is.
         catalog: the folder with the set-ups and the earlier observations.
         jobs: processes to run at a time.
         device: where the models live.
@@ -64,8 +69,8 @@ def probe(
     """
     wanted = None if features is None else tuple(features)
     for feature in wanted or ():
-        if feature not in (*FEATURE_IDS, "initialisation"):
-            raise UnknownNameError("feature", feature, (*FEATURE_IDS, "initialisation"))
+        if feature not in (*FEATURE_IDS, *_COSTS):
+            raise UnknownNameError("feature", feature, (*FEATURE_IDS, *_COSTS))
     setups = load_setups(catalog, methods)
     for package in ("torch", "transformers", "peft"):
         if importlib.util.find_spec(package) is None:
