@@ -322,6 +322,17 @@ def _footnotes(recommendation: Recommendation, objectives: Sequence[Metric]) -> 
                 "counted, so all of this is surer than it should be"
             )
         found.append(text + ".")
+    several = {
+        one.method: one.configurations
+        for one in sorted(measured, key=lambda one: (-one.configurations, one.method))
+        if one.configurations > 1
+    }
+    if several:
+        listed = ", ".join(f"{method} {count}" for method, count in several.items())
+        found.append(
+            f"Configurations tried: {listed}; one of every other method. More tries give a better "
+            "best one by luck alone."
+        )
     return (*found, provenance(recommendation))
 
 

@@ -128,6 +128,8 @@ class _Explanations:
         found = [("Figures", figures(one, self.metrics))]
         if one.front_probability is not None:
             found.append(("P(front)", chance(one.front_probability).text))
+        if one.configurations > 1:
+            found.append(("Tried", f"{one.configurations} configurations of {one.method}"))
         if one.notes:
             found.append(("Notes", "; ".join(one.notes)))
         return found
