@@ -72,6 +72,9 @@ def _figure(one: Contender, metric: Metric) -> str:
 def _rivals(place: int, costs: Sequence[tuple[float, ...]]) -> list[int]:
     """Rows that are no worse than row `place` in every column but the first."""
     mine = costs[place][1:]
+    if len(mine) == 1:  # the usual question, answered a few times per front member
+        (limit,) = mine
+        return [j for j, row in enumerate(costs) if row[1] <= limit and j != place]
     return [
         j
         for j, row in enumerate(costs)

@@ -250,7 +250,8 @@ def _read(path: Path, model: type[R], problems: list[Problem]) -> R | None:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         return model.model_validate(table)
     except OSError as error:
-        problems.append(Problem(str(path), "", (error.strerror or "cannot be read").lower()))
+        hint = f"start a folder of your own with a copy of this project's data/{path.name}"
+        problems.append(Problem(str(path), "", (error.strerror or "cannot be read").lower(), hint))
     except ValidationError as error:
         problems += problems_of(error, model, table, str(path))
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are both ValueErrors
