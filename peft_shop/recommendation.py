@@ -341,6 +341,8 @@ def title(catalog: Catalog, method: str, variants: Sequence[str] = ()) -> str:
         return "Full fine-tuning"
     known = catalog.method_by_id[method]
     names = [variant.title for variant in known.variants if variant.id in variants]
+    if len(names) == 1 and names[0].startswith(known.title):
+        return names[0]  # "MiSS mini" says it all
     return f"{known.title} ({', '.join(names)})" if names else known.title
 
 

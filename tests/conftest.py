@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from peft_shop.schema import FEATURE_IDS, Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# A change is judged by the same examples everywhere; `--hypothesis-profile=search` looks for new
+# ones. No deadline: a busy machine is no mistake.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.load_profile("repeatable")
 
 _VERSION = 'catalog_version = "2026.11.0"\n'
 _LORA = """\
