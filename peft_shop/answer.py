@@ -5,13 +5,15 @@ Records hold figures and reasons; what needs peft (`.config`) or a renderer is m
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationError
 
 from peft_shop.adapters import adapter_of_run
-from peft_shop.errors import CatalogError, ConfigError, QueryError, UnknownNameError
+from peft_shop.diagnosis import problems_of
+from peft_shop.errors import CatalogError, ConfigError, Problem, QueryError, UnknownNameError
 from peft_shop.schema import (
     Benchmark,
     Capability,
@@ -26,7 +28,7 @@ from peft_shop.schema import (
     Text,
 )
 from peft_shop.serving import Route, resolve_engine, route
-from peft_shop.store import load, validation_problems
+from peft_shop.store import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -314,11 +316,17 @@ class Recommendation(Record):
         Raises:
             CatalogError: the text is not one; lists every mistake.
         """
+        name = "recommendation"
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            problem = Problem(name, "", f"not a JSON document: {error}")
+            raise CatalogError("cannot read the recommendation", [problem]) from error
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise CatalogError(
-                "cannot read the recommendation", validation_problems(error, "recommendation")
+                "cannot read the recommendation", problems_of(error, cls, data, name)
             ) from error
 
     def to_frame(self) -> pd.DataFrame:

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from os import PathLike
 
-    from pydantic_core import ErrorDetails
-
-__all__ = ["CATALOG_RESOURCE", "load", "parse", "validation_problems"]
+__all__ = ["CATALOG_RESOURCE", "load", "parse"]
 
 CATALOG_RESOURCE = "_catalog.json"
 _MAX_BYTES = 64 * 2**20
@@ -108,45 +106,6 @@ def parse(text: bytes, *, name: str = "catalog") -> Catalog:
     if problems:
         raise CatalogError("the catalog contradicts itself", problems)
     return catalog
-
-
-def dotted(location: tuple[int | str, ...]) -> str:
-    """Place inside a document as people write it: `runs[3].metrics.peak_memory_bytes`."""
-    text = ""
-    for part in location:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part not in {"int", "float", "constrained-int", "constrained-float"}:
-            text += f".{part}" if text else str(part)
-    return text
-
-
-def validation_problems(error: ValidationError, path: str) -> list[Problem]:
-    """Every mistake that pydantic found, in the project's words, each place once."""
-    found: dict[str, Problem] = {}
-    for detail in error.errors(include_url=False):
-        where = dotted(detail["loc"])
-        message, hint = _explain(detail)
-        found.setdefault(where, Problem(path, where, message, hint))
-    return list(found.values())
-
-
-def _explain(detail: ErrorDetails) -> tuple[str, str]:
-    kind, given = detail["type"], detail.get("input")
-    if kind == "extra_forbidden":
-        return "unknown key", "remove it or check its spelling"
-    if kind == "missing":
-        return "missing", ""
-    shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
-    if kind == "literal_error":
-        expected = [
-            part.strip("'") for part in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
-        ]
-        near = nearest_names(str(given), expected)
-        return f"{shown} is not one of {detail['ctx']['expected']}", (
-            f"did you mean {near[0]!r}?" if near else ""
-        )
-    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {shown}", ""
 
 
 class _References:

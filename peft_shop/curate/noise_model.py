@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from peft_shop.diagnosis import problems_of
 from peft_shop.errors import CatalogError, Problem
 from peft_shop.schema import FULL_FINETUNING, EraShift, Noise, Record
-from peft_shop.store import validation_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -114,12 +114,14 @@ def read_reported(path: Path) -> tuple[Noise, ...]:
     if not path.is_file():
         return ()
     try:
-        return _Reported.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).noise
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problem = Problem(str(path), "", f"not a TOML file: {error}")
         raise CatalogError("cannot read the reported noise", [problem]) from error
+    try:
+        return _Reported.model_validate(table).noise
     except ValidationError as error:
-        problems = validation_problems(error, str(path))
+        problems = problems_of(error, _Reported, table, str(path))
         raise CatalogError("cannot read the reported noise", problems) from error
 
 
