@@ -148,11 +148,16 @@ def _just_met(value: float, unit: Unit, kind: str) -> str:
 def warnings(
     catalog: Catalog,
     query: Query,
+    contenders: Sequence[Contender],
     verdicts: Sequence[Verdict],
     objectives: Sequence[Metric],
-    kept: Sequence[Contender],
 ) -> Iterable[str]:
     """What a reader must know before trusting the order, one sentence each."""
+    kept = [
+        one
+        for one, verdict in zip(contenders, verdicts, strict=True)
+        if verdict.kept and one.run is not None
+    ]
     flagged = [
         verdict.candidate
         for verdict in verdicts
@@ -181,12 +186,13 @@ def warnings(
             "on the front; three are plenty"
         )
     late = [
-        verdict.candidate
-        for verdict in verdicts
+        one
+        for one, verdict in zip(contenders, verdicts, strict=True)
         if any(failure.constraint == "peft_version" for failure in verdict.failures)
     ]
     if late:
+        gained = sorted({one.method for one in late})
         yield (
-            f"{len(late)} candidates need a newer peft than {query.peft_version}; "
-            f"the catalog describes {catalog.peft_version}"
+            f"{len(late)} candidates need a newer peft than {query.peft_version}: upgrading to "
+            f"{catalog.peft_version} would bring configurations of {', '.join(gained)}"
         )

@@ -328,7 +328,7 @@ def answer(catalog: Catalog, query: Query) -> Recommendation:
         relaxations=() if kept else relaxations(catalog, query, field.contenders, verdicts),
         warnings=(
             *field.warnings,
-            *warnings(catalog, query, verdicts, objectives, kept),
+            *warnings(catalog, query, field.contenders, verdicts, objectives),
         ),
         catalog_version=catalog.catalog_version,
         peft_version=catalog.peft_version,

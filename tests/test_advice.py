@@ -232,4 +232,7 @@ def test_an_old_peft_is_announced_with_what_it_lacks() -> None:
     (text,) = [text for text in answer.warnings if "need a newer peft" in text]
     assert text.startswith(f"{len(late)} candidates need a newer peft than 0.15.0")
     assert CATALOG.peft_version in text
+    # and the methods that an upgrade would bring, once each
+    gained = {one.method for one in answer.dropped if one.name in late}
+    assert text.endswith(f"would bring configurations of {', '.join(sorted(gained))}")
     assert not any("newer peft" in text for text in ask({}).warnings)
