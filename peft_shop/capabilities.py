@@ -32,7 +32,8 @@ class Capability(Record):
         note: required for `partial` and `unknown`.
         source: observed by the probe, or decided by a curator (then `note` says why).
         environment: key into the method's `environments`: the versions it was observed with.
-        measured: numbers behind a `verified` value, such as the largest deviation.
+        measured: numbers behind a `verified` value. Deviations are powers of ten that were not
+            exceeded, relative to the largest output, so that they agree among machines.
     """
 
     support: Support

@@ -31,7 +31,8 @@ _GROUPS: Final = {
 }
 _LEVELS: Final = (
     "Evidence, weakest first: declared (read from code or documents), injected (the layer was "
-    "wrapped), trained (a training step changed the output), verified (numbers were compared)."
+    "wrapped), trained (a training step changed the output), verified (numbers were compared; a "
+    "deviation is the power of ten that it did not exceed, relative to the largest output)."
 )
 _FEW: Final = 2
 _WORDS: Final = {"unknown": "?"}

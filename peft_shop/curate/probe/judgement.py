@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from peft_shop.schema import EvidenceLevel, Number, Support
 
-__all__ = ["Outcome", "attempt", "found", "judge", "last_line", "order"]
+__all__ = ["Outcome", "attempt", "found", "judge", "last_line", "order", "span"]
 
 Kind: TypeAlias = Literal["done", "refused", "failed"]
 
@@ -223,8 +223,24 @@ def found(
     )
 
 
+_NOT_FINITE: Final = 1e9
+"""Stands for an infinite deviation in `measured`, which holds finite numbers."""
+
+
 def order(value: float) -> float:
     """Power of ten that `value` does not exceed, at least 1e-6: the same on every machine."""
     if not math.isfinite(value):
-        return 1e9
+        return _NOT_FINITE
     return float(f"1e{math.ceil(math.log10(max(value, SMALLEST)) - 1e-9)}")
+
+
+def span(value: float) -> str:
+    """The decade that a deviation lies in, in words: `order` alone would read as the figure.
+
+    >>> span(0.3)
+    '0.1 to 1 of the largest output'
+    """
+    top = order(value)
+    if top == _NOT_FINITE:
+        return "more than any number: they are not finite"
+    return f"{top / 10:g} to {top:g} of the largest output"

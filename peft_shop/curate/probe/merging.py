@@ -11,7 +11,7 @@ from peft.tuners.lora.conversion import convert_to_lora
 
 from peft_shop.curate.probe.bench import deviation, logits, randomise, trainable
 from peft_shop.curate.probe.hosts import WIDTH
-from peft_shop.curate.probe.judgement import Outcome, attempt, found, order
+from peft_shop.curate.probe.judgement import Outcome, attempt, found, order, span
 from peft_shop.curate.probe.setups import LANGUAGE_TARGETS
 from peft_shop.schema import LayerType
 
@@ -101,7 +101,7 @@ def _merge_language(bench: Bench, dtype: Any, measured: dict[str, float]) -> str
     ]
     if wrong:
         worst = max(measured[f"{step}_{suffix}"] for step in wrong)
-        said.append(f"{' and '.join(wrong)} change the outputs (by {worst:.0e} of the largest)")
+        said.append(f"{' and '.join(wrong)} change the outputs (by {span(worst)})")
     return "; ".join(said) or None
 
 
@@ -132,7 +132,7 @@ def _merge_layers(bench: Bench, measured: dict[str, float]) -> list[str]:
         if isinstance(off, str):
             problems.append(f"{layer}: {off}")
         elif off > EXACT:
-            problems.append(f"{layer}: changes the outputs (by {off:.0e} of the largest)")
+            problems.append(f"{layer}: changes the outputs (by {span(off)})")
         else:
             worst = max(worst, off)
     measured["layers_fp32"] = order(worst)
@@ -189,6 +189,6 @@ def _conversion(bench: Bench) -> Capability:  # noqa: PLR0911 - a ladder of verd
         return found("no", "injected", loaded.note)
     off = order(deviation(logits(loaded.value, base), expected))
     if off > CONVERTED:
-        note = f"converts without an error, but the outputs differ by {off:.0e} of the largest"
+        note = f"converts without an error, but the outputs differ by {span(off)}"
         return found("no", "verified", note, measured={"deviation": off})
     return found("yes", "verified", measured={"deviation": off})

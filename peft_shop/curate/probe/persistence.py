@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors import safe_open
 
 from peft_shop.curate.probe.bench import deviation, forward, logits, randomise, trainable
-from peft_shop.curate.probe.judgement import attempt, found, order
+from peft_shop.curate.probe.judgement import attempt, found, order, span
 from peft_shop.curate.probe.training import train
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def _token_rows(  # noqa: PLR0911 - a ladder of verdicts
     again, fresh = _reloaded(bench, str(folder), tie=tie)
     off = deviation(logits(again, fresh), expected)
     if off > SAME:
-        return f"the reloaded model gives other outputs (by {order(off):.0e} of the largest)"
+        return f"the reloaded model gives other outputs (by {span(off)})"
     merged = attempt(lambda: logits(model.merge_and_unload(), host))
     if merged.kind == "refused":
         return off  # the adapter itself does not merge
@@ -308,5 +308,5 @@ def _token_rows(  # noqa: PLR0911 - a ladder of verdicts
         return f"merging: {merged.note}"
     off = max(off, deviation(merged.value, expected))
     if off > 1e-4:
-        return f"merging changes the outputs (by {order(off):.0e} of the largest)"
+        return f"merging changes the outputs (by {span(off)})"
     return off

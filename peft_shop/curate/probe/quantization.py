@@ -19,7 +19,7 @@ from peft_shop.curate.probe.bench import (
     wrapped_layers,
 )
 from peft_shop.curate.probe.declared import declared_quantization
-from peft_shop.curate.probe.judgement import Outcome, attempt, found, order
+from peft_shop.curate.probe.judgement import Outcome, attempt, found, order, span
 from peft_shop.curate.probe.training import train
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _merges(
     if deviation(merged, base) < 0.1 * effect:
         return "reports success, but changes nothing"
     if off > CLOSE:
-        return f"changes the outputs (by {order(off):.0e} of the largest)"
+        return f"changes the outputs (by {span(off)})"
     return None
 
 
