@@ -29,6 +29,7 @@ __all__ = [
     "adapter_of_method",
     "adapter_of_run",
     "read_adapter",
+    "variants_of",
 ]
 
 CONFIG_FILE: Final = "adapter_config.json"
@@ -94,8 +95,10 @@ class Adapter:
         return tuple(name for name, has in TRAITS.items() if has(self))
 
     def converted(self, rank: int | None) -> Adapter:
-        """The LoRA that peft's conversion makes of it: scale 1, whole modules kept."""
+        """The LoRA that a conversion makes of it: scale 1, whole modules kept."""
         kept = {key: self.config[key] for key in _KEPT if key in self.config}
+        if self.method == "trainable_tokens":
+            kept.setdefault("target_modules", ["embed_tokens"])  # peft's own choice
         ranks = {} if rank is None else {"r": rank, "lora_alpha": rank}
         return Adapter(self.name, _LORA, (), kept | ranks, rank is not None, self.models)
 
@@ -227,6 +230,9 @@ TRAITS: Final[dict[str, Callable[[Adapter], bool]]] = {
     "miss_bat": lambda adapter: (
         adapter.method == "miss" and adapter.config.get("init_weights") == "bat"
     ),
+    "sampling": lambda adapter: (
+        adapter.method == "pvera" and adapter.config.get("sample_at_inference") is True
+    ),
 }
 """What an adapter can have that a server or a conversion stumbles over, by topic."""
 
@@ -296,16 +302,21 @@ def read_adapter(catalog: Catalog, path: str | PathLike[str]) -> Adapter:
         raise AdapterError("cannot read the adapter", problems)
     method = kinds[str(kind)]
     set_fields = {key: value for key, value in config.items() if value not in (None, [], {})}
-    variants = tuple(
+    variants = variants_of(method, set_fields)
+    return Adapter(file.resolve().parent.name, method.id, variants, set_fields)
+
+
+def variants_of(method: Method, config: Mapping[str, Json]) -> tuple[str, ...]:
+    """Variants that the set fields of a configuration make; what the training makes is not seen."""
+    return tuple(
         variant.id
         for variant in method.variants
         if variant.when
         and all(
-            condition.config is not None and condition.met_by(set_fields.get(condition.config))
+            condition.config is not None and condition.met_by(config.get(condition.config))
             for condition in variant.when
         )
     )
-    return Adapter(file.resolve().parent.name, method.id, variants, set_fields)
 
 
 def _document(file: Path) -> dict[str, Json]:

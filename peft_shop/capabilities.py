@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field
 
-from peft_shop.features import Category, EvidenceLevel, Family, Support, TaskType
-from peft_shop.records import Json, Name, Number, Record, Text, Url
+from peft_shop.features import Category, EvidenceLevel, Family, LayerType, Support, TaskType
+from peft_shop.records import Finite, Json, Name, Number, Record, Text, Url
 
 __all__ = [
+    "FIDELITY_RANKS",
     "Capability",
     "Condition",
     "Curated",
+    "DeltaKind",
     "Environment",
+    "Fidelity",
+    "MeasuredRank",
     "Method",
     "Observation",
     "Override",
@@ -55,10 +59,74 @@ class Environment(Record):
     packages: dict[str, str] = Field(default_factory=dict)
 
 
+DeltaKind: TypeAlias = Literal[
+    "weight",
+    "bias",
+    "base_bias",
+    "embedding",
+    "norm",
+    "activation",
+    "prompt",
+    "input_dependent",
+]
+"""What an adapter changes: the weight, the bias, rows of an embedding or a norm of a layer;
+`base_bias` changes a bias only where the base has one, `activation` adds to a block's output
+without a layer, `prompt` adds virtual tokens, and `input_dependent` is no fixed matrix: another one
+for other inputs, positions or tasks."""
+
+FIDELITY_RANKS: Final = (8, 16, 32, 64)
+"""Ranks at which the error of a truncated update is told."""
+
+
+class MeasuredRank(Record):
+    """The rank of the update under some settings.
+
+    Attributes:
+        config: settings beyond those of the probe's set-up.
+        ranks: singular values above 1e-5 of the largest, by inputs and outputs of the layer, such
+            as `48x40`.
+    """
+
+    config: dict[str, Json] = Field(default_factory=dict)
+    ranks: dict[str, int]
+
+
+class Fidelity(Record):
+    """What a trained adapter changes, and how well a LoRA can hold it.
+
+    Measured on single layers from outside: outputs for unit vectors, less the weight as it was
+    before peft touched it.
+
+    Attributes:
+        delta: kinds of change.
+        base_changed: whether wrapping changed the base's own weights.
+        rank: rank of the update on a layer of `shape` at the probe's settings; `None` where it
+            is no matrix.
+        errors: relative error (Frobenius) of the best approximation at each of `FIDELITY_RANKS`,
+            the larger one of `shape` and its transpose; empty where the rank is at most the
+            highest of them.
+        shape: inputs and outputs of the layer.
+        layers: types of layers on which a LoRA reproduced the outputs.
+        grid: what exact ranks are checked against; left out of the compiled catalog.
+    """
+
+    delta: tuple[DeltaKind, ...] = ("weight",)
+    base_changed: bool = False
+    rank: int | None = None
+    errors: tuple[Finite, ...] = ()
+    shape: tuple[int, int] = (128, 160)
+    layers: tuple[LayerType, ...] = ()
+    grid: tuple[MeasuredRank, ...] = ()
+
+
 class VariantObservation(Record):
-    """Where a variant differs from its method: only the differing features."""
+    """Where a variant differs from its method: only the differing features.
+
+    `fidelity` is `None` where it is the method's.
+    """
 
     capabilities: dict[str, Capability] = Field(default_factory=dict)
+    fidelity: Fidelity | None = None
 
 
 class Observation(Record):
@@ -75,6 +143,7 @@ class Observation(Record):
         variants: differences, by variant.
         initialisation: how long wrapping takes at full width, in words, when it matters.
         inference: what an unmerged adapter adds to a forward pass, in words.
+        fidelity: how well a LoRA can hold what it changes.
     """
 
     method: Name
@@ -87,6 +156,7 @@ class Observation(Record):
     variants: dict[str, VariantObservation] = Field(default_factory=dict)
     initialisation: Text | None = None
     inference: Text | None = None
+    fidelity: Fidelity | None = None
 
 
 class Paper(Record):
@@ -137,6 +207,7 @@ class Variant(Record):
         paper: `None` only where there is no paper.
         when: conditions that recognise it in a recipe.
         capabilities: only those that differ from the method's (filled by the compiler).
+        fidelity: how well a LoRA can hold it; `None` where it is as for the method.
         since: first peft release that has it.
     """
 
@@ -146,6 +217,7 @@ class Variant(Record):
     paper: Paper | None = None
     when: tuple[Condition, ...] = ()
     capabilities: dict[str, Capability] = Field(default_factory=dict)
+    fidelity: Fidelity | None = None
     since: str | None = None
 
 
@@ -184,6 +256,7 @@ class Method(Record):
     Attributes:
         id: lower-case `PeftType`, such as `lora`.
         capabilities: one entry for every feature in `FEATURES`.
+        fidelity: how well a LoRA can hold what it changes; `None` where nobody measured it.
         fields: configuration fields and the first peft release that has each.
         since: first peft release that has the method.
     """
@@ -205,6 +278,7 @@ class Method(Record):
     requires: tuple[str, ...] = ()
     initialisation: Text | None = None
     inference: Text | None = None
+    fidelity: Fidelity | None = None
     variants: tuple[Variant, ...] = ()
     since: str | None = None
     fields: dict[str, str] = Field(default_factory=dict)
@@ -220,3 +294,12 @@ class Method(Record):
             return self.capabilities[feature]
         order: tuple[Support, ...] = ("no", "unknown", "partial", "yes")
         return min(found, key=lambda capability: order.index(capability.support))
+
+    def fidelities(self, variants: tuple[str, ...] = ()) -> tuple[Fidelity, ...]:
+        """How well a LoRA holds it under `variants`: of each that differs, else the method's."""
+        found = [
+            variant.fidelity
+            for variant in self.variants
+            if variant.id in variants and variant.fidelity is not None
+        ]
+        return tuple(found) if found or self.fidelity is None else (self.fidelity,)

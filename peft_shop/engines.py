@@ -111,8 +111,9 @@ TRAIT_IDS: Final[tuple[str, ...]] = (
     *(topic.id for topic in TOPICS if topic.group == "trait"),
     "kasa",
     "miss_bat",
+    "sampling",
 )
-"""What an adapter can have: what engines are asked about, and two that only conversions are."""
+"""What an adapter can have: what engines are asked about, and three that only conversions are."""
 FORMATS: Final[frozenset[str]] = frozenset(topic.id for topic in TOPICS if topic.group == "format")
 
 
@@ -214,15 +215,17 @@ class Engine(Record):
 
 
 class Conversion(Record):
-    """What becomes of an adapter on peft's own ways out: converted to LoRA, or merged.
+    """What becomes of an adapter on a way out: converted to LoRA, by peft or here, or merged.
 
     Attributes:
-        way: `convert` (peft's `convert_to_lora`) or `merge`.
+        way: `convert` (peft's `convert_to_lora`), `extract` (`peft-shop convert`) or `merge`. The
+            rank of an exact `convert` is the update's own, and so holds for `extract` too.
         method: the method it is about; `None` for all.
         traits: what the adapter must have for it to apply; empty for every adapter.
         verdict: `exact` (at the rank that `rank` gives), `approximate`, `wrong` (peft does it,
             and what comes out computes something else), `refused` or `unknown`.
-        rank: the exact rank as a sum of products of configuration fields.
+        rank: the exact rank as a sum of products of configuration fields and whole numbers; a list
+            counts by its length. No layer's update has a higher one.
         defaults: values of those fields where a configuration does not state them.
         because: the reason; required unless exact.
         initial_model: whether saving against the untrained adapter gives an exact LoRA instead
@@ -230,7 +233,7 @@ class Conversion(Record):
         level: how it is known: `verified` by numbers, or `declared` in code.
     """
 
-    way: Literal["convert", "merge"] = "convert"
+    way: Literal["convert", "extract", "merge"] = "convert"
     method: Name | None = None
     traits: tuple[Name, ...] = ()
     verdict: Literal["exact", "approximate", "wrong", "refused", "unknown"]

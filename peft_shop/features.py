@@ -146,6 +146,7 @@ def _features() -> tuple[Feature, ...]:
     single = {
         "merging": "Can the trained adapter be merged into the weights of a language model?",
         "convertible_to_lora": "Does peft convert the trained adapter into a LoRA adapter?",
+        "extractable_to_lora": "Can its update be written as a LoRA (by `peft-shop convert`)?",
         "multiple_adapters": "Can one model hold several adapters of it and switch among them?",
         "mixed_batches": "Can one batch use different adapters per sample (`adapter_names`)?",
         "weighted_combination": "Can adapters be combined with weights (`add_weighted_adapter`)?",

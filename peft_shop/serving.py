@@ -65,7 +65,7 @@ class Route(Record):
         found: dict[tuple[str, ...], list[str]] = {}
         for way in self.ways:
             if way.kind in wanted and way.works != "yes":
-                state = f"{way.kind} ({'no' if way.works == 'no' else 'unknown'})"
+                state = f"{way.name} ({'no' if way.works == 'no' else 'unknown'})"
                 found.setdefault(way.reasons, []).append(state)
         return "; ".join(
             f"{', '.join(states)}: {', '.join(text.rstrip('.') for text in reasons)}"

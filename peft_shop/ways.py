@@ -1,104 +1,35 @@
-"""The ways from an adapter to an engine, each with what speaks for and against it.
+"""The ways from an adapter to an engine: as it is, converted to LoRA by peft or here, merged.
 
-Facts about engines and conversions are data of the catalog; here is the one evaluator. An unknown
-fact stays unknown: a way that rests on one is shown, and satisfies nobody.
+Facts about engines and conversions are data of the catalog; what each says of an adapter is
+gathered in `cases.py`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final
 
-from peft_shop.engines import FORMATS, OTHER_FORMAT
-from peft_shop.records import Record
+from peft_shop.adapters import variants_of
+from peft_shop.cases import KINDS, PEFT, Basis, Case, Way, ask_capability, judge_rules, load
+from peft_shop.fidelity import (
+    NO_PLACE,
+    TOLERANCE,
+    exact_rule,
+    formula,
+    loss,
+    matching_rules,
+    rank_by,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from peft_shop.adapters import Adapter
-    from peft_shop.engines import Conversion, Engine, Fact, RankRule
-    from peft_shop.schema import Capability, Catalog
+    from peft_shop.engines import Conversion, Engine
+    from peft_shop.schema import Catalog, Fidelity
 
 __all__ = ["KINDS", "Basis", "Way", "conversions", "merged", "native", "whole_model"]
 
-WayKind: TypeAlias = Literal["native", "convert", "merge"]
-KINDS: Final[tuple[WayKind, ...]] = get_args(WayKind)
-_PEFT: Final = "peft"
-
-
-class Basis(Record):
-    """One fact that a way rests on.
-
-    Attributes:
-        about: the engine's identifier, or `peft`.
-        version: that the fact is about.
-        topic: what it is about.
-        value: what was found.
-        place: the source; of a capability, how it is known.
-        date: of the source; `None` where it is not on record.
-    """
-
-    about: str
-    version: str
-    topic: str
-    value: str
-    place: str
-    date: str | None = None
-
-
-class Way(Record):
-    """One kind of way to an engine.
-
-    Attributes:
-        kind: `native`, `convert` (to LoRA, by peft) or `merge`.
-        works: yes, no or unknown.
-        exact: whether the engine computes what was trained, up to rounding.
-        rank: rank of the LoRA that a conversion makes; `None` where it is open.
-        reasons: why it does not work, or why nobody knows.
-        conditions: what to do for it to work.
-        warnings: what it costs, and what goes wrong otherwise.
-        basis: the facts it rests on.
-    """
-
-    kind: WayKind
-    works: Literal["yes", "no", "unknown"]
-    exact: bool = True
-    rank: int | None = None
-    reasons: tuple[str, ...] = ()
-    conditions: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    basis: tuple[Basis, ...] = ()
-
-
-@dataclass(slots=True)
-class _Case:
-    """What speaks for and against one way."""
-
-    refusals: list[str] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
-    conditions: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    basis: list[Basis] = field(default_factory=list)
-    excess: str | None = None
-    """Why the rank is more than the engine takes."""
-
-    def way(self, kind: WayKind, *, exact: bool = True, rank: int | None = None) -> Way:
-        """The way, as far as it is known."""
-        refusals = [*self.refusals, *([self.excess] if self.excess else [])]
-        works: Literal["yes", "no", "unknown"] = "yes"
-        if refusals or self.doubts:
-            works = "no" if refusals else "unknown"
-        return Way(
-            kind=kind,
-            works=works,
-            exact=exact,
-            rank=rank,
-            reasons=tuple(dict.fromkeys(refusals or self.doubts)),
-            conditions=tuple(dict.fromkeys(self.conditions)) if works != "no" else (),
-            warnings=tuple(dict.fromkeys(self.warnings)) if works != "no" else (),
-            basis=tuple(dict.fromkeys(self.basis)),
-        )
+_EXTRACTABLE: Final = "extractable_to_lora"
 
 
 # --- as it is ---
@@ -106,212 +37,171 @@ class _Case:
 
 def native(engine: Engine, adapter: Adapter) -> Way:
     """Loading the adapter as peft saved it."""
-    case = _Case()
-    _load(case, engine, adapter)
+    case = Case()
+    load(case, engine, adapter)
     return case.way("native")
 
 
-def _load(case: _Case, engine: Engine, adapter: Adapter) -> None:
-    """Asks the engine about everything that the adapter has."""
-    _ask(case, engine, adapter, adapter.format)
-    if case.refusals:
-        return  # what its adapters may have does not matter any more
-    for trait in adapter.traits:
-        if trait not in _NOT_ASKED:
-            _ask(case, engine, adapter, trait)
-    if adapter.method == "lora":
-        _ask_ranks(case, engine, adapter)
-        if engine.whole_alpha:
-            _ask_whole(case, adapter)
-
-
-_NOT_ASKED: Final = frozenset(("kasa", "miss_bat"))
-"""Traits that matter to conversions only; KaSA's tensors are asked about as `extra_tensors`."""
-
-
-def _ask(case: _Case, engine: Engine, adapter: Adapter, topic: str) -> None:
-    fact = engine.facts.get(topic)
-    if fact is None and topic in FORMATS:
-        fact = engine.facts.get(OTHER_FORMAT)
-    name = adapter.method if topic in FORMATS else topic.replace("_", " ")
-    if fact is None:
-        case.doubts.append(f"{name}: nobody looked it up")
-        return
-    case.basis.append(_basis(engine, topic, fact.value, fact.source))
-    note = f" ({fact.note})" if fact.note else ""
-    if fact.value in {"no", "reject"}:
-        how = "refused with an error" if fact.value == "reject" else "not supported"
-        case.refusals.append(f"{name}: {how}{note}")
-    elif fact.value == "unknown":
-        case.doubts.append(f"{name}: unknown{note}")
-    elif fact.layout == "own":
-        case.refusals.append(f"{name}: loads only in a format of its own{note}")
-    elif fact.layout != _PEFT:
-        case.doubts.append(
-            f"{name}: loads under {fact.layout}'s names of keys; renaming those of peft was not "
-            f"tried{note}"
-        )
-    elif fact.value == "silent" and fact.needs is None:
-        case.refusals.append(f"{name}: computed wrongly without a word{note}")
-    else:
-        _arrange(case, adapter, topic, fact)
-
-
-def _arrange(case: _Case, adapter: Adapter, topic: str, fact: Fact) -> None:
-    """Notes what to do about something that works, or works once that was done."""
-    if fact.needs:
-        case.conditions.append(f"{fact.needs.rstrip('.')}{_figures(adapter, topic)}.")
-        if fact.note:
-            case.warnings.append(f"{topic.replace('_', ' ')}: {fact.note}")
-    if topic == "rslora" and fact.value == "silent" and len(set(adapter.ranks)) > 1:
-        case.refusals.append("rslora: no single alpha is right for layers of different ranks")
-
-
-def _ask_whole(case: _Case, adapter: Adapter) -> None:
-    """An engine that reads lora_alpha as a whole number; no source says what becomes of others."""
-    by_root = "rslora" in adapter.traits
-    alpha = _rescaled(adapter) if by_root else adapter.alpha
-    if alpha is not None and not alpha.is_integer():
-        case.doubts.append(f"lora_alpha is read as a whole number, and {alpha:g} is none")
-    elif alpha is None and by_root:
-        case.conditions.append("lora_alpha is read as a whole number: choose a square rank.")
-
-
-def _rescaled(adapter: Adapter) -> float | None:
-    """`lora_alpha` that gives under alpha / r the scale of rsLoRA; `None` where it is open."""
-    if adapter.alpha is None or not adapter.ranks:
-        return None
-    return adapter.alpha * math.sqrt(adapter.ranks[0])
-
-
-def _figures(adapter: Adapter, topic: str) -> str:
-    """The numbers behind what is to be done about a scale, where they are known."""
-    alpha, rescaled = adapter.alpha, _rescaled(adapter)
-    if alpha is None or rescaled is None or topic not in {"rslora", "scale"}:
-        return ""
-    rank = adapter.ranks[0]
-    if topic == "scale":
-        return f" (here {alpha:g} / {rank} = {alpha / rank:g})"
-    return (
-        f" (here r = {rank}, lora_alpha = {alpha:g}: lora_alpha * sqrt(r) = {rescaled:g}, "
-        f"lora_alpha / sqrt(r) = {alpha / math.sqrt(rank):g})"
-    )
-
-
-def _ask_ranks(case: _Case, engine: Engine, adapter: Adapter) -> None:
-    rule = engine.ranks
-    if rule.flag is None and rule.least is None and rule.most is None:
-        return
-    shown = rule.flag or f"ranks from {rule.least or 1} to {rule.most or 'any'}"
-    case.basis.append(_basis(engine, "ranks", shown, rule.source))
-    low, high = min(adapter.ranks, default=None), max(adapter.ranks, default=None)
-    if rule.flag is not None:
-        _ask_flag(case, rule, rule.flag, high)
-    if rule.least is None and rule.most is None:
-        return
-    span = f"{rule.least or 1} to {rule.most}" if rule.most else f"{rule.least} up"
-    if low is None or high is None:
-        case.conditions.append(f"Choose ranks from {span}.")
-    elif low < (rule.least or 1) or high > (rule.most or high):
-        odd = low if low < (rule.least or 1) else high
-        case.doubts.append(f"rank {odd}: the engine's kernels are made for {span}")
-
-
-def _ask_flag(case: _Case, rule: RankRule, flag: str, highest: int | None) -> None:
-    note = f": {rule.note[0].lower()}{rule.note[1:].rstrip('.')}" if rule.note else ""
-    if highest is None:
-        parts = [f"one of {', '.join(map(str, rule.choices))}"] if rule.choices else []
-        parts += [f"{rule.default} by default"] if rule.default else []
-        known = f" ({'; '.join(parts)})" if parts else note
-        case.conditions.append(f"Every rank must be at most {flag}{known}.")
-        return
-    fitting = [choice for choice in rule.choices if choice >= highest]
-    if rule.choices and not fitting:
-        case.excess = f"rank {highest}: {flag} takes at most {max(rule.choices)}"
-    elif rule.default is None or highest > rule.default:
-        value = min(fitting, default=highest)
-        why = f": the default is {rule.default}" if rule.default else note
-        case.conditions.append(f"Pass {flag} {value}{why}.")
-
-
-def _basis(engine: Engine, topic: str, value: str, key: str) -> Basis:
-    source = engine.sources[key]
-    return Basis(
-        about=engine.id,
-        version=source.version or engine.version,
-        topic=topic,
-        value=value,
-        place=source.place,
-        date=source.date,
-    )
-
-
-# --- by peft's conversion ---
+# --- converted to LoRA ---
 
 
 def conversions(catalog: Catalog, engine: Engine, adapter: Adapter) -> Iterable[Way]:
-    """Loading the LoRA that peft makes of the adapter."""
-    rules = _rules(catalog, adapter, "convert")
+    """Loading a LoRA that is made of the adapter: by peft, and by `peft-shop convert`."""
+    rules = matching_rules(catalog.conversions, adapter, "convert")
     if any(rule.initial_model for rule in rules):
+        # the other way asks for a folder that must have been saved before training
+        yield _extracted(catalog, engine, adapter)
         yield _against_start(catalog, engine, adapter, rules)
         return
-    case = _Case()
-    _ask_capability(case, catalog, adapter, "convertible_to_lora", "peft does not convert it")
-    _judge_rules(case, catalog, rules)
+    yield _by_peft(catalog, engine, adapter, rules)
+    yield _extracted(catalog, engine, adapter)
+
+
+def _by_peft(
+    catalog: Catalog, engine: Engine, adapter: Adapter, rules: Sequence[Conversion]
+) -> Way:
+    """Loading the LoRA that peft's own conversion makes."""
+    case = Case()
+    ask_capability(case, catalog, adapter, "convertible_to_lora", "peft does not convert it")
+    judge_rules(case, catalog, rules)
     if case.refusals:
-        yield case.way("convert", exact=False)
-        return
-    exact = next((rule for rule in rules if rule.verdict == "exact"), None)
-    if any(rule.verdict == "approximate" for rule in rules):
-        exact = None
-    rank = _exact_rank(exact, adapter) if exact is not None and adapter.stated else None
-    outcome = adapter.converted(rank)
-    _load(case, engine, outcome)
-    if exact is None:
-        because = [f" ({rule.because})" for rule in rules if rule.verdict == "approximate"]
-        case.doubts.append(
-            f"peft converts it approximately; the error was not measured yet{''.join(because)}"
+        return case.way("convert", by="peft", exact=False)
+    exact = exact_rule(catalog.conversions, adapter, "convert")
+    rank = _load_lora(case, catalog, engine, adapter, exact)
+    shown = rank if rank is not None else formula(exact) if exact is not None else "..."
+    case.conditions.insert(0, f"Convert with peft: save_as_lora(folder, model, rank={shown}).")
+    if exact is not None and formula(exact) != "r":
+        case.warnings.append("peft refuses a rank above the smaller side of any adapted layer.")
+    return case.way("convert", by="peft", exact=_is_exact(case, exact), rank=rank)
+
+
+def _extracted(catalog: Catalog, engine: Engine, adapter: Adapter) -> Way:
+    """Loading the LoRA that `peft-shop convert` writes: the change of each weight, factorised."""
+    case = Case()
+    method = catalog.method_by_id[adapter.method]
+    fidelities = _fidelities(catalog, adapter)
+    kinds = list(dict.fromkeys(kind for one in fidelities for kind in one.delta))
+    case.refusals += [NO_PLACE[kind] for kind in kinds if kind in NO_PLACE]
+    if not case.refusals and _EXTRACTABLE in method.capabilities:
+        ask_capability(
+            case, catalog, adapter, _EXTRACTABLE, "no LoRA holds its update", partly=True
         )
-    elif case.excess is not None:
+    judge_rules(case, catalog, matching_rules(catalog.conversions, adapter, "extract"))
+    if not fidelities:
+        case.doubts.append("nobody measured how well a LoRA holds its update")
+    for one in fidelities:
+        case.basis.append(_measured(catalog, one))
+    if case.refusals:
+        return case.way("convert", by="peft-shop", exact=False)
+    exact = exact_rule(catalog.conversions, adapter)
+    rank = _load_lora(case, catalog, engine, adapter, exact)
+    if "embedding" in kinds:
+        case.doubts.append(
+            "right only where the model's head is not tied to its embedding: peft-shop convert "
+            "measures it"
+        )
+    wanted = "auto" if rank is None else str(rank)
+    case.conditions.insert(
+        0,
+        f"Convert: peft-shop convert ADAPTER --base MODEL --to lora --rank {wanted} "
+        f"--engine {engine.id} -o OUT.",
+    )
+    if "base_bias" in kinds:
+        case.conditions.append("No adapted layer may have a bias, which it changes as well.")
+    return case.way("convert", by="peft-shop", exact=_is_exact(case, exact), rank=rank)
+
+
+def _is_exact(case: Case, exact: Conversion | None) -> bool:
+    return exact is not None and not case.doubts
+
+
+def _load_lora(
+    case: Case, catalog: Catalog, engine: Engine, adapter: Adapter, exact: Conversion | None
+) -> int | None:
+    """Asks the engine about the LoRA that a conversion makes; its rank, `None` where it is open."""
+    if exact is None:
+        return _load_approximation(case, catalog, engine, adapter)
+    rank = rank_by(exact, adapter) if adapter.stated else None
+    load(case, engine, adapter.converted(rank))
+    if case.excess is not None:
         case.excess = None
         case.doubts.append(
-            f"exact at rank {rank}, which is more than the engine takes; the error at a lower "
-            "rank was not measured yet"
+            f"exact at rank {rank}, which is more than the engine takes; what a lower rank loses "
+            "depends on the adapter: peft-shop convert measures it"
         )
-    if exact is None:
-        case.conditions.insert(0, "Convert with peft: save_as_lora(folder, model, rank=...).")
+    case.basis.append(
+        Basis(
+            about=PEFT,
+            version=catalog.peft_version,
+            topic="exact rank",
+            value=formula(exact),
+            place=exact.level,
+        )
+    )
+    return rank
+
+
+def _load_approximation(
+    case: Case, catalog: Catalog, engine: Engine, adapter: Adapter
+) -> int | None:
+    """As `_load_lora`, where no rank is exact: judged by what was seen to be lost.
+
+    Measured under one setting on one layer, a loss beyond the tolerance speaks against it, since
+    larger layers lose more; one within it does not yet speak for it.
+    """
+    most = max(engine.ranks.choices, default=engine.ranks.most)
+    found = loss(_fidelities(catalog, adapter), most)
+    load(case, engine, adapter.converted(None if found is None else found.rank))
+    rules = matching_rules(catalog.conversions, adapter, "convert")
+    rules += matching_rules(catalog.conversions, adapter, "extract")
+    because = [rule.because for rule in rules if rule.verdict == "approximate" and rule.because]
+    why = f" ({because[0].rstrip('.')})" if because else ""
+    if found is None:
+        case.doubts.append(f"no rank is known to be exact, and no error was measured{why}")
+        return None
+    if found.error > TOLERANCE:
+        case.refusals.append(f"{found}, and larger layers lose more{why}")
     else:
-        case.basis.append(
-            Basis(
-                about=_PEFT,
-                version=catalog.peft_version,
-                topic="exact rank",
-                value=_formula(exact),
-                place=exact.level,
-            )
+        case.doubts.append(
+            f"{found}, and larger layers may lose more: peft-shop convert measures it on yours{why}"
         )
-        shown = _formula(exact) if rank is None else rank
-        case.conditions.insert(0, f"Convert with peft: save_as_lora(folder, model, rank={shown}).")
-        if _formula(exact) != "r":
-            case.warnings.append("peft refuses a rank above the smaller side of any adapted layer.")
-    yield case.way("convert", exact=exact is not None and not case.doubts, rank=rank)
+    return found.rank
+
+
+def _fidelities(catalog: Catalog, adapter: Adapter) -> tuple[Fidelity, ...]:
+    """What was measured of an adapter's variants, recognised where nobody named them."""
+    method = catalog.method_by_id[adapter.method]
+    return method.fidelities(adapter.variants or variants_of(method, adapter.config))
+
+
+def _measured(catalog: Catalog, fidelity: Fidelity) -> Basis:
+    """What was measured of the update, as a fact."""
+    # a rank that follows from the settings is told by its rule
+    rank = f", rank {fidelity.rank} of {min(fidelity.shape)}" if fidelity.errors else ""
+    return Basis(
+        about=PEFT,
+        version=catalog.peft_version,
+        topic="update",
+        value=f"{' and '.join(kind.replace('_', ' ') for kind in fidelity.delta)}{rank}",
+        place="verified" if fidelity.rank is not None else "declared",
+    )
 
 
 def _against_start(
     catalog: Catalog, engine: Engine, adapter: Adapter, rules: Sequence[Conversion]
 ) -> Way:
     """Saving against the untrained adapter, where the start changed the base."""
-    case = _Case()
-    _judge_rules(case, catalog, [rule for rule in rules if not rule.initial_model])
+    case = Case()
+    judge_rules(case, catalog, [rule for rule in rules if not rule.initial_model])
     patterned = {"rank_pattern", "alpha_pattern"} & set(adapter.traits)
     if patterned and "rslora" in adapter.traits:
         case.refusals.append("rslora: peft refuses it together with patterns")
     outcome = adapter.saved_against_start()
     if not case.refusals:
-        _load(case, engine, outcome)
+        load(case, engine, outcome)
     case.basis += [
         Basis(
-            about=_PEFT,
+            about=PEFT,
             version=catalog.peft_version,
             topic="convertible_to_lora",
             value=rule.verdict,
@@ -331,81 +221,7 @@ def _against_start(
         for rule in rules
         if rule.initial_model
     ]
-    return case.way("convert", rank=max(outcome.ranks, default=None))
-
-
-def _rules(catalog: Catalog, adapter: Adapter, way: str) -> list[Conversion]:
-    traits = set(adapter.traits)
-    return [
-        rule
-        for rule in catalog.conversions
-        if rule.way == way
-        and rule.method in {None, adapter.method}
-        and traits.issuperset(rule.traits)
-    ]
-
-
-def _judge_rules(case: _Case, catalog: Catalog, rules: Iterable[Conversion]) -> None:
-    for rule in rules:
-        if rule.verdict not in {"wrong", "refused", "unknown"}:
-            continue
-        because = rule.because or ""
-        if rule.verdict == "unknown":
-            case.doubts.append(because)
-        else:
-            case.refusals.append(
-                f"peft does it wrongly without a word: {because}"
-                if rule.verdict == "wrong"
-                else because
-            )
-        case.basis.append(
-            Basis(
-                about=_PEFT,
-                version=catalog.peft_version,
-                topic=f"{rule.way} {' + '.join(rule.traits) or rule.method or ''}".strip(),
-                value=rule.verdict,
-                place=rule.level,
-            )
-        )
-
-
-def _exact_rank(rule: Conversion, adapter: Adapter) -> int:
-    """The rule's sum of products; for LoRA the highest of the ranks that the layers have."""
-    if adapter.method == "lora":
-        return max(adapter.ranks)
-
-    def value(name: str) -> int:
-        found = adapter.config.get(name)
-        whole = isinstance(found, int) and not isinstance(found, bool)
-        return int(found) if whole and found is not None else rule.defaults[name]
-
-    return sum(math.prod(value(name) for name in term) for term in rule.rank)
-
-
-def _formula(rule: Conversion) -> str:
-    return " + ".join(" * ".join(term) for term in rule.rank)
-
-
-def _ask_capability(
-    case: _Case, catalog: Catalog, adapter: Adapter, feature: str, refusal: str
-) -> None:
-    """A capability counts only as a plain yes, as it does for a question."""
-    method = catalog.method_by_id[adapter.method]
-    capability: Capability = method.capability(feature, adapter.variants)
-    note = f" ({capability.note})" if capability.note else ""
-    if capability.support == "no":
-        case.refusals.append(f"{refusal}{note}")
-    elif capability.support != "yes":
-        case.doubts.append(f"{feature.replace('_', ' ')}: {capability.support}{note}")
-    case.basis.append(
-        Basis(
-            about=_PEFT,
-            version=catalog.peft_version,
-            topic=feature,
-            value=capability.support,
-            place=capability.level,
-        )
-    )
+    return case.way("convert", by="peft", rank=max(outcome.ranks, default=None))
 
 
 # --- merged ---
@@ -413,9 +229,9 @@ def _ask_capability(
 
 def merged(catalog: Catalog, engine: Engine, adapter: Adapter) -> Way:
     """Serving the whole model with the adapter merged into it."""
-    case = _Case()
-    _ask_capability(case, catalog, adapter, "merging", "it does not merge into the base")
-    _judge_rules(case, catalog, _rules(catalog, adapter, "merge"))
+    case = Case()
+    ask_capability(case, catalog, adapter, "merging", "it does not merge into the base")
+    judge_rules(case, catalog, matching_rules(catalog.conversions, adapter, "merge"))
     case.conditions += [
         "Merge it into the base in fp32 or bf16 (merge_and_unload) and save the whole model.",
         f"{engine.title} must serve the base model itself.",
@@ -429,7 +245,7 @@ def merged(catalog: Catalog, engine: Engine, adapter: Adapter) -> Way:
 
 def whole_model(engine: Engine) -> Way:
     """Serving what full fine-tuning leaves: a whole model."""
-    case = _Case()
+    case = Case()
     case.conditions.append(f"{engine.title} must serve the base model itself.")
     case.warnings.append("Costs a full copy of the model for every task.")
     return case.way("merge")

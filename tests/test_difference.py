@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from peft_shop.curate.compile import ARTIFACT, compile_catalog
-from peft_shop.curate.difference import Change, Difference, default_front, diff
+from peft_shop.curate.difference import (
+    Change,
+    Difference,
+    RecordChange,
+    default_front,
+    diff,
+)
 from peft_shop.store import parse
 
 if TYPE_CHECKING:
@@ -84,6 +90,73 @@ def test_a_note_alone_changes_nothing_for_a_query(folders: Any, old: Catalog) ->
     note = ("capabilities", "layer_types.linear", "note")
     folders.edit_json(SEEN, *note, value="Also with bias.")
     only(diff(old, compiled(folders)))
+
+
+ENGINE = """\
+id = "vend"
+title = "ve.nd"
+kind = "llm_server"
+version = "1"
+checked = "2026-01-01"
+sources.code.place = "vend.py"
+ranks = { flag = "--rank", default = 16 }
+facts.lora = { value = "yes" }
+facts.dora = { value = "no", note = "Read." }
+"""
+CONVERSION = """\
+[[conversions]]
+method = "lora"
+verdict = "exact"
+rank = [["r"]]
+defaults = { r = 8 }
+"""
+
+
+def test_engines_come_go_and_change(folders: Any, old: Catalog) -> None:
+    folders.write("catalog/engines/vend.toml", ENGINE)
+    one = compiled(folders)
+    only(diff(old, one), engines_added=("vend",))
+    only(diff(one, old), engines_removed=("vend",))
+    folders.edit("catalog/engines/vend.toml", 'dora = { value = "no"', 'dora = { value = "silent"')
+    folders.edit("catalog/engines/vend.toml", "default = 16", "default = 32")
+    changes = (Change("dora", "no", "silent"), Change("ranks.default", 16, 32))
+    only(diff(one, compiled(folders)), engines_changed=(RecordChange("vend", changes),))
+
+
+def test_words_about_an_engine_change_nothing(folders: Any) -> None:
+    folders.write("catalog/engines/vend.toml", ENGINE)
+    one = compiled(folders)
+    folders.edit("catalog/engines/vend.toml", "Read.", "Read again.")
+    folders.edit("catalog/engines/vend.toml", "vend.py", "src/vend.py")
+    only(diff(one, compiled(folders)))
+
+
+def test_conversions_come_go_and_change(folders: Any, old: Catalog) -> None:
+    folders.write("catalog/conversions.toml", CONVERSION)
+    one = compiled(folders)
+    only(diff(old, one), conversions_added=("convert:lora",))
+    only(diff(one, old), conversions_removed=("convert:lora",))
+    folders.edit("catalog/conversions.toml", '[["r"]]', '[["2", "r"]]')
+    (found,) = diff(one, compiled(folders)).conversions_changed
+    assert found.name == "convert:lora"
+    assert [(one.field, one.new) for one in found.changes] == [("rank", [["2", "r"]])]
+
+
+def test_what_a_lora_holds_of_a_method_changes(folders: Any) -> None:
+    folders.edit_json(SEEN, "fidelity", value={"rank": 8, "layers": ["linear"]})
+    one = compiled(folders)
+    folders.edit_json(SEEN, "fidelity", "rank", value=4)
+    folders.edit_json(SEEN, "fidelity", "grid", value=[{"ranks": {"4x4": 1}}])
+    folders.edit_json(SEEN, "variants", "rslora", "fidelity", value={"rank": 6})
+    found = diff(one, compiled(folders))
+    layers = Change("layers", ["linear"], [])
+    only(
+        found,
+        fidelities_changed=(
+            RecordChange("lora", (Change("rank", 8, 4),)),
+            RecordChange("lora/rslora", (layers, Change("rank", 8, 6))),
+        ),
+    )
 
 
 def test_runs_come_go_and_change(folders: Any, old: Catalog) -> None:

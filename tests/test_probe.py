@@ -17,7 +17,15 @@ from peft_shop.curate.probe.judgement import Outcome, attempt, found, order
 from peft_shop.curate.probe.runner import dump, probe
 from peft_shop.curate.probe.setups import Setup, load_setups
 from peft_shop.errors import CatalogError, ProbeError, QuantityError, UnknownNameError
-from peft_shop.schema import FEATURE_IDS, FEATURES, Capability, Environment, Observation
+from peft_shop.schema import (
+    FEATURE_IDS,
+    FEATURES,
+    Capability,
+    Environment,
+    Fidelity,
+    MeasuredRank,
+    Observation,
+)
 from peft_shop.units import parse_quantity
 
 if TYPE_CHECKING:
@@ -381,6 +389,82 @@ def test_wrong_arguments_fail_the_run_instead_of_the_method(bench: Any, tmp_path
     text = "[probe]\nargs = { r = 0 }"
     with pytest.raises(ProbeError, match="lora: the set-up is wrong"):
         probe(["lora"], ["merging"], catalog=curated(tmp_path, text))
+
+
+def test_what_changes_a_layer_is_seen_from_outside(bench: Any) -> None:
+    """Against A and B, which the oracle does not look at."""
+    from peft_shop.curate.probe.deltas import delta_of, numerical_rank, singular_values
+
+    delta, _, model = delta_of(bench, "linear", (48, 40))
+    weights = {
+        name.split(".")[-3]: w.detach().double()
+        for name, w in model.named_parameters()
+        if ("lora_" in name)
+    }
+    expected = 2 * weights["lora_B"] @ weights["lora_A"]
+    assert float((delta.weight - expected).norm() / expected.norm()) < 1e-5
+    assert numerical_rank(singular_values(delta.weight)) == 4
+    assert (delta.bias, delta.fixed, delta.base_changed) == (False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "flat"),
+    [("conv2d", (16, 32), 144), ("embedding", (64, 32), 32), ("transformers_conv1d", (32, 48), 48)],
+)
+def test_every_layer_type_has_its_oracle(
+    bench: Any, layer: Any, shape: tuple[int, int], flat: int
+) -> None:
+    """Against merging, which the probe has compared with the outputs."""
+    from peft_shop.curate.probe.deltas import delta_of, single_host
+
+    delta, _, model = delta_of(bench, layer, shape)
+    (before,) = single_host(bench, layer, shape).model.model.values()
+    (after,) = model.merge_and_unload().model.values()
+    expected = (after.weight - before.weight).detach().double().reshape(len(before.weight), -1)
+    assert delta.weight.shape == (len(before.weight), flat)
+    assert float((delta.weight - expected).norm() / expected.norm()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kinds", "support", "changed"),
+    [
+        ({}, ("weight",), "yes", False),
+        ({"init_lora_weights": "pissa"}, ("weight",), "yes", True),
+        ({"use_dora": True}, ("weight",), "partial", False),
+        ({"lora_bias": True}, ("weight", "bias"), "no", False),
+        ({"alora_invocation_tokens": [1]}, ("input_dependent",), "no", False),
+    ],
+)
+def test_fidelity_of_lora_and_its_variants(
+    bench: Any, overrides: dict[str, Any], kinds: tuple[str, ...], support: str, *, changed: bool
+) -> None:
+    from peft_shop.curate.probe.fidelity import EXTRACTABLE, probe_fidelity
+
+    bench.overrides = overrides
+    answer = probe_fidelity(bench)[EXTRACTABLE]
+    assert (bench.fidelity.delta, answer.support) == (kinds, support)
+    assert bench.fidelity.base_changed == changed
+    if overrides.get("use_dora"):
+        assert bench.fidelity.errors[0] > bench.fidelity.errors[-1] > 0.05
+    else:
+        assert bench.fidelity.errors == ()
+
+
+def test_another_fidelity_is_reported() -> None:
+    one = observation(merge=1e-6)
+    held = Fidelity(rank=128, errors=(0.9, 0.8, 0.6, 0.3), layers=("linear",))
+    before = one.model_copy(update={"fidelity": held})
+    close = held.model_copy(update={"errors": (0.9, 0.8, 0.61, 0.3)})
+    for other, where in (
+        (close, []),
+        (held.model_copy(update={"errors": (0.9, 0.8, 0.62, 0.3)}), ["fidelity.errors"]),
+        (held.model_copy(update={"rank": 9}), ["fidelity.rank"]),
+        (held.model_copy(update={"grid": (MeasuredRank(ranks={"4x4": 1}),)}), ["fidelity.grid"]),
+        (None, ["fidelity"]),
+    ):
+        now = one.model_copy(update={"fidelity": other})
+        changes = differences({"lora": before}, {"lora": now})
+        assert [change.where for change in changes] == where
 
 
 @pytest.mark.slow

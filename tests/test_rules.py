@@ -105,6 +105,30 @@ def conversion(old: str, new: str) -> Edit:
     return lambda folders: folders.write("catalog/conversions.toml", content)
 
 
+def point(rank: int, **config: Any) -> dict[str, Any]:
+    return {"config": config, "ranks": {"48x40": rank}}
+
+
+def fidelity(
+    *,
+    support: str = "partial",
+    missing: bool = False,
+    method: str = "lora",
+    **members: Any,
+) -> Edit:
+    """A measured extraction of LoRA, beside an exact rule of `method`."""
+
+    def edit(folders: Any) -> None:
+        folders.write("catalog/conversions.toml", _CONVERSION.replace('"lora"', f'"{method}"', 1))
+        found = {"support": support, "level": "verified", "note": "Seen.", "measured": {"x": 1}}
+        folders.edit_json(SEEN, "capabilities", "extractable_to_lora", value=found)
+        if not missing:
+            value = {"rank": 8, "layers": ["linear"]} | members
+            folders.edit_json(SEEN, "fidelity", value=value)
+
+    return edit
+
+
 def two_engines(folders: Any) -> None:
     engine()(folders)
     other = _ENGINE.replace('"vend"', '"other"').replace("ve.nd 2", "VEND")
@@ -135,6 +159,14 @@ BREAKING: list[tuple[str, str, Edit]] = [
     ("conversion-reason", "convert:lora", conversion('rank = [["r"]]', "")),
     ("conversion-reason", "convert:lora:dora", conversion("are lost.", "are lost")),
     ("conversion-reason", "convert:lora", conversion('"exact"', '"approximate"')),
+    ("rank-measured", "lora", fidelity(grid=[point(9, r=8)])),
+    ("rank-measured", "convert:lora", fidelity(grid=[point(7, r=8)])),
+    ("rank-measured", "convert:lora", fidelity()),
+    ("rank-told", "lora", fidelity(support="yes", method="cpt")),
+    ("fidelity-measured", "lora", fidelity(missing=True)),
+    ("fidelity-measured", "lora", fidelity(errors=[0.5, 0.4])),
+    ("fidelity-measured", "lora", fidelity(errors=[0.5, 0.6, 0.4, 0.1])),
+    ("fidelity-measured", "lora", fidelity(rank=129)),
     ("two-files", "cpt", without(SEEN_CPT)),
     ("two-files", "cpt", without(CPT)),
     ("two-files", "lora", text(LORA, 'peft_type = "LORA"', 'peft_type = "LOHA"')),
@@ -293,6 +325,9 @@ KEEPING: list[tuple[str, Edit]] = [
     ("conversion-known", conversion("dora", "rslora")),
     ("conversion-reason", conversion('"wrong"', '"refused"')),
     ("conversion-known", conversion('method = "lora"\ntraits', 'way = "merge"\ntraits')),
+    ("rank-measured", fidelity(grid=[point(8, r=8), point(3, r=4)])),
+    ("rank-told", fidelity(support="yes")),
+    ("fidelity-measured", fidelity(errors=[0.9, 0.5, 0.5, 0.0])),
     ("paper-link", text(LORA, "https://arxiv.org/abs/2106.09685", "https://example.org/paper.pdf")),
     ("finished-text", text(LORA, "sets its size.", "sets its size!")),
     ("names-unique", text(LORA, '["locon"]', '["locon", "plain_lora"]')),
@@ -411,6 +446,8 @@ def test_the_field_guide_has_a_section_for_every_field() -> None:
         schema.VariantObservation,
         schema.Capability,
         schema.Environment,
+        schema.Fidelity,
+        schema.MeasuredRank,
         sources.History,
         sources.MethodHistory,
         sources.Excuse,

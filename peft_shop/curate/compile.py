@@ -24,7 +24,7 @@ from peft_shop.store import CATALOG_RESOURCE
 
 if TYPE_CHECKING:
     from peft_shop.curate.sources import MethodHistory, Sources
-    from peft_shop.schema import Curated, Observation, Run
+    from peft_shop.schema import Curated, Fidelity, Observation, Run
 
 __all__ = ["ARTIFACT", "compile_catalog", "dump", "outputs", "write"]
 
@@ -168,6 +168,7 @@ def _method(method: str, sources: Sources) -> Method:
         requires=observed.requires,
         initialisation=observed.initialisation,
         inference=observed.inference,
+        fidelity=_fidelity(observed.fidelity),
         variants=tuple(_variant(variant, observed, history) for variant in curated.variants),
         since=history.since if history else None,
         fields=dict(sorted(history.fields.items())) if history else {},
@@ -198,6 +199,12 @@ def _variant(variant: Variant, observed: Observation, history: MethodHistory | N
             "capabilities": {
                 feature: differences[feature] for feature in FEATURE_IDS if feature in differences
             },
+            "fidelity": _fidelity(found.fidelity) if found else None,
             "since": history.variants.get(variant.id) if history else None,
         }
     )
+
+
+def _fidelity(found: Fidelity | None) -> Fidelity | None:
+    """What was measured, without the grid: rules were checked against it, and stand for it."""
+    return None if found is None else found.model_copy(update={"grid": ()})

@@ -11,13 +11,14 @@ from peft_shop.schema import FULL_FINETUNING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from peft_shop.schema import Benchmark, Capability, Catalog, Run
+    from peft_shop.schema import Benchmark, Capability, Catalog, Conversion, Engine, Fidelity, Run
 
 __all__ = [
     "CapabilityChange",
     "Change",
     "Difference",
     "FrontChange",
+    "RecordChange",
     "RunChange",
     "default_front",
     "diff",
@@ -50,6 +51,14 @@ class CapabilityChange:
     feature: str
     old: tuple[str, str] | None
     new: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordChange:
+    """An engine, a conversion or a fidelity on both sides that says something else."""
+
+    name: str
+    changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,10 @@ class Difference:
         versions: schema, catalog and peft versions that changed.
         methods_added: identifiers; `methods_removed` likewise.
         variants_added: `method/variant`; `variants_removed` likewise, of methods on both sides.
+        fidelities_changed: by `method` or `method/variant`, of methods on both sides.
+        engines_changed: what they load, what they ask of ranks, the version looked at; words
+            that explain it are left out.
+        conversions_added: `way:method:trait`; `conversions_removed` likewise.
         runs_added: `benchmark:experiment@created_at`; `runs_removed` likewise.
     """
 
@@ -96,6 +109,13 @@ class Difference:
     variants_added: tuple[str, ...] = ()
     variants_removed: tuple[str, ...] = ()
     capabilities: tuple[CapabilityChange, ...] = ()
+    fidelities_changed: tuple[RecordChange, ...] = ()
+    engines_added: tuple[str, ...] = ()
+    engines_removed: tuple[str, ...] = ()
+    engines_changed: tuple[RecordChange, ...] = ()
+    conversions_added: tuple[str, ...] = ()
+    conversions_removed: tuple[str, ...] = ()
+    conversions_changed: tuple[RecordChange, ...] = ()
     benchmarks_added: tuple[str, ...] = ()
     benchmarks_removed: tuple[str, ...] = ()
     metrics_added: tuple[str, ...] = ()
@@ -124,6 +144,10 @@ def diff(old: Catalog, new: Catalog) -> Difference:
         side: {f"{m}/{v.id}" for m in both for v in catalog.method_by_id[m].variants}
         for side, catalog in (("old", old), ("new", new))
     }
+    conversions = {
+        side: {_conversion_name(one): _conversion(one) for one in catalog.conversions}
+        for side, catalog in (("old", old), ("new", new))
+    }
     return Difference(
         versions=tuple(
             Change(name, getattr(old, name), getattr(new, name))
@@ -135,6 +159,18 @@ def diff(old: Catalog, new: Catalog) -> Difference:
         variants_added=_only(variants["new"], variants["old"]),
         variants_removed=_only(variants["old"], variants["new"]),
         capabilities=tuple(_capability_changes(old, new, both)),
+        fidelities_changed=tuple(_fidelity_changes(old, new, both)),
+        engines_added=_only(new.engine_by_id, old.engine_by_id),
+        engines_removed=_only(old.engine_by_id, new.engine_by_id),
+        engines_changed=tuple(
+            _record_changes(
+                {name: _engine(one) for name, one in old.engine_by_id.items()},
+                {name: _engine(one) for name, one in new.engine_by_id.items()},
+            )
+        ),
+        conversions_added=_only(conversions["new"], conversions["old"]),
+        conversions_removed=_only(conversions["old"], conversions["new"]),
+        conversions_changed=tuple(_record_changes(conversions["old"], conversions["new"])),
         benchmarks_added=_only(new.benchmark_by_id, old.benchmark_by_id),
         benchmarks_removed=_only(old.benchmark_by_id, new.benchmark_by_id),
         metrics_added=_only(new.metric_by_id, old.metric_by_id),
@@ -215,6 +251,66 @@ def _capability_changes(
 
 def _level(capability: Capability | None) -> tuple[str, str] | None:
     return None if capability is None else (capability.support, capability.level)
+
+
+def _fidelity_changes(old: Catalog, new: Catalog, methods: Iterable[str]) -> Iterator[RecordChange]:
+    """Of methods and variants, a variant without one of its own being as its method."""
+    sides: list[dict[str, dict[str, Any]]] = []
+    for catalog in (old, new):
+        found: dict[str, dict[str, Any]] = {}
+        for name in methods:
+            method = catalog.method_by_id[name]
+            found[name] = _fidelity(method.fidelity)
+            for variant in method.variants:
+                if variant.fidelity is not None:
+                    found[f"{name}/{variant.id}"] = _fidelity(variant.fidelity)
+        sides.append(found)
+    before, after = sides
+    for name in {*before} ^ {*after}:
+        for side in sides:  # of one of them it has no fidelity of its own
+            side.setdefault(name, side[name.partition("/")[0]])
+    yield from _record_changes(before, after)
+
+
+def _fidelity(one: Fidelity | None) -> dict[str, Any]:
+    return {} if one is None else one.model_dump(mode="json", exclude={"grid"})
+
+
+def _engine(one: Engine) -> dict[str, Any]:
+    """What an engine does, flat, without the words that explain it."""
+    flat: dict[str, Any] = {
+        "version": one.version,
+        "models": list(one.models),
+        "whole_alpha": one.whole_alpha,
+    }
+    for topic, fact in one.facts.items():
+        layout = "" if fact.layout == "peft" else f" ({fact.layout})"
+        flat[topic] = f"{fact.value}{layout}" + (" if arranged for" if fact.needs else "")
+    ranks = one.ranks.model_dump(mode="json", exclude={"note", "source"}, exclude_defaults=True)
+    return flat | {f"ranks.{name}": value for name, value in ranks.items()}
+
+
+def _conversion_name(one: Conversion) -> str:
+    return ":".join([one.way, one.method or "any", *one.traits])
+
+
+def _conversion(one: Conversion) -> dict[str, Any]:
+    kept = {"verdict", "rank", "defaults", "initial_model", "level"}
+    return one.model_dump(mode="json", include=kept)
+
+
+def _record_changes(
+    old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]
+) -> Iterator[RecordChange]:
+    for name in sorted(set(old) & set(new)):
+        before, after = old[name], new[name]
+        changes = tuple(
+            Change(key, before.get(key), after.get(key))
+            for key in sorted(set(before) | set(after))
+            if before.get(key) != after.get(key)
+        )
+        if changes:
+            yield RecordChange(name, changes)
 
 
 def _run_changes(

@@ -123,7 +123,8 @@ def conversion_known(sources: Sources) -> Iterator[Finding]:
                 problem = entry.problem(f"traits[{index}]", f"unknown trait {trait!r}", hint)
                 yield _name(entry), problem
         known = fields_of(sources, one.method) if one.method else None
-        for field in sorted({field for term in one.rank for field in term}):
+        named = {field for term in one.rank for field in term if not field.isdecimal()}
+        for field in sorted(named):
             if field not in one.defaults:
                 yield _name(entry), entry.problem(f"defaults.{field}", "is missing")
             if known is not None and field not in known:

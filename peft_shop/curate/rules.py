@@ -17,6 +17,7 @@ from peft_shop.curate import (
     curated_rules,
     definition_rules,
     engine_rules,
+    fidelity_rules,
     observed_rules,
     run_rules,
 )
@@ -111,6 +112,7 @@ RULES: Final[dict[str, Rule]] = {
         *definition_rules.RULES,
         *run_rules.RULES,
         *engine_rules.RULES,
+        *fidelity_rules.RULES,
     )
 }
 """Every rule, by identifier."""

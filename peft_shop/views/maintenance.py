@@ -177,7 +177,8 @@ def _changes(difference: Difference) -> Iterable[tuple[Value, Value, Value, Valu
             before, now = (state == "left", state == "entered")
             for name in names:
                 yield ("front", f"{front.benchmark}: {name}", _on(before), _on(now))
-    for kind in ("methods", "variants", "benchmarks", "metrics", "snapshots", "runs"):
+    kinds = ("methods", "variants", "engines", "conversions", "benchmarks", "metrics")
+    for kind in (*kinds, "snapshots", "runs"):
         for state in ("added", "removed"):
             for name in getattr(difference, f"{kind}_{state}"):
                 there = (None, "present") if state == "added" else ("present", None)
@@ -185,10 +186,23 @@ def _changes(difference: Difference) -> Iterable[tuple[Value, Value, Value, Valu
     for one in difference.capabilities:
         name = f"{one.method}/{one.variant}" if one.variant else one.method
         yield ("capability", f"{name}: {one.feature}", _judged(one.old), _judged(one.new))
+    yield from _record_changes(difference)
     for run in difference.runs_changed:
         for change in run.changes:
             what = f"{run.benchmark}:{run.run}: {change.field}"
             yield ("run", what, _short(change.old), _short(change.new))
+
+
+def _record_changes(difference: Difference) -> Iterable[tuple[Value, Value, Value, Value]]:
+    for title, records in (
+        ("fidelity", difference.fidelities_changed),
+        ("engine", difference.engines_changed),
+        ("conversion", difference.conversions_changed),
+    ):
+        for record in records:
+            for change in record.changes:
+                what = f"{record.name}: {change.field}"
+                yield (title, what, _short(change.old), _short(change.new))
 
 
 def _on(there: bool) -> str | None:

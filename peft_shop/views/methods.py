@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.adapters import Adapter
+from peft_shop.fidelity import exact_rule, formula
 from peft_shop.render.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 from peft_shop.views.runs import runs_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from peft_shop.schema import Capability, Catalog, Feature, Method, Variant
+    from peft_shop.schema import Capability, Catalog, Feature, Fidelity, Method, Variant
 
 __all__ = ["card_document", "methods_document"]
 
@@ -94,7 +96,7 @@ def methods_document(
 
 def card_document(catalog: Catalog, method: Method) -> Document:
     """Everything that the catalog knows of a method, on one page."""
-    tables: list[Table | Listing] = [_facts(method)]
+    tables: list[Table | Listing] = [_facts(catalog, method)]
     for group, title in _GROUPS.items():
         features = [feature for feature in catalog.features if feature.group == group]
         if features:
@@ -122,7 +124,7 @@ def card_document(catalog: Catalog, method: Method) -> Document:
     )
 
 
-def _facts(method: Method) -> Listing:
+def _facts(catalog: Catalog, method: Method) -> Listing:
     found = [
         ("Family", f"{method.family.replace('_', ' ')} ({method.category.replace('_', ' ')})"),
         ("Tasks", ", ".join(method.task_types)),
@@ -142,7 +144,23 @@ def _facts(method: Method) -> Listing:
         found.append(("At full width", method.initialisation))
     if method.inference:
         found.append(("Inference", method.inference))
+    if method.fidelity:
+        found.append(("Changes", _change(catalog, method, method.fidelity)))
     return Listing("Facts", tuple(Item(f"{head}:", (text,)) for head, text in found))
+
+
+def _change(catalog: Catalog, method: Method, one: Fidelity) -> str:
+    """What a trained adapter changes, and at which rank a LoRA holds all of it."""
+    text = f"{' and '.join(kind.replace('_', ' ') for kind in one.delta)}"
+    if one.base_changed:
+        text += ", and the base's own weight at the start"
+    rule = exact_rule(catalog.conversions, Adapter(method.id, method.id, (), {}))
+    if one.rank is None:
+        return text
+    if rule is not None:
+        text += f"; a LoRA holds all of it at rank {formula(rule)}"
+    layers = ", ".join(layer.replace("_", " ") for layer in one.layers)
+    return f"{text}; tried on {layers}" if layers else text
 
 
 def _capability_table(method: Method, key: str, title: str, features: Sequence[Feature]) -> Table:

@@ -18,8 +18,9 @@ __all__ = ["route_document", "route_records", "route_sentence", "routes_document
 
 _FOOTNOTES: Final = (
     (
-        "native: loads it as it is; convert: peft makes a LoRA of it first; merge: a full copy of "
-        "the model per task; unknown: nobody knows of a way that works; none: there is none."
+        "native: loads it as it is; convert: a LoRA is made of it first, by peft or by `peft-shop "
+        "convert`; merge: a full copy of the model per task; unknown: nobody knows of a way that "
+        "works; none: there is none."
     ),
     "`--engine NAME` tells the facts behind one route, with what goes wrong otherwise.",
 )
@@ -57,6 +58,7 @@ def route_records(routes: Iterable[Route]) -> list[dict[str, Value]]:
             "version": route.version,
             "route": route.kind,
             "way": way.kind,
+            "by": way.by,
             "works": way.works,
             "exact": way.exact if way.works == "yes" else None,
             "rank": way.rank,
@@ -75,7 +77,8 @@ def routes_document(adapter: Adapter, routes: Sequence[Route]) -> Document:
     def row(route: Route) -> Row:
         best = route.best
         todo = " ".join(best.conditions) if best else f"{route.obstacles()}."
-        others = [way.kind for way in route.ways[1:] if way.works == "yes"]
+        kinds = {way.kind: None for way in route.ways[1:] if way.works == "yes"}
+        others = [kind for kind in kinds if kind != route.kind]
         rank = best.rank if best else None
         return Row(
             (
@@ -123,7 +126,7 @@ def route_document(catalog: Catalog, adapter: Adapter, route: Route) -> Document
     parts: list[Table | Listing] = [
         Listing(
             "Ways",
-            tuple(Item(f"{way.kind} ({_verdict(way)}):", _texts(way)) for way in route.ways),
+            tuple(Item(f"{way.name} ({_verdict(way)}):", _texts(way)) for way in route.ways),
         ),
         Table(
             key="facts",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peft_shop.curate.probe.setups import Setup
-    from peft_shop.schema import LayerType
+    from peft_shop.schema import Fidelity, LayerType
 
 __all__ = [
     "Bench",
@@ -141,6 +141,7 @@ class Bench:
         folder: an empty folder for checkpoints.
         device: where the models live.
         overrides: configuration arguments of a variant.
+        fidelity: what the room of that name measured; `None` until then, and where it failed.
     """
 
     method: str
@@ -148,6 +149,7 @@ class Bench:
     folder: Path
     device: str = "cpu"
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fidelity: Fidelity | None = None
 
     @cached_property
     def peft_type(self) -> PeftType:

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from peft_shop.schema import Capability, Observation
+    from peft_shop.schema import Capability, Fidelity, Observation
 
 __all__ = ["Change", "check", "differences"]
 
 FACTOR: Final = 10.0
 """Orders of magnitude may differ by one from machine to machine."""
+ROUNDING: Final = 0.0101
+"""Errors [1] are told to two digits, of which the last may differ."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,12 +74,18 @@ def differences(
         for feature in sorted({*before.capabilities, *now.capabilities}):
             old, new = before.capabilities.get(feature), now.capabilities.get(feature)
             changes += _capability(method, f"capabilities.{feature}", old, new)
+        changes += _fidelity(method, "fidelity", before.fidelity, now.fidelity)
         for variant in sorted({*before.variants, *now.variants}):
             olds = before.variants[variant].capabilities if variant in before.variants else {}
             news = now.variants[variant].capabilities if variant in now.variants else {}
             for feature in sorted({*olds, *news}):
                 place = f"variants.{variant}.{feature}"
                 changes += _capability(method, place, olds.get(feature), news.get(feature))
+            held, holds = (
+                one.variants[variant].fidelity if variant in one.variants else None
+                for one in (before, now)
+            )
+            changes += _fidelity(method, f"variants.{variant}.fidelity", held, holds)
     return changes
 
 
@@ -115,6 +123,23 @@ def _capability(
         one, other = old.measured.get(name), new.measured.get(name)
         if one is None or other is None or not _close(float(one), float(other)):
             changes.append(Change(method, f"{where}.measured.{name}", str(one), str(other)))
+    return changes
+
+
+def _fidelity(method: str, where: str, old: Fidelity | None, new: Fidelity | None) -> list[Change]:
+    if old is None or new is None:
+        said = [None if each is None else str(each) for each in (old, new)]
+        return [] if old is new else [Change(method, where, said[0], said[1])]
+    names = ("delta", "base_changed", "rank", "shape", "layers", "grid")
+    changes = [
+        Change(method, f"{where}.{name}", str(getattr(old, name)), str(getattr(new, name)))
+        for name in names
+        if getattr(old, name) != getattr(new, name)
+    ]
+    if len(old.errors) != len(new.errors) or any(
+        abs(one - other) > ROUNDING for one, other in zip(old.errors, new.errors, strict=True)
+    ):
+        changes.append(Change(method, f"{where}.errors", str(old.errors), str(new.errors)))
     return changes
 
 

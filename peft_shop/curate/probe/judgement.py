@@ -140,6 +140,8 @@ def last_line(error: BaseException, *, limit: int = 160) -> str:
     """The line that closes an error's traceback, shortened, free of addresses and folders."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else ""
+    if text.endswith("(") and len(lines) > 1:  # a module printed whole: what is said comes last
+        text = f"{text}...{lines[-1]}"
     return _clean(f"{type(error).__name__}: {text}" if text else type(error).__name__, limit)
 
 

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from functools import partial
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -25,6 +26,7 @@ from peft_shop.curate.probe.bases import BACKENDS
 from peft_shop.curate.probe.bench import Bench
 from peft_shop.curate.probe.compiling import probe_compile
 from peft_shop.curate.probe.cost import INFERENCE, INITIALISATION, inference, initialisation
+from peft_shop.curate.probe.fidelity import EXTRACTABLE, probe_fidelity
 from peft_shop.curate.probe.judgement import attempt, found
 from peft_shop.curate.probe.layers import probe_layers
 from peft_shop.curate.probe.merging import probe_conversion, probe_merging
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peft_shop.curate.probe.setups import Setup
-    from peft_shop.schema import Capability
+    from peft_shop.schema import Capability, Fidelity
 
 __all__ = ["DEAR", "ROOMS", "environment", "observe"]
 
@@ -74,6 +76,7 @@ ROOMS: Final[tuple[tuple[frozenset[str], Callable[[Bench], dict[str, Capability]
     (frozenset(f"layer_types.{layer}" for layer in get_args(LayerType)), probe_layers),
     (frozenset({"merging"}), probe_merging),
     (frozenset({"convertible_to_lora"}), probe_conversion),
+    (frozenset({EXTRACTABLE}), probe_fidelity),
     (frozenset({"multiple_adapters"}), probe_multiple_adapters),
     (frozenset({"mixed_batches"}), probe_mixed_batches),
     (frozenset({"weighted_combination"}), probe_weighted_combination),
@@ -93,6 +96,9 @@ ROOMS: Final[tuple[tuple[frozenset[str], Callable[[Bench], dict[str, Capability]
     ),
 )
 """Which function fills which features."""
+
+CLOSE: Final = 0.05
+"""Difference of errors [1] below which a variant is as its method."""
 
 DEAR: Final = frozenset({"torch_compile"})
 """Features tried only when they are named: seconds a method, where all others take one second."""
@@ -134,11 +140,15 @@ def observe(
             passing = earlier.inference if earlier is not None else None
             if features is None or INFERENCE in wanted:
                 passing = inference(bench)
+            fidelity = earlier.fidelity if earlier is not None else None
+            if EXTRACTABLE in wanted:
+                fidelity = bench.fidelity
             variants = {
                 variant: _variant(
                     Bench(method, setup, Path(folder) / variant, device, overrides),
                     wanted,
                     capabilities,
+                    fidelity,
                     earlier.variants.get(variant) if earlier is not None else None,
                 )
                 for variant, overrides in sorted(setup.variants.items())
@@ -165,6 +175,7 @@ def observe(
         variants=variants,
         initialisation=words,
         inference=passing,
+        fidelity=fidelity,
     )
 
 
@@ -192,9 +203,10 @@ def _variant(
     bench: Bench,
     wanted: frozenset[str],
     own: dict[str, Capability],
+    fidelity: Fidelity | None,
     earlier: VariantObservation | None,
 ) -> VariantObservation:
-    """Features whose support under a variant is not that of its method."""
+    """Features whose support under a variant is not that of its method, and so its fidelity."""
     differing = dict(earlier.capabilities) if earlier is not None else {}
     for name, answer in _answers(bench, wanted).items():
         if _weaker(answer, own.get(name)) or _weaker(answer, differing.get(name)):
@@ -202,7 +214,22 @@ def _variant(
         differing.pop(name, None)
         if answer.support != own[name].support:
             differing[name] = answer
-    return VariantObservation(capabilities=differing)
+    found_now = earlier.fidelity if earlier is not None else None
+    if EXTRACTABLE in wanted:
+        found_now = bench.fidelity
+    if _alike(found_now, fidelity):
+        found_now = None
+    return VariantObservation(capabilities=differing, fidelity=found_now)
+
+
+def _alike(one: Fidelity | None, other: Fidelity | None) -> bool:
+    """Whether two fidelities tell the same, errors give or take `CLOSE`."""
+    if one is None or other is None:
+        return one is other
+    apart: dict[str, object] = {"errors": (), "grid": ()}
+    return one.model_copy(update=apart) == other.model_copy(update=apart) and all(
+        abs(a - b) <= CLOSE for a, b in zip_longest(one.errors, other.errors, fillvalue=0.0)
+    )
 
 
 def _weaker(new: Capability, old: Capability | None) -> bool:

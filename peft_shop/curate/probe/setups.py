@@ -28,6 +28,7 @@ class Setup(Record):
         layer_args: further arguments by layer type.
         language_args: further arguments on the language model.
         variant_args: arguments by variant, beyond those that its conditions fix.
+        grid: settings, beyond `args`, under which the rank of the update is measured.
         untried: variants that the probe cannot set up, with the reason.
         blocks: what it wraps instead of single layers, for methods that cannot target layers.
         targets: what to target on the language model; empty when it has no targets.
@@ -42,6 +43,7 @@ class Setup(Record):
     layer_args: dict[str, dict[str, Any]] = Field(default_factory=dict)
     language_args: dict[str, Any] = Field(default_factory=dict)
     variant_args: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    grid: tuple[dict[str, Any], ...] = ()
     untried: dict[str, str] = Field(default_factory=dict)
     blocks: str | None = None
     targets: tuple[str, ...] = LANGUAGE_TARGETS
