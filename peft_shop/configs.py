@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
     from peft_shop.schema import Json, Recipe
 
-__all__ = ["InstalledPeft", "build_config", "config_dict", "installed_peft", "save_config"]
+__all__ = [
+    "InstalledPeft",
+    "build_config",
+    "config_dict",
+    "config_from_dict",
+    "installed_peft",
+    "save_config",
+]
 
 _CONFIG_FILE: Final = "adapter_config.json"
 
@@ -45,20 +52,37 @@ def build_config(recipe: Recipe) -> PeftConfig:
         ConfigError: full fine-tuning, a method that the installed peft does not have, a value that
             it refuses, or a peft that cannot be imported.
     """
-    peft_type = _peft_type(recipe)
+    return _build(_peft_type(recipe), recipe.config)
+
+
+def config_from_dict(stated: Mapping[str, Json]) -> PeftConfig:
+    """New configuration object of the installed peft for what `config_dict` gives.
+
+    Raises:
+        ConfigError: there is no `peft_type`; and as for `build_config`.
+    """
+    fields = dict(stated)
+    peft_type = fields.pop("peft_type", None)
+    if not isinstance(peft_type, str):
+        msg = f"peft_type: expected the name of a method such as 'LORA', found {peft_type!r}"
+        raise ConfigError(msg)
+    return _build(str(getattr(peft_type, "value", peft_type)), fields)
+
+
+def _build(peft_type: str, fields: Mapping[str, Json]) -> PeftConfig:
     classes, version = _import_peft()
     cls = classes.get(peft_type)
     if cls is None:
         raise unknown_method(peft_type, version, classes)
     arguments = [field.name for field in dataclasses.fields(cls) if field.init]
-    _check_keys(recipe.config, arguments, cls.__name__, version)
+    _check_keys(fields, arguments, cls.__name__, version)
     try:
-        config = cls(**copy.deepcopy(recipe.config))
+        config = cls(**copy.deepcopy(dict(fields)))
     except (TypeError, ValueError, ImportError) as error:
         msg = f"peft {version} refuses the recipe for {cls.__name__}: {error}"
         raise ConfigError(msg) from error
     # peft turns nested tables into objects and drops what those do not know.
-    for key, value in recipe.config.items():
+    for key, value in fields.items():
         built = getattr(config, key)
         if isinstance(value, dict) and dataclasses.is_dataclass(built):
             known = [field.name for field in dataclasses.fields(built)]
