@@ -1,0 +1,69 @@
+"""`data/devices.toml` -> the table of devices that the package ships."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from peft_shop.errors import CatalogError, Problem
+from peft_shop.forecast.devices import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["devices_bytes", "read_devices"]
+
+_FIELDS = frozenset({"name", "gib", "ecc", "source"})
+
+
+def read_devices(path: Path) -> tuple[Device, ...]:
+    """Devices of the file, in its order.
+
+    Raises:
+        CatalogError: the file cannot be read, or a device is malformed; lists every mistake.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CatalogError(
+            "cannot read the devices", [Problem(str(path), "", str(error))]
+        ) from error
+    problems: list[Problem] = []
+    found: list[Device] = []
+    for i, entry in enumerate(raw.get("devices", ())):
+        problem = _mistake(entry)
+        if problem:
+            problems.append(Problem(str(path), f"devices[{i}]", problem))
+            continue
+        if any(one.name == entry["name"] for one in found):
+            problems.append(Problem(str(path), f"devices[{i}].name", "stands here twice"))
+            continue
+        size = entry["gib"] * 2**30
+        # check bits in the same memory take a sixteenth of it
+        usable = size * 15 // 16 if entry.get("ecc") == "inline" else size
+        found.append(Device(name=entry["name"], memory_bytes=usable, source=entry["source"]))
+    if problems:
+        raise CatalogError("the devices break their format", problems)
+    return tuple(found)
+
+
+def _mistake(entry: Mapping[str, Any]) -> str:
+    unknown = sorted(set(entry) - _FIELDS)
+    if unknown:
+        return f"unknown keys {unknown}; known are {sorted(_FIELDS)}"
+    missing = sorted({"name", "gib", "source"} - set(entry))
+    if missing:
+        return f"missing {missing}"
+    if not isinstance(entry["gib"], int) or entry["gib"] < 1:
+        return f"gib: expected a positive whole number, got {entry['gib']!r}"
+    if entry.get("ecc") not in {None, "inline"}:
+        return f"ecc: expected 'inline' or nothing, got {entry['ecc']!r}"
+    return ""
+
+
+def devices_bytes(found: tuple[Device, ...]) -> bytes:
+    """The file that the package ships: one device per line."""
+    rows = (json.dumps(one.model_dump(exclude_defaults=True)) for one in found)
+    return ("[\n" + ",\n".join(rows) + "\n]\n").encode()

@@ -1,0 +1,53 @@
+"""Model, configuration and training step -> forecast, by the best way that can be taken."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from peft_shop.errors import ConfigError, ForecastError
+from peft_shop.forecast.closed_forms import closed_form
+from peft_shop.structure import Structure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peft_shop.costs import Forecast, Settings
+    from peft_shop.records import Json
+    from peft_shop.target import Target
+
+__all__ = ["forecast"]
+
+
+def forecast(
+    model: Target | Structure, config: Mapping[str, Json] | None, settings: Settings
+) -> Forecast:
+    """What training `config` on `model` costs: by a dry run where one can be made.
+
+    A dry run needs the model itself, torch and peft. Where it is not possible the closed forms
+    answer, and a warning tells why.
+
+    Args:
+        model: an inspected model, or its structure alone.
+        config: fields of a peft configuration with `peft_type`; `None` for full fine-tuning.
+        settings: the training step.
+
+    Raises:
+        ConfigError: the configuration does not fit the model.
+        ForecastError: neither way knows such a model or method; says why for both.
+    """
+    if isinstance(model, Structure):
+        return closed_form(model, config, settings)
+    if find_spec("torch") is None or find_spec("peft") is None:
+        return closed_form(model.structure, config, settings)
+    from peft_shop.forecast.dry_run import dry_run  # noqa: PLC0415 - torch only for a model
+
+    try:
+        return dry_run(model, config, settings)
+    except ForecastError as error:
+        try:
+            found = closed_form(model.structure, config, settings)
+        except ConfigError as other:
+            raise ForecastError(f"{error}; nor do the closed forms know: {other}") from error
+        warning = f"reckoned from shapes alone, since {error}"
+        return found.model_copy(update={"warnings": (*found.warnings, warning)})
