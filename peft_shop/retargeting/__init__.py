@@ -1,0 +1,8 @@
+"""Makes a measured recipe valid on another model, and says what it changed and why."""
+
+from __future__ import annotations
+
+from peft_shop.retargeting.adaptation import retarget
+from peft_shop.retargeting.results import Change, Retargeted, TargetOptions, retargeted_recipe
+
+__all__ = ["Change", "Retargeted", "TargetOptions", "retarget", "retargeted_recipe"]
