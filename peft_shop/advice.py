@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from peft_shop.evidence import Contender
     from peft_shop.schema import Catalog, Metric, Query, Verdict
+    from peft_shop.structure import Structure
     from peft_shop.units import Unit
 
 __all__ = ["relaxations", "warnings"]
@@ -127,6 +128,8 @@ def _words(catalog: Catalog, query: Query, constraint: str) -> str:
         "era": "mix the eras (era 'any')",
         "flagged": "allow flagged runs",
         "objectives": "choose objectives that were measured",
+        "max_memory": "allow more memory",
+        "model": "choose another model, or adapt it otherwise (adapt)",
         "serve": "serve it on another engine, or accept another kind of way to it",
         "peft_version": f"upgrade peft from {query.peft_version} to {catalog.peft_version}",
     }
@@ -163,6 +166,8 @@ def warnings(
         for verdict in verdicts
         if any(failure.constraint == "flagged" for failure in verdict.failures)
     ]
+    if query.model is not None:
+        yield from _about_model(query, query.model)
     if flagged:
         yield f"left out as flagged: {', '.join(flagged)} (`why` tells the reason)"
     if query.include_flagged:
@@ -196,3 +201,28 @@ def warnings(
             f"{len(late)} candidates need a newer peft than {query.peft_version}: upgrading to "
             f"{catalog.peft_version} would bring configurations of {', '.join(gained)}"
         )
+
+
+def _about_model(query: Query, model: Structure) -> Iterable[str]:
+    if query.training is not None:
+        step = query.training
+        told = f"batch {step.batch_size}, {step.dtype}"
+        told += f", {step.quantization}" if step.quantization else ""
+        told += ", gradient checkpointing" if step.gradient_checkpointing else ""
+        told += f", {step.sequence_length} tokens" if model.modality != "image" else ""
+        yield (
+            f"peak memory, checkpoint size and parameter counts are forecasts for {model.name} "
+            f"({told}), not measured"
+        )
+    if model.benchmark == query.benchmark:
+        which = "scores and times" if query.training is not None else "figures"
+        yield (
+            f"{which} are those of the benchmark's own model; on {model.name} they will differ, "
+            "the order may too"
+        )
+    else:
+        yield (
+            f"no run of {query.benchmark} is evidence for {model.name}: {model.benchmark_because}; "
+            "take the order as a guess"
+        )
+    yield from model.notes

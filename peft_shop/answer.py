@@ -1,44 +1,34 @@
-"""The answer as frozen records: a Recommendation and the candidates in it.
-
-Records hold figures and reasons; what needs peft (`.config`) or a renderer is made on demand.
-"""
+"""The answer to one question as a frozen record; renderers are loaded only when it is shown."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import ValidationError
 
-from peft_shop.adapters import adapter_of_run
-from peft_shop.diagnosis import problems_of
-from peft_shop.errors import CatalogError, ConfigError, Problem, QueryError, UnknownNameError
-from peft_shop.schema import (
-    Benchmark,
-    Capability,
-    Failure,
-    Finite,
-    Metric,
-    Name,
-    Number,
-    Query,
-    Record,
-    Run,
-    Text,
+from peft_shop.candidates import (
+    Baseline,
+    Candidate,
+    Difference,
+    Dominated,
+    Dropped,
+    FrontMember,
+    LiveModel,
+    Tied,
+    Unmeasured,
 )
-from peft_shop.serving import Route, resolve_engine, route
-from peft_shop.store import load
+from peft_shop.diagnosis import problems_of
+from peft_shop.errors import CatalogError, Problem, QueryError, UnknownNameError
+from peft_shop.schema import Benchmark, Metric, Query, Record, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from os import PathLike
 
     import pandas as pd
-    from peft import PeftConfig
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from peft_shop.schema import Catalog
+    from peft_shop.target import Target
 
 __all__ = [
     "Baseline",
@@ -52,157 +42,6 @@ __all__ = [
     "Tied",
     "Unmeasured",
 ]
-
-
-class Candidate(Record):
-    """A run as a query sees it.
-
-    Attributes:
-        name: experiment; the run's id where an experiment is there several times.
-        title: method and variants for people, such as "LoRA (rsLoRA)".
-        values: comparable figures by metric id, in base units.
-        unusable: why a metric has no comparable figure, by metric id.
-        sds: standard deviations of the noisy figures, by metric id.
-        front_probability: probability of being on the front, re-run noise considered; `None`
-            where it was not computed.
-        configurations: how many configurations of this method the query looked at.
-        pooled: number of runs behind the figures.
-        notes: what was done to the figures, and the run's flags.
-        routes: how it reaches the engines that the question names, by engine.
-    """
-
-    name: str
-    title: Text
-    method: Name
-    variants: tuple[Name, ...] = ()
-    run: Run
-    values: dict[str, Number]
-    unusable: dict[str, str] = Field(default_factory=dict)
-    sds: dict[str, Finite] = Field(default_factory=dict)
-    front_probability: Finite | None = None
-    configurations: int = 1
-    pooled: int = 1
-    notes: tuple[str, ...] = ()
-    routes: dict[str, Route] = Field(default_factory=dict)
-    _benchmark: Benchmark | None = PrivateAttr(default=None)
-
-    @property
-    def config(self) -> PeftConfig:
-        """The run's configuration as a new `PeftConfig` of the installed peft.
-
-        Raises:
-            MissingExtraError: peft is not installed.
-            UnknownConfigKeyError: the installed peft does not know a key of the recipe.
-        """
-        from peft_shop.configs import build_config  # noqa: PLC0415 - peft only when asked for
-
-        return build_config(self.run.recipe)
-
-    @property
-    def config_dict(self) -> dict[str, Any]:
-        """The configuration as plain data: the type and the fields that differ from defaults."""
-        from peft_shop.configs import config_dict  # noqa: PLC0415 - as above
-
-        return config_dict(self.run.recipe)
-
-    def route(self, engine: str, *, catalog: Catalog | None = None) -> Route:
-        """How the run's adapter reaches `engine`, asked for in the question or not.
-
-        Args:
-            engine: its name or an alias.
-            catalog: holds the facts; the embedded one by default.
-
-        Raises:
-            UnknownNameError: there is no such engine; names the nearest.
-        """
-        source = catalog if catalog is not None else load()
-        name = resolve_engine(source, engine).id
-        if catalog is None and name in self.routes:
-            return self.routes[name]
-        models = None if self._benchmark is None else self._benchmark.modality
-        return route(source, adapter_of_run(self.run, models), name)
-
-    @property
-    def snippet(self) -> str:
-        """A complete training script with the measured hyper-parameters."""
-        from peft_shop.snippets import snippet  # noqa: PLC0415 - not needed for an answer
-
-        if self._benchmark is None:
-            raise ConfigError("a snippet needs the benchmark: take the candidate from an answer")
-        return snippet(self.run, self._benchmark)
-
-    def save(self, directory: str | PathLike[str], *, overwrite: bool = False) -> Path:
-        """Path of the `adapter_config.json` written into `directory`, as peft writes it.
-
-        Raises:
-            ConfigError: a configuration is there already and `overwrite` is false.
-            MissingExtraError: peft is not installed.
-        """
-        from peft_shop.configs import save_config  # noqa: PLC0415 - as above
-
-        return save_config(self.run.recipe, Path(directory), overwrite=overwrite)
-
-
-class Difference(Record):
-    """Front member minus baseline, by metric id, in base units; missing where either is."""
-
-    baseline: str
-    values: dict[str, Number]
-
-
-class FrontMember(Candidate):
-    """A Pareto-optimal candidate.
-
-    Attributes:
-        why: what it beats and by how much, with the certainty.
-        gives_up: what a neighbour on the front has that this one has not.
-        versus: differences to the baselines.
-        warning: why its lead may be luck, or `None`.
-    """
-
-    why: Text
-    gives_up: Text
-    versus: tuple[Difference, ...] = ()
-    warning: Text | None = None
-
-
-class Tied(Candidate):
-    """A candidate that no other significantly dominates, though it is not on the front."""
-
-    dominated_by: str
-    because: Text
-
-
-class Dominated(Candidate):
-    """A kept candidate that a front member dominates."""
-
-    dominated_by: str
-
-
-class Unmeasured(Record):
-    """A method that meets every capability constraint but has no run here."""
-
-    method: Name
-    title: Text
-    summary: Text
-    capabilities: dict[str, Capability]
-
-
-class Dropped(Record):
-    """A candidate that fails constraints; all of them are listed."""
-
-    name: str
-    title: Text
-    method: Name
-    variants: tuple[Name, ...] = ()
-    run: Run | None = None
-    failures: tuple[Failure, ...]
-
-
-class Baseline(Candidate):
-    """Something well known on the same benchmark, for orientation; never a candidate itself."""
-
-    kind: Literal["lora", "full_finetuning"]
 
 
 class Relaxation(Record):
@@ -258,10 +97,31 @@ class Recommendation(Record):
     peft_version: str
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ARG002 - pydantic's signature
-        """Tells every candidate its benchmark, which snippets name."""
+        """Tells every candidate its benchmark, which snippets name, and its model."""
+        for candidate in self.candidates:
+            candidate._benchmark = self.benchmark  # noqa: SLF001 - the answer owns them
+            candidate._model = LiveModel(self.query.model)  # noqa: SLF001 - as above
+
+    @property
+    def candidates(self) -> Iterator[Candidate]:
+        """Every kept candidate that was measured, and the baselines."""
         for group in (self.front, self.ties, self.dominated, self.baselines):
-            for candidate in group:
-                candidate._benchmark = self.benchmark  # noqa: SLF001 - the answer owns them
+            yield from group
+
+    def about(self, target: Target) -> Self:
+        """The same answer, whose candidates know the model itself besides its structure."""
+        for candidate in self.candidates:
+            candidate._model = LiveModel(target)  # noqa: SLF001 - the answer owns them
+        return self
+
+    def preflighted(self) -> Self:
+        """The same answer with a preflight for every member of the front.
+
+        Raises:
+            ConfigError: the question was not about a model, or only about its structure.
+        """
+        front = tuple(one.model_copy(update={"preflighted": one.preflight()}) for one in self.front)
+        return self.model_copy(update={"front": front})
 
     @property
     def best(self) -> FrontMember:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Final, TypeAlias
 import typer
 from typer.core import TyperCommand
 
-from peft_shop.cli_values import limits, names, partial, ranking, split
+from peft_shop.cli_model import Adapt, Device, Model, Training, TrustRemoteCode, inspected
+from peft_shop.cli_values import limits, names, partial, ranking, settings, split
 from peft_shop.errors import UnknownNameError
 from peft_shop.store import load
 
@@ -24,6 +25,7 @@ __all__ = [
 
 _ASK: Final = "What to optimise"
 _LIMITS: Final = "Limits"
+_MODEL: Final = "Which model"
 _CAN: Final = "What it must be able to do (--no-NAME: must not)"
 _KIND: Final = "Which methods"
 _EVIDENCE: Final = "Which evidence"
@@ -123,6 +125,9 @@ def capabilities(
     merging: Annotated[Flag, _can("merging", "It merges into the base weights.")] = None,
     convertible_to_lora: Annotated[
         Flag, _can("convertible-to-lora", "peft converts it to LoRA.")
+    ] = None,
+    extractable_to_lora: Annotated[
+        Flag, _can("extractable-to-lora", "`peft-shop convert` writes it as an exact LoRA.")
     ] = None,
     multiple_adapters: Annotated[
         Flag, _can("multiple-adapters", "One model holds several and switches among them.")
@@ -257,6 +262,7 @@ def capabilities(
     singles: dict[str, bool | None] = {
         "merging": merging,
         "convertible_to_lora": convertible_to_lora,
+        "extractable_to_lora": extractable_to_lora,
         "multiple_adapters": multiple_adapters,
         "mixed_batches": mixed_batches,
         "weighted_combination": weighted_combination,
@@ -293,6 +299,20 @@ def question(
     asked: dict[str, Any],
     *,
     benchmark: Benchmark = None,
+    model: Model = None,
+    adapt: Adapt = None,
+    training: Training = None,
+    device: Device = None,
+    max_memory: Annotated[
+        str | None,
+        _option(
+            "--max-memory",
+            text="Greatest forecast of peak memory on that model, instead of a device.",
+            panel=_MODEL,
+            metavar="SIZE",
+        ),
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
     objective: Annotated[
         Several,
         _option(
@@ -412,6 +432,11 @@ def question(
         **asked,
         **bounds,
         "benchmark": benchmark,
+        "model": inspected(model, trust_remote_code=trust_remote_code),
+        "adapt": settings("adapt", adapt) or None,
+        "training": settings("training", training) or None,
+        "device": device,
+        "max_memory": max_memory,
         "serve": names("serve", serve),
         "objectives": split(objective) or None,
         "rank_by": ranking(rank_by),

@@ -12,7 +12,7 @@ from peft_shop.schema import FEATURES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["limits", "names", "partial", "ranking", "split"]
+__all__ = ["limits", "names", "partial", "ranking", "settings", "split"]
 
 
 def split(given: Sequence[str] | None) -> list[str]:
@@ -61,6 +61,23 @@ def limits(kind: str, given: Sequence[str] | None) -> dict[str, str]:
         if key in found:
             raise QueryError(f"--{kind} {name.strip()} is given twice: {found[key]} and {value}")
         found[key] = value.strip()
+    return found
+
+
+def settings(option: str, given: Sequence[str] | None) -> dict[str, str]:
+    """Values by name, from NAME=VALUE.
+
+    Raises:
+        QueryError: not NAME=VALUE, or a name twice.
+    """
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise QueryError(f"--{option} {text}: expected NAME=VALUE")
+        if name.strip() in found:
+            raise QueryError(f"--{option} {name.strip()} is given twice")
+        found[name.strip()] = value.strip()
     return found
 
 

@@ -18,6 +18,7 @@ from peft_shop.schema import FULL_FINETUNING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from peft_shop.costs import Forecast
     from peft_shop.schema import Benchmark, Catalog, EraShift, Metric, Noise, Query, Run
 
 __all__ = [
@@ -48,6 +49,7 @@ class Contender:
         sds: standard deviations of noisy figures, by metric id.
         pooled: number of runs behind the figures.
         notes: what was done to the figures.
+        forecast: what it costs on the question's model; `None` where that is not asked.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Contender:
     sds: dict[str, float] = member(default_factory=dict)
     pooled: int = 1
     notes: tuple[str, ...] = ()
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True, slots=True)

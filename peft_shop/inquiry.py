@@ -6,12 +6,16 @@ from typing import Literal
 
 from pydantic import Field
 
+from peft_shop.adaptation import TargetOptions
+from peft_shop.costs import Settings
 from peft_shop.features import EvidenceLevel
 from peft_shop.records import Finite, Name, Record, Text
+from peft_shop.structure import Structure
 
 __all__ = [
     "Bound",
     "Failure",
+    "MemoryLimit",
     "Query",
     "Requirement",
     "Verdict",
@@ -41,6 +45,21 @@ class Bound(Record):
     text: str
 
 
+class MemoryLimit(Record):
+    """The memory that a training step may take.
+
+    Attributes:
+        bytes: that the allocator may reserve [B].
+        text: what the user wrote.
+        device: name of the device whose memory it is, less what a process needs beside; `None`
+            where the user stated a limit.
+    """
+
+    bytes: int
+    text: str
+    device: str | None = None
+
+
 class Query(Record):
     """The question, with every default filled in.
 
@@ -54,6 +73,10 @@ class Query(Record):
         accelerator: hardware on which memory and time were measured.
         confidence: one-sided confidence at which a candidate counts as dominated.
         peft_version: version the configurations must work with; `None` when peft is absent.
+        model: the model that the configurations are for; `None` for that of the benchmark.
+        adapt: what to do on that model otherwise than measured.
+        training: the training step whose cost is forecast; `None` for figures as measured.
+        memory: what that step may take.
     """
 
     benchmark: Name
@@ -73,6 +96,10 @@ class Query(Record):
     include_flagged: bool = False
     confidence: Finite = 0.95
     peft_version: str | None = None
+    model: Structure | None = None
+    adapt: TargetOptions = Field(default_factory=TargetOptions)
+    training: Settings | None = None
+    memory: MemoryLimit | None = None
 
 
 class Failure(Record):

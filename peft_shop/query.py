@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import InputError
 from peft_shop.evidence import ANY_ERA, SHIFTED_ERAS
-from peft_shop.schema import EVIDENCE_LEVELS, Failure, Verdict
+from peft_shop.schema import EVIDENCE_LEVELS, FULL_FINETUNING, Failure, Verdict
 from peft_shop.serving import candidate_route, demanded
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from peft_shop.adaptation import Retargeted
     from peft_shop.evidence import Contender
+    from peft_shop.inquiry import MemoryLimit
     from peft_shop.schema import Benchmark, Bound, Catalog, Method, Metric, Query, Requirement, Run
 
-__all__ = ["ATTRIBUTES", "GROUPS", "SERVE", "judge", "version_key"]
+__all__ = ["ATTRIBUTES", "GROUPS", "MEMORY", "MODEL", "SERVE", "judge", "retargeted", "version_key"]
 
 GROUPS: Final = ("layer_types", "quantization")
 """Options whose values are features `<group>.<value>`."""
@@ -30,6 +32,10 @@ ATTRIBUTES: Final = ("category", "family", "task_types", "options")
 """Options that a method's own fields answer."""
 SERVE: Final = "serve"
 """Option whose values are engines, or `<engine>:<kind of way>`."""
+MODEL: Final = "model"
+"""Option whose value is the model that the configurations are for."""
+MEMORY: Final = "max_memory"
+"""Option whose value the forecast of peak memory must meet."""
 _RANK: Final = {"no": 0, "unknown": 0, "partial": 1, "yes": 2}
 
 
@@ -57,8 +63,33 @@ def _failures(
             yield from _serve_failures(catalog, query, one, requirement)
         else:
             yield from _requirement_failures(method, one, requirement, query)
+    found = retargeted(catalog, query, one)
+    if found is not None and found.problems:
+        yield Failure(constraint=MODEL, reason="; ".join(found.problems))
+    if query.memory is not None:
+        yield from _memory_failures(query.memory, one)
     if one.run is not None:
         yield from _run_failures(catalog, benchmark, query, one, one.run)
+
+
+def retargeted(catalog: Catalog, query: Query, one: Contender) -> Retargeted | None:
+    """The contender's configuration for the question's model; `None` where it names none.
+
+    Worked out once per catalog and model; a run of full fine-tuning has none.
+    """
+    if query.model is None or one.method == FULL_FINETUNING:
+        return None
+    options = query.adapt
+    if options.peft_version is None:
+        options = options.model_copy(update={"peft_version": query.peft_version})
+    subject = one.run or catalog.method_by_id[one.method]
+    key = ("retargeted", query.benchmark, subject.id, options, query.model)
+    if key not in catalog.derived:
+        from peft_shop.retargeting import retarget  # noqa: PLC0415 - only where a model is named
+
+        catalog.derived[key] = retarget(catalog, subject, query.model, options)
+    found: Retargeted = catalog.derived[key]
+    return found
 
 
 def _run_failures(
@@ -107,6 +138,21 @@ def _bound_failures(catalog: Catalog, one: Contender, bound: Bound) -> Iterable[
         side = "above" if bound.kind == "max" else "below"
         shown = format_quantity(value, unit)
         yield Failure(constraint=name, reason=f"{bound.metric} {shown} is {side} {bound.text}")
+
+
+def _memory_failures(limit: MemoryLimit, one: Contender) -> Iterable[Failure]:
+    """A forecast whose whole interval lies above the limit; one that straddles it is kept."""
+    if one.forecast is None:
+        reason = one.unusable.get("peak_memory", "no forecast")
+        yield Failure(constraint=MEMORY, reason=f"peak memory: {reason}")
+    elif one.forecast.peak_memory.low > limit.bytes:
+        low, high = (
+            format_quantity(value, "bytes")
+            for value in (one.forecast.peak_memory.low, one.forecast.peak_memory.high)
+        )
+        yield Failure(
+            constraint=MEMORY, reason=f"the forecast, {low} to {high}, is above {limit.text}"
+        )
 
 
 def _requirement_failures(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, get_args
 
+from peft_shop.adaptation import TargetOptions
 from peft_shop.errors import InputError, QueryError, UnknownNameError
 from peft_shop.evidence import (
     ALL_SNAPSHOTS,
@@ -19,6 +20,7 @@ from peft_shop.evidence import (
     in_snapshot,
     newest_snapshot,
 )
+from peft_shop.model_question import default_benchmark, read_options
 from peft_shop.query import ATTRIBUTES, GROUPS, SERVE
 from peft_shop.schema import (
     EVIDENCE_LEVELS,
@@ -33,7 +35,10 @@ from peft_shop.serving import resolve_demand
 from peft_shop.units import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
+    from peft_shop.costs import Settings
+    from peft_shop.inquiry import MemoryLimit
     from peft_shop.schema import Benchmark, Catalog, Metric
+    from peft_shop.structure import Structure
     from peft_shop.units import Quantity
 
 __all__ = [
@@ -146,12 +151,16 @@ def build_query(
     include_flagged: bool = False,
     confidence: float = 0.95,
     peft_version: str | None = None,
+    model: Structure | None = None,
+    adapt: TargetOptions | Mapping[str, object] | None = None,
+    training: Settings | None = None,
+    memory: MemoryLimit | None = None,
 ) -> Query:
     """Query with names resolved, quantities read and defaults filled in.
 
     Args:
         catalog: what the names refer to.
-        benchmark: name; the first benchmark when `None`.
+        benchmark: name; when `None` the one that is evidence for the model, or the first.
         objectives: metrics; headline against peak memory when `None`.
         snapshot: identifier, `"all"`, or `None` for the newest.
         era: identifier, `"any"`, `"shifted"`, or `None` for the newest in the snapshot.
@@ -167,13 +176,24 @@ def build_query(
         include_flagged: whether broken runs and artefacts may be ranked.
         confidence: one-sided confidence of ties.
         peft_version: version that configurations must work with.
+        model: what is understood of the model that they are for.
+        adapt: what to do on it otherwise than measured.
+        training: the training step whose cost is forecast.
+        memory: what that step may take.
 
     Raises:
         UnknownNameError: a name is not in the catalog.
         QuantityError: a number cannot be read.
         QueryError: options contradict each other.
     """
-    target = catalog.benchmarks[0] if benchmark is None else resolve_benchmark(catalog, benchmark)
+    target = (
+        default_benchmark(catalog, model)
+        if benchmark is None
+        else resolve_benchmark(catalog, benchmark)
+    )
+    options = read_options(adapt)
+    if model is None and options != TargetOptions():
+        raise QueryError("adapt is about the model that you name: give `model` too")
     names = _objective_names(target, objectives)
     chosen = tuple(dict.fromkeys(resolve_metric(catalog, target, name).id for name in names))
     if not chosen:
@@ -205,6 +225,10 @@ def build_query(
         include_flagged=include_flagged,
         confidence=confidence,
         peft_version=peft_version,
+        model=model,
+        adapt=options,
+        training=training,
+        memory=memory,
     )
 
 

@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from peft_shop import reasons
 from peft_shop.advice import relaxations, warnings
-from peft_shop.answer import (
+from peft_shop.answer import Recommendation
+from peft_shop.candidates import (
     Baseline,
     Difference,
     Dominated,
     Dropped,
     FrontMember,
-    Recommendation,
     Tied,
     Unmeasured,
 )
+from peft_shop.errors import QueryError
 from peft_shop.evidence import Contender, field_of_play
+from peft_shop.inquiry import MemoryLimit
+from peft_shop.model_question import read_settings
 from peft_shop.noise import front_probabilities, significance_threshold, tie_set
 from peft_shop.pareto import dominators, front
-from peft_shop.query import SERVE, judge, version_key
-from peft_shop.question import build_query
+from peft_shop.query import MEMORY, SERVE, judge, retargeted, version_key
+from peft_shop.question import AnyOf, build_query
 from peft_shop.ranking import epsilons, ranked
 from peft_shop.schema import FULL_FINETUNING, Catalog
 from peft_shop.serving import candidate_route, demanded
 from peft_shop.store import load
+from peft_shop.structure import Structure
+from peft_shop.units import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from os import PathLike
 
+    from peft_shop.adaptation import TargetOptions
+    from peft_shop.costs import Settings
     from peft_shop.names import BenchmarkName, MethodName, MetricName, OptionName
-    from peft_shop.question import AnyOf
     from peft_shop.schema import (
         Category,
         EvidenceLevel,
@@ -44,7 +51,9 @@ if TYPE_CHECKING:
         QuantizationBackend,
         Query,
         TaskType,
+        Verdict,
     )
+    from peft_shop.target import Target
     from peft_shop.units import Quantity
 
 __all__ = ["Bounds", "answer", "installed_peft_version", "recommend"]
@@ -95,6 +104,11 @@ def recommend(
     benchmark: BenchmarkName | str | None = None,
     objectives: MetricName | str | Iterable[MetricName | str] | None = None,
     *,
+    model: object | None = None,
+    adapt: TargetOptions | Mapping[str, object] | None = None,
+    training: Settings | Mapping[str, object] | None = None,
+    device: str | None = None,
+    max_memory: Quantity | None = None,
     snapshot: str | None = None,
     era: str | None = None,
     evidence: Literal["snapshot", "pooled"] = "snapshot",
@@ -102,6 +116,7 @@ def recommend(
     layer_types: LayerType | Iterable[LayerType] | AnyOf | None = None,
     merging: Demand = None,
     convertible_to_lora: Demand = None,
+    extractable_to_lora: Demand = None,
     multiple_adapters: Demand = None,
     mixed_batches: Demand = None,
     weighted_combination: Demand = None,
@@ -139,8 +154,20 @@ def recommend(
     `relaxations` say what to give up.
 
     Args:
-        benchmark: `"metamathqa"` (text, the default) or `"image_gen"`.
+        benchmark: `"metamathqa"` (text) or `"image_gen"`; by default the one that is evidence for
+            the model, else text.
         objectives: metrics to optimise together; headline score and peak memory by default.
+        model: the model to train, as for `inspect_model` (a module, a configuration, a folder, a
+            hub id) or its `Structure`: configurations come out valid on it, with every change, and
+            what cannot work on it is dropped with the reason.
+        adapt: what to do on that model otherwise than measured, by the fields of `TargetOptions`,
+            such as `{"total_steps": 2000}`.
+        training: the step that you will run on that model, by the fields of `Settings`, such as
+            `{"batch_size": 8, "sequence_length": 1024}`: memory, checkpoints and counts become
+            forecasts for it.
+        device: the accelerator that it must fit on, such as `"RTX 4090"`, `"2xA100-80GB"` (one of
+            them counts) or `"24GiB"`; what a process needs besides is taken off.
+        max_memory: greatest peak memory that the allocator may reserve, instead of a device.
         snapshot: state of the evidence on a date; the newest by default, `"all"` for every run.
         era: runs scored the same way; the newest of the snapshot by default, `"any"` mixes them,
             `"shifted"` moves older scores by the measured shift.
@@ -150,6 +177,8 @@ def recommend(
         layer_types: layers that it must adapt.
         merging: whether it merges into the base weights.
         convertible_to_lora: whether peft converts it to LoRA.
+        extractable_to_lora: whether its update can be written as a LoRA (`peft-shop convert`);
+            `"partial"` takes approximations too.
         multiple_adapters: whether one model holds several adapters of it.
         mixed_batches: whether one batch may use different adapters.
         weighted_combination: whether adapters combine with weights.
@@ -186,6 +215,8 @@ def recommend(
     Raises:
         InputError: a name, quantity or combination that cannot be answered.
         CatalogError: the catalog file is broken.
+        ModelError: the model cannot be inspected.
+        MissingExtraError: inspecting it needs a package that is not installed.
 
     Example:
         >>> rec = recommend("metamathqa", max_peak_memory="20GiB", peft_version="any")
@@ -199,8 +230,27 @@ def recommend(
         peft_version = None
     else:
         version_key(peft_version)
+    target: Target | None = None
+    structure: Structure | None = None
+    if isinstance(model, Structure):
+        structure = model
+    elif model is not None:
+        from peft_shop.target import inspect_model  # noqa: PLC0415 - torch only for a model
+
+        target = inspect_model(model)
+        structure = target.structure
+    memory = _memory_limit(device, max_memory)
+    settings = None
+    if training is not None or memory is not None:
+        if structure is None:
+            raise QueryError("a forecast is about the model that you name: give `model` too")
+        settings = read_settings(training, structure, _only(quantization))
     query = build_query(
         source,
+        model=structure,
+        adapt=adapt,
+        training=settings,
+        memory=memory,
         benchmark=benchmark,
         objectives=objectives,
         snapshot=snapshot,
@@ -211,6 +261,7 @@ def recommend(
             "layer_types": layer_types,
             "merging": merging,
             "convertible_to_lora": convertible_to_lora,
+            "extractable_to_lora": extractable_to_lora,
             "multiple_adapters": multiple_adapters,
             "mixed_batches": mixed_batches,
             "weighted_combination": weighted_combination,
@@ -241,7 +292,49 @@ def recommend(
         confidence=confidence,
         peft_version=peft_version,
     )
-    return answer(source, query)
+    found = answer(source, query)
+    return found if target is None else found.about(target)
+
+
+def _fitting(
+    catalog: Catalog, query: Query, contenders: Sequence[Contender], verdicts: Sequence[Verdict]
+) -> Iterable[str]:
+    """What to change where the memory alone keeps everything out."""
+    if query.memory is None or any(verdict.kept for verdict in verdicts):
+        return
+    from peft_shop.appraisal import fitting_advice  # noqa: PLC0415 - only where costs are asked
+
+    only = [
+        one
+        for one, verdict in zip(contenders, verdicts, strict=True)
+        if {failure.constraint for failure in verdict.failures} == {MEMORY}
+    ]
+    advice = fitting_advice(catalog, query, only)
+    if advice is not None:
+        yield advice
+
+
+def _memory_limit(device: str | None, most: Quantity | None) -> MemoryLimit | None:
+    if device is None and most is None:
+        return None
+    if device is not None and most is not None:
+        raise QueryError("device and max_memory both limit the memory: give one of them")
+    if device is None:
+        limit = parse_quantity(most or 0, "bytes", name="max_memory")
+        text = most if isinstance(most, str) else format_quantity(limit, "bytes")
+        return MemoryLimit(bytes=int(limit), text=text)
+    from peft_shop.forecast import device_of  # noqa: PLC0415 - only where a device is named
+
+    found = device_of(device)
+    return MemoryLimit(bytes=found.usable_bytes, text=device, device=found.name)
+
+
+def _only(quantization: str | Iterable[str] | AnyOf | None) -> str | None:
+    """The backend that a question demands, where it is one alone."""
+    if quantization is None or isinstance(quantization, AnyOf):
+        return None
+    names = [quantization] if isinstance(quantization, str) else list(quantization)
+    return names[0].strip().lower().replace("-", "_") if len(names) == 1 else None
 
 
 @cache
@@ -256,6 +349,14 @@ def installed_peft_version() -> str | None:
 def answer(catalog: Catalog, query: Query) -> Recommendation:
     """The answer to `query` from `catalog`; the same question always gets the same answer."""
     field = field_of_play(catalog, query)
+    if query.training is not None:
+        from peft_shop.appraisal import appraised  # noqa: PLC0415 - only where costs are asked
+
+        field = replace(
+            field,
+            contenders=appraised(catalog, query, field.contenders),
+            baselines=appraised(catalog, query, field.baselines),
+        )
     verdicts = judge(catalog, query, field.contenders)
     benchmark = catalog.benchmark_by_id[query.benchmark]
     objectives = _argued_first(
@@ -308,7 +409,7 @@ def answer(catalog: Catalog, query: Query) -> Recommendation:
             Dominated(**base(kept[i], chance[i]), dominated_by=kept[above[i]].name) for i in rest
         ),
         unmeasured=tuple(
-            _unmeasured(catalog, one.method)
+            _unmeasured(catalog, query, one)
             for one, verdict in zip(field.contenders, verdicts, strict=True)
             if verdict.kept and one.run is None
         ),
@@ -327,6 +428,7 @@ def answer(catalog: Catalog, query: Query) -> Recommendation:
         baselines=tuple(Baseline(**base(one), kind=kind) for kind, one in baselines),
         relaxations=() if kept else relaxations(catalog, query, field.contenders, verdicts),
         warnings=(
+            *_fitting(catalog, query, field.contenders, verdicts),
             *field.warnings,
             *warnings(catalog, query, field.contenders, verdicts, objectives),
         ),
@@ -374,16 +476,19 @@ def _candidate(
             engine: candidate_route(catalog, engine, query.benchmark, run or one.method)
             for engine in engines
         },
+        "retargeted": retargeted(catalog, query, one),
+        "forecasted": one.forecast,
     }
 
 
-def _unmeasured(catalog: Catalog, name: str) -> Unmeasured:
-    method = catalog.method_by_id[name]
+def _unmeasured(catalog: Catalog, query: Query, one: Contender) -> Unmeasured:
+    method = catalog.method_by_id[one.method]
     return Unmeasured(
         method=method.id,
         title=method.title,
         summary=method.summary,
         capabilities=method.capabilities,
+        retargeted=retargeted(catalog, query, one),
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Subject",
     "benchmark_of",
+    "best_run",
     "current_runs",
     "matching_methods",
     "resolve_adapter",
@@ -119,6 +120,27 @@ def resolve_run(catalog: Catalog, name: str, benchmark: str | None = None) -> Ru
         raise QueryError(f"{method} was not measured on {' or '.join(wanted)}")
     listed = ", ".join(f"{run.experiment} ({run.benchmark})" for run in of)
     raise QueryError(f"{method} has {len(of)} runs; name one of them: {listed}")
+
+
+def best_run(catalog: Catalog, method: str, benchmark: str | None) -> Run | None:
+    """The current run of `method` with the best headline score; `None` where it has none.
+
+    Args:
+        catalog: where to look.
+        method: its identifier.
+        benchmark: identifier, or `None` for the catalog's first.
+    """
+    where = resolve_benchmark(catalog, benchmark) if benchmark else catalog.benchmarks[0]
+    field = catalog.metric_by_id[where.headline].field
+    better = 1 if catalog.metric_by_id[where.headline].better == "higher" else -1
+    runs = [
+        run
+        for run in current_runs(catalog, where.id)
+        if run.method == method
+        and field in run.metrics
+        and not any(flag.code == "broken_config" for flag in run.flags)
+    ]
+    return max(runs, key=lambda run: (better * run.metrics[field], run.id), default=None)
 
 
 def resolve_card(catalog: Catalog, name: str) -> Method:

@@ -10,6 +10,7 @@ import re
 import textwrap
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.adaptation import retargeted_recipe
 from peft_shop.configs import config_dict
 from peft_shop.errors import ConfigError
 from peft_shop.literals import WIDTH, Parts, Raw, call, comment, imports, literal
@@ -18,7 +19,9 @@ from peft_shop.snippets_text import text_script
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
+    from peft_shop.adaptation import Retargeted
     from peft_shop.schema import Benchmark, Json, Recipe, Run, Training
+    from peft_shop.structure import Structure
 
 __all__ = ["snippet"]
 
@@ -93,20 +96,35 @@ _HANDLED: Final = {
     "max_sequence_length",
     "text_encoder_out_layers",
 }
+_IMAGE_MODEL: Final = "Flux2Transformer2DModel"
+"""The backbone that the image script loads."""
 _TORCH_OPTIMIZER: Final = re.compile(r"[A-Z][A-Za-z]*")
 
 
-def snippet(run: Run, benchmark: Benchmark) -> str:
+def snippet(
+    run: Run,
+    benchmark: Benchmark,
+    retargeted: Retargeted | None = None,
+    model: Structure | None = None,
+) -> str:
     """Python script that trains with the configuration and settings of `run`.
 
     The user's choices (model, data, output folder) are constants at its top. Its header names the
     run, what was measured, on which hardware and with which versions.
 
+    Args:
+        run: what is repeated.
+        benchmark: what it was measured on.
+        retargeted: the configuration for another model; its changes are told in the script.
+        model: that model.
+
     Raises:
         ConfigError: full fine-tuning; a method or setting that such a script cannot have; a value
-            that is no JSON value.
+            that is no JSON value; a model of another kind than the benchmark's.
     """
     recipe = run.recipe
+    if retargeted is not None and model is not None:
+        recipe = _for_model(recipe, retargeted, model, benchmark)
     configuration = config_dict(recipe)
     peft_type = configuration.pop("peft_type")
     if peft_type in _NEEDS_MORE:
@@ -126,7 +144,7 @@ def snippet(run: Run, benchmark: Benchmark) -> str:
     factory = _FACTORIES.get(training.optimizer)
     parts = Parts(
         shared={
-            "header": _header(run, benchmark),
+            "header": _header(run, recipe, benchmark, retargeted),
             "model_id": literal(training.model_id),
             "steps": literal(training.max_steps),
             "batch_size": literal(training.batch_size),
@@ -145,8 +163,34 @@ def snippet(run: Run, benchmark: Benchmark) -> str:
     return script(recipe, parts)
 
 
-def _header(run: Run, benchmark: Benchmark) -> str:
-    recipe, score = run.recipe, run.metrics.get(benchmark.headline)
+def _for_model(
+    recipe: Recipe, retargeted: Retargeted, model: Structure, benchmark: Benchmark
+) -> Recipe:
+    """The recipe with the other model's configuration and name."""
+    known = benchmark.modality != "image" or model.architecture == _IMAGE_MODEL
+    if model.benchmark != benchmark.id or not known:
+        msg = (
+            f"no script for {model.name}: the script of {benchmark.title} trains another kind of "
+            f"model ({model.benchmark_because})"
+        )
+        raise ConfigError(msg)
+    if retargeted.problems:
+        raise ConfigError(f"no script for {model.name}: {'; '.join(retargeted.problems)}")
+    loadable = model.name != model.architecture
+    name = model.name if loadable else f"path-or-id-of-your-{model.architecture}"
+    training = recipe.training.model_copy(update={"model_id": name})
+    return retargeted_recipe(recipe, retargeted).model_copy(update={"training": training})
+
+
+def _changes(retargeted: Retargeted | None) -> list[str]:
+    if retargeted is None or not retargeted.changes:
+        return []
+    fields = ", ".join(change.field for change in retargeted.changes)
+    return [f"  changed for this model: {fields}"]
+
+
+def _header(run: Run, recipe: Recipe, benchmark: Benchmark, retargeted: Retargeted | None) -> str:
+    score = run.metrics.get(benchmark.headline)
     memory = run.metrics.get("peak_memory_bytes")
     packages = ["peft", "torch", "transformers", "datasets"]
     packages += ["'diffusers>=0.40'", "pillow"] if benchmark.modality == "image" else []
@@ -177,6 +221,7 @@ def _header(run: Run, benchmark: Benchmark) -> str:
         f"Measured run: {run.experiment} of {benchmark.title}, {run.created_at[:10]}",
         f"  {label}: {shown}",
         f"  peak memory: {'not recorded' if memory is None else format_quantity(memory, 'bytes')}",
+        *_changes(retargeted),
         f"  hardware: {run.provenance.accelerator}",
         f"  versions: {', '.join(versions) or 'not recorded'}",
         *(f"  caution, {flag.code}: {flag.reason}" for flag in run.flags),

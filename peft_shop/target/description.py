@@ -49,7 +49,7 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
             f"{architecture} has no layer that a method of peft adapts: no linear layer, "
             "convolution, embedding, norm or expert weight"
         )
-    modality = _modality(loaded)
+    modality = _modality(loaded, groups)
     task = task_type or task_type_of(instance, config, loaded.library)
     benchmark, because = _evidence(architecture, modality, task)
     tied, parameters, dtype = _parameters(instance, layers)
@@ -148,12 +148,14 @@ def _parameters(
     return tied, total, dtype
 
 
-def _modality(loaded: Loaded) -> Any:
+def _modality(loaded: Loaded, groups: Sequence[ModuleGroup]) -> Any:
     if loaded.library == "diffusers":
         return "image"
     given = modalities_of(loaded.instance)
     if loaded.library != "transformers" or not given:
         return "unknown"
+    if {one.tower for one in groups} == {"text"}:
+        given = frozenset({"text"})  # the class can take more, but this instance has no part for it
     if len(given) > 1:
         return "multimodal"
     names = {"text": "text", "image": "vision", "audio": "audio"}

@@ -16,6 +16,7 @@ from peft_shop.render.documents import (
     Table,
     label,
 )
+from peft_shop.views.adaptations import adaptation_sentences
 from peft_shop.views.figures import chance, figure, heading, metric_column, signed
 from peft_shop.views.questions import demands, provenance
 from peft_shop.views.routes import route_sentence
@@ -202,6 +203,7 @@ def _reasons(front: Sequence[FrontMember]) -> Listing:
         if one.notes:
             found.append(f"Note: {'; '.join(one.notes).rstrip('.')}.")
         found += [route_sentence(route) for route in one.routes.values()]
+        found += adaptation_sentences(one)
         return tuple(found)
 
     return Listing(

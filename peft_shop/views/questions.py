@@ -20,7 +20,10 @@ def demands(recommendation: Recommendation) -> list[str]:
     """What was asked for beyond the defaults, in words."""
     query = recommendation.query
     metrics = {metric.id: metric for metric in recommendation.metrics}
-    found = list(_requirements(query))
+    found = [f"configurations for {query.model.name}"] if query.model is not None else []
+    if query.memory is not None:
+        found.append(f"memory at most {query.memory.text}")
+    found += _requirements(query)
     found += [
         f"{metrics[bound.metric].label} "
         f"{'at most' if bound.kind == 'max' else 'at least'} {bound.text}"

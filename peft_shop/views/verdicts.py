@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_shop.errors import UnknownNameError
 from peft_shop.render.documents import Column, Document, Item, Listing, Row, Table, label
+from peft_shop.views.adaptations import adaptation_sentences
 from peft_shop.views.figures import chance, comparison, figures, quantity, signed
 from peft_shop.views.questions import demands, provenance
 from peft_shop.views.routes import route_sentence
@@ -132,6 +133,8 @@ class _Explanations:
             found.append(("Tried", f"{one.configurations} configurations of {one.method}"))
         if one.notes:
             found.append(("Notes", "; ".join(one.notes)))
+        if one.retargeted is not None:
+            found.append(("Your model", " ".join(adaptation_sentences(one))))
         return found
 
     def _front(self, rank: int, one: FrontMember) -> None:

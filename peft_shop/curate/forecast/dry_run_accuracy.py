@@ -83,7 +83,7 @@ def measure_one(case: Case, target: Target) -> dict[str, Any]:
     try:
         found = _trace(case, target)
     except PeftShopError as error:
-        return {**entry, "refused": str(error).splitlines()[0][:300]}
+        return {**entry, "refused": str(error).splitlines()[0]}
     forecast = found["reserved"] + (
         _BESIDE_IMAGES if run.benchmark == "image_gen" else -_FIRST_SEGMENT
     )
