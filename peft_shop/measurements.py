@@ -16,6 +16,7 @@ __all__ = [
     "Era",
     "EraShift",
     "Flag",
+    "ForecastAccuracy",
     "Metric",
     "Noise",
     "Provenance",
@@ -277,6 +278,35 @@ class EraShift(Record):
     shift: Finite
     standard_error: Finite
     pairs: int
+
+
+class ForecastAccuracy(Record):
+    """How near the forecasts of one metric came to the runs on file.
+
+    Errors are forecast over record, less one, without their sign, of runs whose method took no
+    part in any fit.
+
+    Attributes:
+        metric: what is forecast.
+        way: `injection` and `closed_form` count; `closed_form` and `dry_run` estimate.
+        benchmark: whose runs; `None` for those of all.
+        runs: compared ones [count].
+        exact: forecasts that are equal to the record [count]; `None` for estimates.
+        mean: of the errors [fraction].
+        median: likewise.
+        maximum: likewise.
+        coverage: share of the runs that lay inside the 90 % interval.
+    """
+
+    metric: Name
+    way: Literal["injection", "closed_form", "dry_run"]
+    benchmark: Name | None = None
+    runs: int
+    exact: int | None = None
+    mean: Finite | None = None
+    median: Finite | None = None
+    maximum: Finite | None = None
+    coverage: Finite | None = None
 
 
 class Source(Record):

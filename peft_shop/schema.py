@@ -63,6 +63,7 @@ from peft_shop.measurements import (
     Era,
     EraShift,
     Flag,
+    ForecastAccuracy,
     Metric,
     Noise,
     Provenance,
@@ -114,6 +115,7 @@ __all__ = [
     "Fidelity",
     "Finite",
     "Flag",
+    "ForecastAccuracy",
     "Json",
     "LayerType",
     "MeasuredRank",
@@ -168,6 +170,7 @@ class Catalog(Record):
     era_shifts: tuple[EraShift, ...] = ()
     engines: tuple[Engine, ...] = ()
     conversions: tuple[Conversion, ...] = ()
+    forecasts: tuple[ForecastAccuracy, ...] = ()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy with `update`; what was worked out from this catalog is worked out anew."""

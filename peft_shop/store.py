@@ -218,5 +218,5 @@ def _dangling_engines(catalog: Catalog, found: _References) -> None:
             found.check("method", one.method, catalog.method_by_id, f"{where}.method")
         for k, trait in enumerate(one.traits):
             found.check("trait", trait, TRAIT_IDS, f"{where}.traits[{k}]")
-        for field in {field for term in one.rank for field in term}:
+        for field in {name for term in one.rank for name in term if not name.isdecimal()}:
             found.check("default of a field", field, one.defaults, f"{where}.rank")

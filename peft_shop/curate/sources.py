@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from peft_shop.curate.accuracies import CLOSED_FORMS, DRY_RUNS, accuracies
 from peft_shop.diagnosis import problems_of
 from peft_shop.engines import Conversion, Engine
 from peft_shop.errors import CatalogError, Problem
@@ -22,6 +23,7 @@ from peft_shop.schema import (
     Benchmark,
     Curated,
     EraShift,
+    ForecastAccuracy,
     Metric,
     Noise,
     Observation,
@@ -139,6 +141,7 @@ class Sources:
     era_shifts: tuple[Entry[EraShift], ...] = ()
     engines: dict[str, Entry[Engine]] = field(default_factory=dict)
     conversions: tuple[Entry[Conversion], ...] = ()
+    forecasts: tuple[ForecastAccuracy, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -162,6 +165,7 @@ def read_sources(catalog: Path, data: Path) -> Sources:
     conversions: tuple[Entry[Conversion], ...] = ()
     if (catalog / CONVERSIONS).exists():
         conversions = reader.table(f"catalog/{CONVERSIONS}", "conversions", Conversion)
+    forecasts = reader.optional(CLOSED_FORMS), reader.optional(DRY_RUNS)
     sources = Sources(
         version=version.record.catalog_version if version else "",
         curated=reader.folder("catalog/curated/*.toml", Curated),
@@ -179,6 +183,7 @@ def read_sources(catalog: Path, data: Path) -> Sources:
         era_shifts=_members(noise, "era_shifts"),
         engines=reader.folder("catalog/engines/*.toml", Engine),
         conversions=conversions,
+        forecasts=tuple(accuracies(*forecasts)),
         files=dict(sorted(reader.files.items())),
     )
     if reader.problems:
@@ -219,6 +224,10 @@ class _Reader:
             return None
         data = self._document(name)
         return None if data is None else self._entry(name, "", data, model)
+
+    def optional(self, name: str) -> Any:
+        """Content of a file of figures, `None` where there is no such file."""
+        return self._document(name) if self._path(name).exists() else None
 
     def folder(self, pattern: str, model: type[R]) -> dict[str, Entry[R]]:
         """The record of each file that matches `pattern`, by the file's stem."""
