@@ -12,17 +12,22 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from peft_shop.answer import Candidate, Recommendation
+    from peft_shop.conversion import ConversionReport, convert
     from peft_shop.errors import (
         CatalogError,
         ConfigError,
+        ConversionError,
+        InexactError,
         InputError,
         MissingExtraError,
+        ModelError,
         PeftShopError,
     )
     from peft_shop.question import any_of
     from peft_shop.recommendation import recommend
     from peft_shop.schema import Catalog
     from peft_shop.store import load as load_catalog
+    from peft_shop.target import Target, inspect_model
 
     __version__: str
 
@@ -31,11 +36,18 @@ __all__ = [
     "Catalog",
     "CatalogError",
     "ConfigError",
+    "ConversionError",
+    "ConversionReport",
+    "InexactError",
     "InputError",
     "MissingExtraError",
+    "ModelError",
     "PeftShopError",
     "Recommendation",
+    "Target",
     "any_of",
+    "convert",
+    "inspect_model",
     "load_catalog",
     "recommend",
 ]
@@ -48,11 +60,18 @@ if not TYPE_CHECKING:
         "Catalog": ("schema", "Catalog"),
         "CatalogError": ("errors", "CatalogError"),
         "ConfigError": ("errors", "ConfigError"),
+        "ConversionError": ("errors", "ConversionError"),
+        "ConversionReport": ("conversion", "ConversionReport"),
+        "InexactError": ("errors", "InexactError"),
         "InputError": ("errors", "InputError"),
         "MissingExtraError": ("errors", "MissingExtraError"),
+        "ModelError": ("errors", "ModelError"),
         "PeftShopError": ("errors", "PeftShopError"),
         "Recommendation": ("answer", "Recommendation"),
+        "Target": ("target", "Target"),
         "any_of": ("question", "any_of"),
+        "convert": ("conversion", "convert"),
+        "inspect_model": ("target", "inspect_model"),
         "load_catalog": ("store", "load"),
         "recommend": ("recommendation", "recommend"),
     }

@@ -10,6 +10,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from peft_shop.cli_catalog import app as catalog_app
+from peft_shop.cli_convert import convert
+from peft_shop.cli_forecast import forecast
+from peft_shop.cli_inspect import inspect
+from peft_shop.cli_model import Adapt, Model, TrustRemoteCode, adapted, inspected
 from peft_shop.cli_options import (
     Benchmark,
     CatalogFile,
@@ -46,6 +50,9 @@ app = typer.Typer(
 )
 app.add_typer(catalog_app, name="catalog")
 app.command()(route)
+app.command()(convert)
+app.command()(forecast)
+app.command()(inspect)
 
 
 def _versions(wanted: bool) -> None:
@@ -109,6 +116,8 @@ def recommend(
     from peft_shop.views import answer_document, answer_records  # noqa: PLC0415 - as above
 
     answer = ask(**asked)
+    if asked["model"] is not None:
+        answer = answer.preflighted()
     document = answer_document(answer, everything=everything)
     if answer.front and out.format is Format.TABLE:
         name = answer.best.name
@@ -315,6 +324,9 @@ def snippet(
     destination: Destination = None,
     force: Force = False,
     benchmark: Benchmark = None,
+    model: Model = None,
+    adapt: Adapt = None,
+    trust_remote_code: TrustRemoteCode = False,
     catalog: CatalogFile = None,
 ) -> None:
     """Print a training script with the run's own configuration and hyper-parameters."""
@@ -323,7 +335,10 @@ def snippet(
 
     source = load(catalog)
     run = resolve_run(source, name, benchmark)
-    script = script_of(run, source.benchmark_by_id[run.benchmark])
+    target = inspected(model, trust_remote_code=trust_remote_code)
+    found = adapted(source, run, target, adapt)
+    structure = None if target is None else target.structure
+    script = script_of(run, source.benchmark_by_id[run.benchmark], found, structure)
     if destination is not None:
         write_file(destination, script, force=force)
         _say(f"wrote {destination}")
@@ -341,15 +356,31 @@ def config(
     destination: Destination = None,
     force: Force = False,
     benchmark: Benchmark = None,
+    model: Model = None,
+    adapt: Adapt = None,
+    trust_remote_code: TrustRemoteCode = False,
     catalog: CatalogFile = None,
 ) -> None:
-    """Print a run's peft configuration as JSON; with -o, write it into a folder as peft does."""
+    """Print a run's peft configuration as JSON; with -o, write it into a folder as peft does.
+
+    With --model it is valid on that model; what had to change is told on the standard error.
+    """
+    from peft_shop.adaptation import retargeted_recipe  # noqa: PLC0415 - as above
     from peft_shop.configs import config_dict, save_config  # noqa: PLC0415 - not for --help
     from peft_shop.selection import resolve_run  # noqa: PLC0415 - as above
+    from peft_shop.views.adaptations import change_sentence  # noqa: PLC0415 - as above
 
-    run = resolve_run(load(catalog), name, benchmark)
+    source = load(catalog)
+    run = resolve_run(source, name, benchmark)
+    recipe = run.recipe
+    target = inspected(model, trust_remote_code=trust_remote_code)
+    found = adapted(source, run, target, adapt)
+    if found is not None:
+        recipe = retargeted_recipe(recipe, found)
+        for change in found.changes:
+            _say(change_sentence(change))
     if destination is None:
-        content = _json(config_dict(run.recipe))
+        content = _json(config_dict(recipe))
         _write_code(out, content, "json", content)
     elif (destination / "adapter_config.json").exists() and not force:
         raise InputError(
@@ -357,7 +388,7 @@ def config(
             "--force"
         )
     else:
-        _say(f"wrote {save_config(run.recipe, destination, overwrite=force)}")
+        _say(f"wrote {save_config(recipe, destination, overwrite=force)}")
 
 
 def _write_code(out: Output, code: str, language: str, as_json: str) -> None:

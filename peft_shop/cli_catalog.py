@@ -20,6 +20,7 @@ from peft_shop.cli_output import (
     write_file,
     write_out,
 )
+from peft_shop.cli_ready import ready
 from peft_shop.cli_values import split
 from peft_shop.errors import CatalogError, Problem, QueryError
 from peft_shop.store import load
@@ -31,6 +32,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+app.command()(ready)
 
 Sources = Annotated[
     Path,

@@ -9,8 +9,13 @@ PeftShopError
 │   └── CatalogVersionError the file was written for another schema
 ├── AdapterError            an adapter folder that cannot be read, all mistakes at once
 ├── IngestError             raw result files that cannot be taken in, all mistakes at once
+├── ConversionError         an adapter that cannot be converted or merged
+│   └── InexactError        it can, with a larger error than was allowed (exit code 1)
 ├── ConfigError             a recipe cannot become a configuration
-│   └── UnknownConfigKeyError  the installed peft does not know a key of the recipe
+│   ├── UnknownConfigKeyError  the installed peft does not know a key of the recipe
+│   └── WeightsNeededError  its adapter cannot be made on a model without weights
+├── ModelError              a model that cannot be inspected
+├── ForecastError           a training step that cannot be forecast
 ├── ProbeError              a probe's own set-up is wrong
 └── MissingExtraError       an optional dependency is absent; also an ImportError
 """
@@ -29,9 +34,13 @@ __all__ = [
     "CatalogError",
     "CatalogVersionError",
     "ConfigError",
+    "ConversionError",
+    "ForecastError",
+    "InexactError",
     "IngestError",
     "InputError",
     "MissingExtraError",
+    "ModelError",
     "PeftShopError",
     "ProbeError",
     "Problem",
@@ -39,6 +48,7 @@ __all__ = [
     "QueryError",
     "UnknownConfigKeyError",
     "UnknownNameError",
+    "WeightsNeededError",
     "nearest_names",
 ]
 
@@ -150,6 +160,34 @@ class ConfigError(PeftShopError):
 
 class UnknownConfigKeyError(ConfigError):
     """The installed peft does not know a key that the recipe needs."""
+
+
+class WeightsNeededError(ConfigError):
+    """A method's set-up reads weights, so that it cannot be wrapped around a model without any."""
+
+
+class ConversionError(PeftShopError):
+    """An adapter that cannot become a LoRA or be merged: what is wrong, and what to do instead."""
+
+
+class InexactError(ConversionError):
+    """What came out is further from the original than was allowed, so nothing was written.
+
+    Attributes:
+        report: a `ConversionReport` with everything that was measured.
+    """
+
+    def __init__(self, message: str, report: object) -> None:
+        self.report = report
+        super().__init__(message)
+
+
+class ModelError(PeftShopError):
+    """A model that cannot be inspected, or a name, folder or configuration that gives none."""
+
+
+class ForecastError(PeftShopError):
+    """A training step that cannot be forecast: why, and what to do instead."""
 
 
 class ProbeError(PeftShopError):
