@@ -13,7 +13,16 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import peft_shop
-from peft_shop import answer, errors, question, recommendation, schema, serving
+from peft_shop import (
+    answer,
+    conversion,
+    errors,
+    question,
+    recommendation,
+    schema,
+    serving,
+    structure,
+)
 from peft_shop.schema import Record
 
 if TYPE_CHECKING:
@@ -37,6 +46,16 @@ ANSWER_RECORDS: tuple[type[Record], ...] = (
     answer.Relaxation,
     serving.Route,
     serving.Way,
+)
+CONVERSION_RECORDS: tuple[type[Record], ...] = (
+    conversion.ConversionReport,
+    conversion.LayerReport,
+    conversion.LogitsCheck,
+)
+MODEL_RECORDS: tuple[type[Record], ...] = (
+    structure.Structure,
+    structure.ModuleGroup,
+    structure.Dimensions,
 )
 QUESTION_RECORDS: tuple[type[Record], ...] = (
     schema.Query,
@@ -133,9 +152,16 @@ def api() -> str:
         _function("recommend", recommendation.recommend),
         _bounds(),
         _function("any_of", question.any_of),
+        _function("convert", peft_shop.convert),
         _function("load_catalog", peft_shop.load_catalog),
+        _function("inspect_model", peft_shop.inspect_model),
         "## The answer",
         *(_record(cls, bases=True) for cls in ANSWER_RECORDS),
+        "## The conversion",
+        *(_record(cls) for cls in CONVERSION_RECORDS),
+        "## A model of your own",
+        _class("Target", peft_shop.Target),
+        *(_record(cls) for cls in MODEL_RECORDS),
         "## The question, as the answer repeats it",
         *(_record(cls) for cls in QUESTION_RECORDS),
         "## The catalog",
@@ -207,6 +233,18 @@ def _function(name: str, function: Callable[..., object]) -> str:
     if example:
         parts.append(f"```pycon\n{example}\n```")
     return "\n\n".join(parts)
+
+
+def _class(name: str, cls: type) -> str:
+    """A class that is no record: its attributes and public methods."""
+    prose, entries, _ = sections(cls.__doc__)
+    rows = [(f"`{field}`", text) for field, text in entries.get("Attributes", {}).items()]
+    rows += [
+        (f"`{own}()`", one_line(member.__doc__))
+        for own, member in vars(cls).items()
+        if inspect.isfunction(member) and not own.startswith("_")
+    ]
+    return "\n\n".join([f"### `{name}`", prose, table(("member", "meaning"), rows)])
 
 
 def _raises(entries: dict[str, str]) -> str:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import catalog_pages
 import code_pages
 import examples
+import forecast_pages
+import readiness_pages
 import serving_pages
 
 if TYPE_CHECKING:
@@ -28,8 +30,10 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": code_pages.cli,
     "engines.md": serving_pages.engines,
     "errors.md": code_pages.errors_page,
+    "forecast.md": forecast_pages.forecast,
     "methods.md": catalog_pages.methods,
     "metrics.md": catalog_pages.metrics,
+    "readiness.md": readiness_pages.readiness,
     "rules.md": catalog_pages.rules,
 }
 
