@@ -713,3 +713,12 @@ def test_the_laws_hold_on_real_architectures(model_type: str, catalog: Catalog) 
             assert not inside or one.role not in {"head", "router"}, run.experiment
         if "target_modules" in once.config and run.method != "shadow":
             assert hit or once.config.get("target_parameters"), run.experiment
+
+
+def test_a_model_that_hears_is_no_text_model(catalog: Catalog) -> None:
+    on = two_towers().model_copy(update={"task_type": None})
+    for method in ("shadow", "prompt_tuning", "prefix_tuning"):
+        assert retarget(catalog, catalog.method_by_id[method], on).problems
+    lora = retarget(catalog, run_of("lora/llama-3.2-3B-rank32"), on)
+    assert "task_type" not in lora.config
+    assert not lora.problems
