@@ -231,16 +231,26 @@ def _unfit(case: Case, group: ModuleGroup) -> str | None:
         return None if group.parameters else f"{group.class_name} has no parameters"
     if group.kind in _NORMS or group.kind == "other":
         return f"{title} does not adapt {group.class_name}"
-    if not case.supports(f"layer_types.{group.kind}"):
-        known = case.method.capability(f"layer_types.{group.kind}", case.variants).support
-        verb = "is not known to adapt" if known == "unknown" else "does not adapt"
-        return f"{title} {verb} {group.kind} layers"
+    unable = _unable(case, group)
+    if unable is not None:
+        return unable
     if case.peft_type == "GLORA" and not group.exact:
         return f"{title} refuses {group.class_name}, a subclass of torch.nn.Linear"
     if group.groups > 1:
         return f"{title} is not known to adapt convolutions with groups"
-    refused = refused_module(case.peft_type, case.structure, group)
-    return refused or _too_small(case, group)
+    return refused_module(case.peft_type, case.structure, group) or _too_small(case, group)
+
+
+def _unable(case: Case, group: ModuleGroup) -> str | None:
+    """Why a type of layer is not adapted; only a clear yes in the catalog counts."""
+    title = case.method.title
+    found = case.method.capability(f"layer_types.{group.kind}", case.variants)
+    if found.support == "yes":
+        return None
+    if found.support == "partial":
+        return f"{title} adapts {group.kind} layers in part only: {found.note}"
+    verb = "is not known to adapt" if found.support == "unknown" else "does not adapt"
+    return f"{title} {verb} {group.kind} layers"
 
 
 def _too_small(case: Case, group: ModuleGroup) -> str | None:

@@ -123,10 +123,6 @@ class Case:
         """Member of `PeftType`."""
         return self.method.peft_type
 
-    def supports(self, feature: str) -> bool:
-        """Whether a capability is a clear yes; unknown and partial never count."""
-        return self.method.capability(feature, self.variants).support == "yes"
-
     def has_field(self, name: str) -> bool:
         """Whether the method's configuration has a field."""
         return name in self.method.fields

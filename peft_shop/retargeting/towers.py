@@ -36,8 +36,5 @@ def main_towers(structure: Structure, *, include_towers: bool = False) -> frozen
 
 
 def takes_text_alone(structure: Structure) -> bool:
-    """Whether token ids are all that goes in: a text model, or the text part of a larger one."""
-    towers = {group.tower for group in structure.groups}
-    return structure.modality == "text" or (
-        structure.modality == "multimodal" and not towers & {"vision", "audio", "image"}
-    )
+    """Whether token ids are all that goes in, as peft's wrappers for tasks expect."""
+    return structure.modality == "text"
