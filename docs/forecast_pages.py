@@ -16,7 +16,9 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FIGURES = Path(__file__).resolve().parents[1] / "data" / "forecast_accuracy.json"
+DATA = Path(__file__).resolve().parents[1] / "data"
+FIGURES = DATA / "forecast_accuracy.json"
+DRY_RUNS = DATA / "forecast_dry_run.json"
 FIELDS = {
     "trainable_parameters": "trainable parameters",
     "total_parameters": "total parameters",
@@ -61,6 +63,7 @@ def forecast() -> str:
         table(("figure", "runs", "exact by injection", "exact by closed form"), _exact(figures)),
         "What is missed, and why:",
         table(("suite", "run", "figure", "way", "off by", "because"), _misses(figures)),
+        *_dry_runs(json.loads(DRY_RUNS.read_text(encoding="utf-8"))),
         "## Peak memory by closed form",
         (
             "The parts come from the shapes: what each method keeps for its backward pass was "
@@ -98,6 +101,76 @@ def forecast() -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _dry_runs(figures: Mapping[str, Any]) -> list[str]:
+    """What the dry run forecast of every run: memory and step time, and its widest misses."""
+    rows, widest, left_out = [], [], []
+    for suite, found in figures["suites"].items():
+        for what in ("memory", "time"):
+            own = found[what]
+            for part in ("method_left_out", "hold_out"):
+                one = own[part]
+                rows.append(
+                    (
+                        SUITES[suite].partition(" ")[0],
+                        {"memory": "peak memory", "time": "step time"}[what],
+                        part.replace("_", " "),
+                        str(one["runs"]),
+                        _share(one.get("mean")),
+                        _share(one.get("median")),
+                        _share(one.get("maximum")),
+                        _share(one.get("coverage")),
+                    )
+                )
+            fitted = [one for one in own["runs"] if not one.get("excluded")]
+            worst = sorted(fitted, key=lambda one: (-abs(one["error"]), one["experiment"]))[:4]
+            widest += [
+                (
+                    suite,
+                    {"memory": "peak memory", "time": "step time"}[what],
+                    f"`{one['experiment']}`",
+                    f"{one['error']:+.1%}",
+                )
+                for one in worst
+            ]
+        left_out += [
+            (suite, f"`{one['experiment']}`", f"{one['error']:+.1%}", one["excluded"])
+            for one in found["memory"]["excluded"]
+        ]
+        left_out += [
+            (suite, f"`{name}`", "-", f"not forecast: {reason}")
+            for name, reason in sorted(found["memory"]["refused"].items())
+        ]
+    return [
+        "## Peak memory and step time by dry run",
+        (
+            "One training step of the model's own code runs on the meta device under peft "
+            f"{figures['peft_version']} and torch {figures['torch_version']}; a model of torch's "
+            "caching allocator serves what it allocates. Nothing is fitted for memory but the "
+            "longest batch of MetaMathQA; five costs a suite (floating-point work in two "
+            "precisions, traffic, kernels, values read back) are fitted for time, each run "
+            "without the runs of its method. `python -m "
+            "peft_shop.curate.forecast.dry_run_accuracy data` does all of it."
+        ),
+        table(
+            (
+                "suite",
+                "figure",
+                "runs compared",
+                "runs",
+                "mean",
+                "median",
+                "largest",
+                "inside 90 %",
+            ),
+            rows,
+        ),
+        "The widest misses:",
+        table(("suite", "figure", "run", "off by"), widest),
+        "Shown, and not part of the figures of memory:",
+        table(("suite", "run", "off by", "because"), left_out),
+    ]
 
 
 def _share(value: float | None) -> str:

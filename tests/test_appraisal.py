@@ -141,6 +141,33 @@ def test_a_candidate_forecasts_from_a_structure_alone(target: Target) -> None:
     assert found.trainable_parameters == 36 * 32 * (2560 + 4096 + 2560 + 1024)
 
 
+def test_both_ways_agree_where_heads_are_wider_than_the_model() -> None:
+    from peft_shop.forecast.dry_run import dry_run
+    from peft_shop.target import inspect_model
+
+    config = transformers.Qwen3Config(
+        hidden_size=256,
+        intermediate_size=1536,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=64,
+        vocab_size=1000,
+        dtype="bfloat16",
+    )
+    wide = inspect_model(config)
+    lora = {"peft_type": "LORA", "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+    settings = Settings(batch_size=4, sequence_length=512)
+    shapes, traced = closed_form(wide.structure, lora, settings), dry_run(wide, lora, settings)
+    parts = [
+        {term.name: term.bytes for term in found.terms if term.name.startswith("activations")}
+        for found in (shapes, traced)
+    ]
+    assert sum(parts[0].values()) == pytest.approx(sum(parts[1].values()), rel=0.03)
+    assert shapes.trainable_parameters == traced.trainable_parameters
+    assert shapes.checkpoint_bytes == traced.checkpoint_bytes
+
+
 # --- the command ---
 
 

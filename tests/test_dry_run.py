@@ -17,10 +17,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from peft_shop.curate.forecast.dry_run_accuracy import (
     constants_of,
+    costs_of,
     entries_in,
-    figures_of,
     measure_one,
 )
+from peft_shop.curate.forecast.dry_run_fitting import COSTS
 from peft_shop.curate.forecast.structures import build_models, load_structures
 from peft_shop.curate.forecast.suites import cases_of
 from peft_shop.errors import ForecastError
@@ -428,6 +429,22 @@ class TestForecast:
         measure(target, {**LORA, "target_modules": ["q_proj"]}, Settings(dtype="float32"))
         assert {name: p.dtype for name, p in target.skeleton().named_parameters()} == before
 
+    def test_methods_that_ask_for_a_task_are_told_one(self, target: Any) -> None:
+        config = {"peft_type": "POLY", "task_type": "CAUSAL_LM", "target_modules": ["q_proj"]}
+        found = dry_run(target, config, Settings(batch_size=2, sequence_length=32))
+        assert found.trainable_parameters > 0
+        assert "never compared" in found.peak_memory.basis
+
+    def test_few_layers_of_a_target_tell_of_all(self, target: Any) -> None:
+        config = {**LORA, "target_modules": ["q_proj"]}
+        settings = Settings(batch_size=2, sequence_length=128)
+        whole = measure(target, config, settings)
+        few = measure(target, config, settings, layers=(1, 2))
+        assert few.work.half_flops == whole.work.half_flops
+        assert few.memory.peak_allocated == pytest.approx(whole.memory.peak_allocated, rel=0.02)
+        assert sum(few.memory.terms.values()) == few.memory.peak_reserved
+        assert any("follows" in note for note in few.notes)
+
     def test_a_model_without_a_known_batch_says_what_to_pass(self) -> None:
         model = inspect_model(nn.Sequential(nn.Linear(8, 8)))
         config = {"peft_type": "LORA", "target_modules": ["0"]}
@@ -461,9 +478,25 @@ def figures() -> dict[str, Any]:
 
 class TestAccuracy:
     def test_the_constants_come_from_the_figures(self, figures: dict[str, Any]) -> None:
-        again = figures_of(entries_in(figures))
-        again |= {key: figures[key] for key in ("peft_version", "torch_version")}
-        assert constants_of(again) == constants()
+        assert constants_of(figures) == constants()
+        entries = entries_in(figures)
+        for one in constants().steps:
+            own = [entry for entry in entries if entry["benchmark"] == one.benchmark]
+            fitted = costs_of(own)
+            assert fitted == pytest.approx([getattr(one, name) for name in COSTS], rel=1e-4)
+
+    def test_errors_are_those_of_the_runs(self, figures: dict[str, Any]) -> None:
+        for suite in figures["suites"].values():
+            kept = [
+                one
+                for one in suite["memory"]["runs"]
+                if not one["excluded"] and not one["held_out"]
+            ]
+            sizes = [abs(one["forecast"] / one["recorded"] - 1) for one in kept]
+            said = suite["memory"]["method_left_out"]
+            assert said["mean"] == pytest.approx(sum(sizes) / len(sizes), abs=1e-5)
+            inside = [one for one in kept if one["low"] <= one["recorded"] <= one["high"]]
+            assert said["inside"] == len(inside)
 
     def test_memory_is_as_good_as_promised(self, figures: dict[str, Any]) -> None:
         text = figures["suites"]["metamathqa"]["memory"]["method_left_out"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -43,11 +44,14 @@ def forecast(
     from peft_shop.forecast.dry_run import dry_run  # noqa: PLC0415 - torch only for a model
 
     try:
-        return dry_run(model, config, settings)
+        with warnings.catch_warnings():
+            # what peft and torch say about layers and kernels is for a preflight to tell
+            warnings.simplefilter("ignore")
+            return dry_run(model, config, settings)
     except ForecastError as error:
         try:
             found = closed_form(model.structure, config, settings)
         except ConfigError as other:
             raise ForecastError(f"{error}; nor do the closed forms know: {other}") from error
-        warning = f"reckoned from shapes alone, since {error}"
-        return found.model_copy(update={"warnings": (*found.warnings, warning)})
+        because = f"reckoned from shapes alone, since {error}"
+        return found.model_copy(update={"warnings": (*found.warnings, because)})

@@ -229,7 +229,8 @@ def _learns_positions(structure: Structure) -> bool:
 def _fused(block: Block) -> ModuleGroup | None:
     """The output projection of a block whose attention and MLP are one (Flux single blocks)."""
     widest = max((g for g in block.groups if g.kind == "linear"), key=_width, default=None)
-    if widest is None:
+    if widest is None or any(group.role == "mlp_down" for group in block.groups):
+        # heads may be wider than the residual stream in any block (Qwen3, Gemma)
         return None
     for group in block.groups:
         joins = group.role in {"attention_mlp_out", "attention_output"}

@@ -111,7 +111,7 @@ def _interval(interval: Interval) -> str:
     low, value, high = (
         format_quantity(number, "bytes") for number in (interval.low, interval.value, interval.high)
     )
-    return f"{value} ({low} to {high}, {interval.confidence:.0%})"
+    return f"{value} ({low} to {high}, {100 * interval.confidence:.0f} %)"
 
 
 def _terms(found: Forecast) -> Table:

@@ -34,7 +34,16 @@ if TYPE_CHECKING:
     from peft_shop.curate.forecast.suites import Case
     from peft_shop.target import Target
 
-__all__ = ["FILE", "constants_of", "figures_of", "measure", "measure_one", "write_figures"]
+__all__ = [
+    "FILE",
+    "constants_of",
+    "costs_of",
+    "entries_in",
+    "figures_of",
+    "measure",
+    "measure_one",
+    "write_figures",
+]
 
 FILE: Final = "forecast_dry_run.json"
 """In the data folder."""
@@ -144,8 +153,11 @@ def _squared_difference(outputs: Any, _: Any) -> Any:
 def figures_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Fits and figures per suite, from what `measure` gave."""
     suites = {}
-    for suite in dict.fromkeys(one["benchmark"] for one in entries):
-        own = [one for one in entries if one["benchmark"] == suite]
+    # in an order of their own, so that fits from the committed figures come out the same
+    for suite in sorted({one["benchmark"] for one in entries}):
+        own = sorted(
+            (one for one in entries if one["benchmark"] == suite), key=lambda one: one["experiment"]
+        )
         suites[suite] = {"memory": _memory(own), "time": _time(own)}
     return {
         "fitted_to": FITTED,
@@ -191,18 +203,24 @@ def _memory(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def costs_of(entries: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
+    """Constants of step time that fit those of the entries that constants are fitted to."""
+    chosen = sorted((one for one in entries if _is_timed(one)), key=lambda one: one["experiment"])
+    return fit_costs([one["work"] for one in chosen], [one["step_seconds"] for one in chosen])
+
+
+def _is_timed(entry: Mapping[str, Any]) -> bool:
+    return "work" in entry and not entry["held_out"] and entry["method"] != FULL_FINETUNING
+
+
 def _time(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Constants of step time, fitted with one method left out at a time."""
     traced = [one for one in entries if "work" in one]
-    fitted = [one for one in traced if not one["held_out"] and one["method"] != FULL_FINETUNING]
-
-    def fit(chosen: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
-        return fit_costs([one["work"] for one in chosen], [one["step_seconds"] for one in chosen])
-
-    whole = fit(fitted)
+    fitted = [one for one in traced if _is_timed(one)]
+    whole = costs_of(fitted)
     errors: dict[str, float] = {}
     for method in dict.fromkeys(one["method"] for one in traced):
-        costs = fit([one for one in fitted if one["method"] != method])
+        costs = costs_of([one for one in fitted if one["method"] != method])
         for one in traced:
             if one["method"] == method:
                 use = whole if one["held_out"] else costs
@@ -286,7 +304,7 @@ def constants_of(figures: Mapping[str, Any]) -> DryRunConstants:
         torch_version=figures["torch_version"],
         whole=regime("metamathqa"),
         checkpointed=regime("image_gen"),
-        steps=tuple(step(suite) for suite in figures["suites"]),
+        steps=tuple(step(suite) for suite in sorted(figures["suites"])),
     )
 
 

@@ -1,0 +1,81 @@
+"""Few layers -> all of them: memory and work of a model of equal blocks are linear in their number.
+
+What is traced with few layers is exact for those; every further layer adds what the last ones
+added. Segments of the allocator come in steps of 2 MiB, which rounds the difference.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from peft_shop.errors import ForecastError
+from peft_shop.forecast.dry_run.replay import Replay
+from peft_shop.forecast.dry_run.timing import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from peft_shop.forecast.records import TermName
+
+__all__ = ["depth_of", "extrapolated", "shorten"]
+
+
+def depth_of(model: nn.Module) -> int:
+    """Number of equal blocks in the longest list of blocks; 0 where there is none."""
+    found = _blocks(model)
+    return 0 if found is None else len(found[2])
+
+
+def shorten(model: nn.Module, layers: int) -> None:
+    """Leave the first `layers` blocks of a model that has one list of equal blocks.
+
+    Raises:
+        ForecastError: the model has no such list, or several.
+    """
+    found = _blocks(model)
+    if found is None:
+        msg = f"{type(model).__name__} has no one list of equal blocks to trace a part of"
+        raise ForecastError(msg)
+    parent, name, blocks = found
+    setattr(parent, name, nn.ModuleList(list(blocks)[:layers]))
+    config = getattr(model, "config", None)
+    for key in ("num_hidden_layers", "n_layer", "num_layers"):
+        if getattr(config, key, None) == len(blocks):
+            setattr(config, key, layers)
+    kinds = getattr(config, "layer_types", None)
+    if isinstance(kinds, list) and len(kinds) == len(blocks):
+        setattr(config, "layer_types", kinds[:layers])  # noqa: B010 - of no known class
+
+
+def extrapolated(
+    results: Sequence[tuple[Replay, Work]], layers: tuple[int, int], depth: int
+) -> tuple[Replay, Work]:
+    """Memory and work of `depth` layers from those of two smaller numbers of layers."""
+    (first, few), (second, more) = results
+    share = (depth - layers[0]) / (layers[1] - layers[0])
+
+    def line(a: float, b: float) -> int:
+        return round(a + share * (b - a))
+
+    names: list[TermName] = list(first.terms)
+    terms = {name: line(first.terms[name], second.terms[name]) for name in names}
+    reserved = line(first.peak_reserved, second.peak_reserved)
+    terms["allocator"] += reserved - sum(terms.values())
+    memory = Replay(reserved, line(first.peak_allocated, second.peak_allocated), terms)
+    return memory, Work(*(line(a, b) for a, b in zip(few, more, strict=True)))
+
+
+def _blocks(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList] | None:
+    """The only list of at least two modules of one class that is no part of another one."""
+    found = [
+        (parent, name, child)
+        for path, parent in model.named_modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList)
+        and len(child) > 1
+        and len({type(one) for one in child}) == 1
+        and not any(part.isdigit() for part in path.split("."))
+    ]
+    return found[0] if len(found) == 1 else None

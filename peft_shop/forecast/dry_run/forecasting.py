@@ -1,0 +1,308 @@
+"""A target and a configuration -> a forecast, by a dry run on the meta device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from peft_shop.errors import ConfigError, ForecastError, PeftShopError
+from peft_shop.forecast.checkpoint import checkpoint_bytes
+from peft_shop.forecast.dry_run.batches import make_batch
+from peft_shop.forecast.dry_run.constants import constants
+from peft_shop.forecast.dry_run.extrapolation import depth_of, extrapolated
+from peft_shop.forecast.dry_run.preparing import prepare
+from peft_shop.forecast.dry_run.replay import replay
+from peft_shop.forecast.dry_run.steps import Step, trace
+from peft_shop.forecast.dry_run.timing import step_times, work_of
+from peft_shop.forecast.intervals import memory_interval
+from peft_shop.forecast.records import Forecast, Term
+from peft_shop.injection import saved_state
+from peft_shop.schema import FULL_FINETUNING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+    from peft_shop.forecast.dry_run.batches import Batch
+    from peft_shop.forecast.dry_run.preparing import Prepared
+    from peft_shop.forecast.dry_run.replay import Replay
+    from peft_shop.forecast.dry_run.timing import Work
+    from peft_shop.forecast.dry_run.trace import Trace
+    from peft_shop.forecast.records import Settings, StepTime
+    from peft_shop.records import Json
+    from peft_shop.structure import Structure
+    from peft_shop.target import Target
+
+__all__ = ["Measured", "after_step", "batch_of", "dry_run", "measure", "plain_lora"]
+
+_SHORT_TOKENS: Final = 100
+"""Tokens of the step before the one that is forecast: a short batch of the measured suite.
+It leaves the optimizer's states where they lie in training, and its logits to the next step."""
+_DEEP: Final = 48
+"""Layers above which few are traced and the rest is extrapolated."""
+_TASKS_ON: Final = {"POLY": "cpu", "MULTITASK_PROMPT_TUNING": "meta"}
+"""Methods that are told which task each sample is of; Poly looks whether there is such a task."""
+_PLAIN_RANK: Final = 32
+"""Rank of the plain LoRA that step times are relative to, as in the suites."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a dry run found.
+
+    Attributes:
+        prepared: the model.
+        memory: of the step.
+        work: of the step.
+        notes: what a reader should know of how it was found.
+    """
+
+    prepared: Prepared
+    memory: Replay
+    work: Work
+    notes: tuple[str, ...] = ()
+
+
+def dry_run(
+    target: Target,
+    config: Mapping[str, Json] | Any | None,
+    settings: Settings,
+    *,
+    batch: Callable[[nn.Module, int | None], Batch] | None = None,
+    method: str | None = None,
+) -> Forecast:
+    """What a training step of the target with the adapter of `config` takes.
+
+    The model's own code, the installed peft and the optimizer run on the meta device; what they
+    allocate and release is served by a model of torch's caching allocator.
+
+    Args:
+        target: the model.
+        config: a configuration of peft; `None` for full fine-tuning.
+        settings: the training step.
+        batch: makes the inputs from the model and a length in tokens (`None` for the settings');
+            needed where no batch is known for such a model.
+        method: identifier of the method; by default from the configuration.
+
+    Raises:
+        ForecastError: the step cannot be run without an accelerator.
+        ConfigError: peft refuses the configuration.
+    """
+    found = measure(target, config, settings, batch=batch)
+    name = method or _method(config)
+    known = constants()
+    regime = known.checkpointed if settings.gradient_checkpointing else known.whole
+    structure = target.structure
+    warnings = [*found.notes, *_warnings(structure, settings)]
+    times: tuple[StepTime, ...] = ()
+    try:
+        plain = _plain_lora(target, settings, batch)
+    except PeftShopError as error:
+        warnings.append(f"no step time: plain LoRA cannot be traced on this model: {error}")
+    else:
+        times = step_times(found.work, plain, settings, known, name)
+    size = None
+    if config is not None:
+        size = checkpoint_bytes(saved_state(found.prepared.model))
+    return Forecast(
+        method=name,
+        way="dry_run",
+        settings=settings,
+        trainable_parameters=found.prepared.trainable,
+        total_parameters=found.prepared.total,
+        checkpoint_bytes=size,
+        peak_memory=memory_interval(
+            float(found.memory.peak_reserved), name, structure, settings, regime
+        ),
+        terms=tuple(
+            Term(name=term, bytes=size) for term, size in found.memory.terms.items() if size
+        ),
+        step_time=times,
+        warnings=tuple(warnings),
+    )
+
+
+def measure(
+    target: Target,
+    config: Mapping[str, Json] | Any | None,
+    settings: Settings,
+    *,
+    batch: Callable[[nn.Module, int | None], Batch] | None = None,
+    layers: tuple[int, int] | None = None,
+) -> Measured:
+    """Trace the step and replay it.
+
+    Args:
+        target: the model.
+        config: a configuration of peft; `None` for full fine-tuning.
+        settings: the training step.
+        batch: as in `dry_run`.
+        layers: two depths to trace and extrapolate from; by default deep models only.
+
+    Raises:
+        ForecastError: the step cannot be run without an accelerator.
+        ConfigError: peft refuses the configuration.
+    """
+    make = batch or (lambda model, length: batch_of(target, model, settings, length))
+    prepared = prepare(target, config, settings)
+    notes = prepared.notes
+    depth = depth_of(prepared.plain)
+    few = layers or ((2, 4) if depth > _DEEP else None)
+    if few is not None:
+        try:
+            shorter = [prepare(target, config, settings, layers=count) for count in few]
+        except ConfigError as error:
+            if layers is not None:
+                raise
+            # the configuration speaks of single layers: all of them then
+            notes += (f"all {depth} layers were traced: {error}",)
+        else:
+            results = [_run(one, settings, make) for one in shorter]
+            memory, work = extrapolated(results, few, depth)
+            note = (
+                f"{few[0]} and {few[1]} of {depth} layers were traced, the rest follows from them"
+            )
+            return Measured(prepared, memory, work, (*notes, note))
+    memory, work = _run(prepared, settings, make)
+    return Measured(prepared, memory, work, notes)
+
+
+def _run(
+    prepared: Prepared,
+    settings: Settings,
+    make: Callable[[nn.Module, int | None], Batch],
+) -> tuple[Replay, Work]:
+    found = _trace(prepared, settings, make)
+    memory = replay(
+        found,
+        arena=not settings.moved_after_injection,
+        checkpointing=settings.gradient_checkpointing,
+    )
+    return memory, work_of(found)
+
+
+def _trace(
+    prepared: Prepared,
+    settings: Settings,
+    make: Callable[[nn.Module, int | None], Batch],
+) -> Trace:
+    plain = prepared.plain
+    short = min(settings.sequence_length, _SHORT_TOKENS)
+    more = _more_inputs(prepared.model, settings)
+    steps = [
+        Step(lambda: {**make(plain, short), **more}),
+        Step(lambda: {**make(plain, None), **more}, empty_cache=True),
+    ]
+    return trace(
+        prepared.model,
+        steps,
+        settings,
+        base=prepared.base,
+        sizes=prepared.sizes,
+        away=prepared.away,
+        after=after_step,
+    )
+
+
+def _more_inputs(model: Any, settings: Settings) -> Batch:
+    """What a method asks for at every forward pass, beside the model's own inputs."""
+    for one in getattr(model, "peft_config", {}).values():
+        place = _TASKS_ON.get(str(one.peft_type.value))
+        if place is not None:
+            return {"task_ids": torch.zeros(settings.batch_size, dtype=torch.long, device=place)}
+    return {}
+
+
+def after_step(model: Any, number: int) -> None:
+    """AdaLoRA's training loop moves its budget after each step."""
+    update = getattr(getattr(model, "base_model", None), "update_and_allocate", None)
+    if callable(update):
+        update(number)
+
+
+def batch_of(target: Target, model: nn.Module, settings: Settings, length: int | None) -> Batch:
+    """Inputs of a step of `length` tokens; `None` for the settings'."""
+    config = getattr(model, "config", target.config)
+    return make_batch(model, config, settings, task_type=target.structure.task_type, length=length)
+
+
+def _method(config: Any) -> str:
+    if config is None:
+        return FULL_FINETUNING
+    kind = config.get("peft_type") if hasattr(config, "get") else config.peft_type
+    return str(getattr(kind, "value", kind)).lower()
+
+
+def plain_lora(structure: Structure) -> dict[str, Json]:
+    """Configuration of plain LoRA as the suites' reference: rank 32, on query and value.
+
+    Image models get it on all linear layers of their blocks, as in the image suite.
+
+    Raises:
+        ForecastError: the model has no such layers.
+    """
+    image = structure.modality == "image"
+    names = [
+        name
+        for group in structure.groups
+        if group.kind in ("linear", "transformers_conv1d")
+        and (
+            group.role.startswith(("attention_", "mlp_"))
+            if image
+            else group.role in _QUERY_AND_VALUE
+        )
+        for name in group.names
+    ]
+    if not names:
+        msg = f"{structure.name} has no layers that plain LoRA is put on"
+        raise ForecastError(msg)
+    config: dict[str, Json] = {
+        "peft_type": "LORA",
+        "r": _PLAIN_RANK,
+        "lora_alpha": 2 * _PLAIN_RANK,
+        "target_modules": sorted(names),
+    }
+    if structure.task_type not in (None, "IMAGE"):
+        config["task_type"] = structure.task_type
+    return config
+
+
+_QUERY_AND_VALUE: Final = frozenset(
+    {"attention_query", "attention_value", "attention_qkv", "attention_key_value", "mixer_in"}
+)
+
+# one model under one setting is asked about for many methods
+_cache: dict[tuple[int, Settings], tuple[Any, Work]] = {}
+_CACHED: Final = 8
+
+
+def _plain_lora(
+    target: Target, settings: Settings, batch: Callable[[nn.Module, int | None], Batch] | None
+) -> Work:
+    key = (id(target), settings)
+    found = _cache.get(key)
+    if found is not None and found[0] is target:
+        return found[1]
+    work = measure(target, plain_lora(target.structure), settings, batch=batch).work
+    if len(_cache) >= _CACHED:
+        _cache.pop(next(iter(_cache)))
+    # the target is kept, so that its identity stays its own
+    _cache[key] = (target, work)
+    return work
+
+
+def _warnings(structure: Structure, settings: Settings) -> list[str]:
+    found = []
+    if structure.modality == "multimodal":
+        found.append("the step was traced on text alone: images and sound come on top")
+    if settings.fused_loss:
+        found.append("the dry run runs the model's own loss; a fused one takes less")
+    if settings.quantization is not None:
+        found.append(
+            "quantized layers were stood for by plain ones that expand their weight for each "
+            "product"
+        )
+    return found
