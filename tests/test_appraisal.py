@@ -182,9 +182,16 @@ def folder(target: Target, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("device", "code"), [("48GiB", 0), ("12GiB", 1), ("20.5GiB", 3)])
-def test_exit_codes_say_whether_it_fits(folder: str, device: str, code: int) -> None:
+@pytest.mark.parametrize(("share", "code"), [(2.0, 0), (0.5, 1), (1.0, 3)])
+def test_exit_codes_say_whether_it_fits(
+    target: Target, folder: str, share: float, code: int
+) -> None:
+    from peft_shop.forecast.devices import CONTEXT_BYTES
+
     name = "lora/llama-3.2-3B-rank32"
+    lora = recommend(methods="lora", peft_version="any")[name]
+    peak = lora.forecast(target.structure).peak_memory.value
+    device = f"{(share * peak + CONTEXT_BYTES) / GIB:.2f}GiB"
     done = run(["forecast", name, "-m", folder, "--quick", "--device", device])
     assert done.exit_code == code, done.output
     word = {0: "fits", 1: "does not fit", 3: "too close to call"}[code]

@@ -32,6 +32,7 @@ ORDER: Final = (
     ),
     ("__init__",),
     ("recommendation",),
+    ("answering",),
     ("advice",),
     ("appraisal",),
     ("answer",),

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from peft_shop.costs import Settings
 from peft_shop.curate.forecast.dry_run_accuracy import (
     constants_of,
     costs_of,
@@ -34,7 +35,6 @@ from peft_shop.forecast.dry_run.replay import WORKSPACE_BYTES, replay
 from peft_shop.forecast.dry_run.steps import Step, trace
 from peft_shop.forecast.dry_run.timing import work_of
 from peft_shop.forecast.dry_run.trace import EMPTY_CACHE
-from peft_shop.forecast.records import Settings
 from peft_shop.store import load
 from peft_shop.target import inspect_model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from peft_shop.adaptation import Change, Retargeted, TargetOptions, retargeted_recipe
 from peft_shop.retargeting.adaptation import retarget
-from peft_shop.retargeting.results import Change, Retargeted, TargetOptions, retargeted_recipe
 
 __all__ = ["Change", "Retargeted", "TargetOptions", "retarget", "retargeted_recipe"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.adaptation import Retargeted, TargetOptions
 from peft_shop.retargeting.choice import choose_modules
 from peft_shop.retargeting.defaults import class_defaults
 from peft_shop.retargeting.drafts import Case, Draft
@@ -14,7 +15,6 @@ from peft_shop.retargeting.naming import name_targets
 from peft_shop.retargeting.plans import plan_fields
 from peft_shop.retargeting.references import fit_references
 from peft_shop.retargeting.refusals import refuse, version_key
-from peft_shop.retargeting.results import Retargeted, TargetOptions
 from peft_shop.schema import Run
 
 if TYPE_CHECKING:

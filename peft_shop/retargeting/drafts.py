@@ -6,13 +6,13 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from peft_shop.retargeting.results import Change
+from peft_shop.adaptation import Change
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from peft_shop.adaptation import TargetOptions
     from peft_shop.retargeting.matching import Names
-    from peft_shop.retargeting.results import TargetOptions
     from peft_shop.schema import Json, Method, Recipe
     from peft_shop.structure import ModuleGroup, Structure
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from peft_shop.forecast.records import Settings
+    from peft_shop.costs import Settings
     from peft_shop.records import Json
     from peft_shop.target import Target
 

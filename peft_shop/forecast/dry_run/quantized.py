@@ -16,7 +16,7 @@ from torch import nn
 from peft_shop.forecast.base_memory import linear_bytes
 
 if TYPE_CHECKING:
-    from peft_shop.forecast.records import Settings
+    from peft_shop.costs import Settings
     from peft_shop.structure import Structure
 
 __all__ = ["quantize"]
