@@ -38,6 +38,9 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
+PAGES |= serving_pages.engine_pages()
+
+
 def stale() -> list[str]:
     """Names of reference pages that are missing or say something else than they should."""
     return [
@@ -50,12 +53,13 @@ def stale() -> list[str]:
 
 def write() -> list[str]:
     """Writes the stale reference pages, each whole or not at all; their names."""
-    REFERENCE.mkdir(exist_ok=True)
     changed = stale()
     for name in changed:
-        fresh = REFERENCE / f".{name}.new"
+        page = REFERENCE / name
+        page.parent.mkdir(parents=True, exist_ok=True)
+        fresh = page.with_name(f".{page.name}.new")
         fresh.write_text(PAGES[name](), encoding="utf-8")
-        fresh.replace(REFERENCE / name)
+        fresh.replace(page)
     return changed
 
 

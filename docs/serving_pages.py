@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from code_pages import GENERATED, table
 
+from peft_shop.adapters import adapter_of_method
 from peft_shop.engines import TOPICS
 from peft_shop.schema import FIDELITY_RANKS
+from peft_shop.serving import route
 from peft_shop.store import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from peft_shop.engines import Conversion, Engine
     from peft_shop.schema import Catalog, Fidelity
@@ -67,8 +70,10 @@ def engines() -> str:
                     ((f"`{one.id}`", *(_fact(e, one.id) for e in some)) for one in topics),
                 )
             )
-    parts.append("## Engine by engine")
-    parts += [_engine(one) for one in catalog.engines]
+    parts += [
+        "## Engine by engine",
+        "\n".join(f"- [{one.title}](engines/{one.id}.md)" for one in catalog.engines),
+    ]
     parts += ["## Conversion and merging", _conversions(catalog.conversions)]
     parts += ["## What a LoRA holds of each method", _fidelities(catalog)]
     return "\n\n".join(parts) + "\n"
@@ -82,23 +87,71 @@ def _fact(engine: Engine, topic: str) -> str:
     return f"{fact.value}{' *' if more else ''}"
 
 
-def _engine(engine: Engine) -> str:
+def engine_pages() -> dict[str, Callable[[], str]]:
+    """What makes `reference/engines/<engine>.md`, by the page's name."""
+    return {f"engines/{one.id}.md": partial(_page, one) for one in load().engines}
+
+
+def _page(engine: Engine) -> str:
+    """One engine: what is known about it, and how each method reaches it."""
+    catalog = load()
+    models = " and ".join(engine.models)
+    facts = [
+        (f"`{name}`", fact.value, fact.note or "", fact.needs or "")
+        for name, fact in engine.facts.items()
+    ]
+    routes = [route(catalog, adapter_of_method(method), engine.id) for method in catalog.methods]
+    return (
+        "\n\n".join(
+            (
+                f"# {engine.title}",
+                GENERATED,
+                (
+                    f"{engine.title} {engine.version} ({engine.kind.replace('_', ' ')}, for "
+                    f"{models} models), as read on {engine.checked}. "
+                    f"`peft-shop route NAME --engine {engine.id}` says what follows for a method, a run or a saved adapter; "
+                    f'`recommend(serve="{engine.id}")` keeps what reaches it. '
+                    "[All engines](../engines.md) stand side by side."
+                ),
+                "## What it loads",
+                table(("topic", "value", "note", "needed"), facts),
+                "## Ranks, pitfalls, sources",
+                table(("about", "what"), _about(engine)),
+                "## How each method reaches it",
+                (
+                    "For the method as such, with its defaults: a variant or a run may have "
+                    "another way. `unknown`: no way is known to work, and one may."
+                ),
+                table(
+                    ("method", "route", "first"),
+                    (
+                        (
+                            f"`{one.adapter}`",
+                            one.kind if one.best is None else one.best.name,
+                            next(iter(one.best.conditions), "") if one.best else "",
+                        )
+                        for one in routes
+                    ),
+                ),
+            )
+        )
+        + "\n"
+    )
+
+
+def _about(engine: Engine) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if engine.layers:
         rows.append(("layers", engine.layers))
     rows += [("ranks", text) for text in _ranks(engine)]
     for topic, fact in engine.facts.items():
-        if fact.note:
-            rows.append((f"`{topic}`: {fact.value}", fact.note))
-        if fact.needs:
-            rows.append((f"`{topic}`: needed", fact.needs))
         if fact.layout != "peft":
             rows.append((f"`{topic}`: names of keys", f"those of {fact.layout}, not of peft"))
     rows += [("goes wrong", hazard.text) for hazard in engine.hazards]
     for source in engine.sources.values():
         about = " ".join(part for part in (source.version, source.date) if part)
         rows.append(("source", f"{source.place} ({about})" if about else source.place))
-    return f"### `{engine.id}`\n\n" + table(("about", "what"), rows)
+    return rows
 
 
 def _ranks(engine: Engine) -> Iterable[str]:

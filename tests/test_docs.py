@@ -216,6 +216,7 @@ def test_reference_pages_are_fresh() -> None:
 
 def test_a_stale_page_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, write in generate.PAGES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(write(), encoding="utf-8")
     monkeypatch.setattr(generate, "REFERENCE", tmp_path)
     assert generate.stale() == []
@@ -282,7 +283,11 @@ def test_every_metric_feature_and_method_is_documented() -> None:
 def test_every_engine_and_topic_is_documented() -> None:
     text = reference("engines.md")
     for engine in load().engines:
-        assert f"### `{engine.id}`" in text
+        assert f"(engines/{engine.id}.md)" in text
+        page = reference(f"engines/{engine.id}.md")
+        assert all(f"| `{topic}` |" in page for topic in engine.facts)
+        assert all(f"| `{method.id}` |" in page for method in load().methods)
+        assert all(hazard.text in page for hazard in engine.hazards)
     for topic in TOPIC_IDS:
         assert f"| `{topic}` |" in text
 
