@@ -109,7 +109,8 @@ def _page(engine: Engine) -> str:
                 (
                     f"{engine.title} {engine.version} ({engine.kind.replace('_', ' ')}, for "
                     f"{models} models), as read on {engine.checked}. "
-                    f"`peft-shop route NAME --engine {engine.id}` says what follows for a method, a run or a saved adapter; "
+                    f"`peft-shop route NAME --engine {engine.id}` says what follows for a "
+                    "method, a run or a saved adapter; "
                     f'`recommend(serve="{engine.id}")` keeps what reaches it. '
                     "[All engines](../engines.md) stand side by side."
                 ),
