@@ -68,9 +68,12 @@ def read_settings(
 
     Raises:
         UnknownNameError: there is no such setting; names the nearest.
-        QueryError: a value of another kind than the setting takes.
+        QueryError: a value of another kind than the setting takes, or a sequence that is longer
+            than the model takes.
     """
     if isinstance(given, Settings):
+        if model is not None:
+            _check_length(given, model)
         return given
     if given is not None and not isinstance(given, Mapping):
         raise QueryError(f"training: expected settings by name, got {given!r}")
@@ -84,7 +87,24 @@ def read_settings(
         if model.dtype in get_args(Dtype):
             found.setdefault("dtype", model.dtype)
         found.setdefault("quantization", model.quantization or quantization)
-    return _validated(Settings, "training", found)
+        longest = model.dimensions.max_positions
+        if longest is not None:
+            usual = Settings.model_fields["sequence_length"].default
+            found.setdefault("sequence_length", min(usual, longest))
+    settings = _validated(Settings, "training", found)
+    if model is not None:
+        _check_length(settings, model)
+    return settings
+
+
+def _check_length(settings: Settings, model: Structure) -> None:
+    longest = model.dimensions.max_positions
+    if longest is not None and settings.sequence_length > longest:
+        msg = (
+            f"training: sequence_length {settings.sequence_length} is more than the {longest} "
+            f"positions that {model.name} takes"
+        )
+        raise QueryError(msg)
 
 
 def _validated(record: type[Options], option: str, found: dict[str, Any]) -> Options:

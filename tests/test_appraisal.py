@@ -121,6 +121,8 @@ def test_nothing_at_all_fits_into_nothing(target: Target) -> None:
         ({"training": {"batch_size": 0}}, "greater than or equal to 1"),
         ({"max_memory": "24 gallons"}, "max_memory"),
         ({"training": 4}, "expected settings by name"),
+        ({"training": {"sequence_length": 10**6}}, "positions that .* takes"),
+        ({"training": Settings(sequence_length=10**6)}, "positions that .* takes"),
     ],
 )
 def test_bad_questions_say_what_is_wrong(target: Target, asked: Any, said: str) -> None:
