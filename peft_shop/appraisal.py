@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError
 from peft_shop.forecast import closed_form
+from peft_shop.forecast.asking import settings_of
 from peft_shop.query import retargeted
 from peft_shop.schema import FULL_FINETUNING
 from peft_shop.units import format_quantity
@@ -77,9 +78,8 @@ def _forecast(
     adapted = retargeted(catalog, query, one)
     if adapted is not None and adapted.problems:
         return None, "it cannot work on this model"
-    training = one.run.recipe.training if one.run is not None else None
-    if training is not None and training.optimizer in {"lora-fa", "riemannian"}:
-        settings = settings.model_copy(update={"optimizer": training.optimizer.replace("-", "_")})
+    if one.run is not None:
+        settings = settings_of(one.run, settings)
     config = None if one.method == FULL_FINETUNING or adapted is None else adapted.config
     subject = one.run.id if one.run is not None else one.method
     key = ("forecast", query.benchmark, subject, settings, query.adapt, query.model)

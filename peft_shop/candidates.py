@@ -148,12 +148,10 @@ class Candidate(Record):
             ModelError: the model cannot be inspected.
             InputError: an option that does not exist or cannot be.
         """
-        from peft_shop.installed import installed_peft  # noqa: PLC0415 - not needed for an answer
+        from peft_shop.installed import for_installed  # noqa: PLC0415 - not needed for an answer
         from peft_shop.retargeting import retarget  # noqa: PLC0415 - as above
 
-        options, peft = read_options(adapt), installed_peft()
-        if options.peft_version is None and peft is not None:
-            options = options.model_copy(update={"peft_version": peft.version})
+        options = for_installed(read_options(adapt))
         return retarget(load(), self.run, structure_of(model), options)
 
     def config_for(
@@ -215,13 +213,13 @@ class Candidate(Record):
             ForecastError: neither way knows such a model or method.
             InputError: a setting that does not exist or cannot be.
         """
-        from peft_shop.forecast.asking import forecast  # noqa: PLC0415 - torch only when asked for
+        from peft_shop.forecast.asking import forecast, settings_of  # noqa: PLC0415 - as above
 
         wanted = self._model.target if model is None else model
         if not isinstance(wanted, Structure):
             wanted = self._live(model, "a forecast")
         structure = structure_of(wanted)
-        settings = read_settings(training, structure)
+        settings = settings_of(self.run, read_settings(training, structure))
         return forecast(wanted, self._fields_for(model, wanted, adapt), settings)
 
     def _live(self, model: object, what: str) -> Target:

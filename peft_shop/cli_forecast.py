@@ -67,6 +67,7 @@ def forecast(
     Exit code with --device: 0 it fits (with --all: one does), 1 it does not, 3 too close to call.
     """
     from peft_shop.forecast import device_of  # noqa: PLC0415 - not for --help
+    from peft_shop.installed import for_installed  # noqa: PLC0415 - as above
     from peft_shop.model_question import read_options, read_settings  # noqa: PLC0415 - as above
     from peft_shop.views.forecasts import (  # noqa: PLC0415 - as above
         forecast_document,
@@ -83,7 +84,7 @@ def forecast(
         raise QueryError("--model names nothing")
     step = read_settings(settings("training", training), target.structure)
     subjects = list(_subjects(source, candidate, benchmark, target))
-    options = read_options(settings("adapt", adapt))
+    options = for_installed(read_options(settings("adapt", adapt)))
     work = _Work(source, target, step, options, limit, quick=quick)
     found = _progressing(subjects, work.appraise) if everything else [work.appraise(*subjects[0])]
     document = (
@@ -123,6 +124,7 @@ class _Work:
         """The subject's forecast, or why there is none."""
         from peft_shop.forecast import fits  # noqa: PLC0415 - not for --help
         from peft_shop.forecast.asking import forecast as ask  # noqa: PLC0415 - as above
+        from peft_shop.forecast.asking import settings_of  # noqa: PLC0415 - as above
         from peft_shop.retargeting import retarget  # noqa: PLC0415 - as above
         from peft_shop.views.forecasts import Appraised  # noqa: PLC0415 - as above
 
@@ -133,7 +135,7 @@ class _Work:
             return Appraised(name, adapted.method, None, reason=reason)
         model = structure if self.quick else self.target
         try:
-            found = ask(model, adapted.config, self.step)
+            found = ask(model, adapted.config, settings_of(subject, self.step))
         except (ConfigError, ForecastError) as error:
             return Appraised(name, adapted.method, None, reason=f"no forecast: {error}")
         fit = None if self.device is None else fits(found.peak_memory, self.device)

@@ -90,7 +90,8 @@ def adapted(
         QueryError: the method cannot work on it, or options without a model.
         UnknownNameError: there is no such option.
     """
-    from peft_shop.model_question import read_options  # noqa: PLC0415 - not for --help
+    from peft_shop.installed import for_installed  # noqa: PLC0415 - not for --help
+    from peft_shop.model_question import read_options  # noqa: PLC0415 - as above
     from peft_shop.retargeting import retarget  # noqa: PLC0415 - as above
 
     options: dict[str, Any] = settings("adapt", adapt)
@@ -98,7 +99,7 @@ def adapted(
         if options:
             raise QueryError("--adapt is about the model that you name: give --model too")
         return None
-    found = retarget(catalog, run, target.structure, read_options(options))
+    found = retarget(catalog, run, target.structure, for_installed(read_options(options)))
     if found.problems:
         raise QueryError(
             f"{run.experiment} cannot work on {target.structure.name}: {'; '.join(found.problems)}"

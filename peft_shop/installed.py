@@ -18,9 +18,17 @@ from peft_shop.errors import ConfigError, nearest_names
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from peft_shop.adaptation import TargetOptions
     from peft_shop.schema import Recipe
 
-__all__ = ["UPGRADE", "InstalledPeft", "find_peft", "installed_peft", "unknown_method"]
+__all__ = [
+    "UPGRADE",
+    "InstalledPeft",
+    "find_peft",
+    "for_installed",
+    "installed_peft",
+    "unknown_method",
+]
 
 UPGRADE: Final = "pip install -U peft"
 _VERSION: Final = re.compile(r"""^__version__\s*=\s*["']([^"']+)["']""", re.MULTILINE)
@@ -247,6 +255,14 @@ def _unreadable(source: Path, reason: str) -> ConfigError:
         f"cannot read the installed peft: {source}: {reason}; "
         "install it again with: pip install --force-reinstall peft"
     )
+
+
+def for_installed(options: TargetOptions) -> TargetOptions:
+    """The options, with the installed peft's version where they name none."""
+    found = installed_peft() if options.peft_version is None else None
+    if found is None:
+        return options
+    return options.model_copy(update={"peft_version": found.version})
 
 
 def unknown_method(peft_type: str, version: str, known: Iterable[str]) -> ConfigError:

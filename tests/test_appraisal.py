@@ -143,6 +143,18 @@ def test_a_candidate_forecasts_from_a_structure_alone(target: Target) -> None:
     assert found.trainable_parameters == 36 * 32 * (2560 + 4096 + 2560 + 1024)
 
 
+def test_an_optimizer_that_makes_the_variant_is_the_run_s_own(target: Target) -> None:
+    runs = recommend(methods="lora", peft_version="any", include_flagged=True)
+    name = "lora/llama-3.2-3B-rank32"
+    plain, fa = (runs[one].forecast(target.structure) for one in (name, f"{name}-lorafa"))
+    assert fa.settings.optimizer == "lora_fa"
+    assert fa.peak_memory.value < plain.peak_memory.value
+    asked = recommend(
+        model=target.structure, training={}, methods="lora", include_flagged=True, floor=0
+    )
+    assert asked[f"{name}-lorafa"].values["peak_memory"] == round(fa.peak_memory.value)
+
+
 def test_both_ways_agree_where_heads_are_wider_than_the_model() -> None:
     from peft_shop.forecast.dry_run import dry_run
     from peft_shop.target import inspect_model

@@ -129,6 +129,21 @@ def test_config_for_another_model_than_the_questions(target: Target) -> None:
     }
 
 
+def test_every_way_to_a_configuration_asks_the_installed_peft(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft_shop import installed, load_catalog
+    from peft_shop.cli_model import adapted
+
+    lily = next(one for one in recommend(peft_version="any").candidates if one.method == "lily")
+    assert lily.retarget(target).applies
+    old = installed.InstalledPeft("0.10.0", (), installed.installed_peft().folder)  # type: ignore[union-attr] # peft is here
+    monkeypatch.setattr(installed, "installed_peft", lambda: old)
+    assert any("0.10.0" in problem for problem in lily.retarget(target).problems)
+    with pytest.raises(InputError, match=r"0\.10\.0"):
+        adapted(load_catalog(), lily.run, target, None)
+
+
 def test_a_method_that_cannot_work_is_an_error_that_says_why(gpt2: Target) -> None:
     oft = next(one for one in recommend(methods="oft").candidates if one.method == "oft")
     with pytest.raises(ConfigError, match=r"cannot work on GPT2LMHeadModel: .*transformers_conv1d"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError, ForecastError
 from peft_shop.forecast.closed_forms import closed_form
@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
     from peft_shop.costs import Forecast, Settings
     from peft_shop.records import Json
+    from peft_shop.schema import Method, Run
     from peft_shop.target import Target
 
-__all__ = ["forecast"]
+__all__ = ["forecast", "settings_of"]
+
+_OWN: Final = {"lora-fa": "lora_fa", "riemannian": "riemannian"}
+"""Optimizers of peft that belong to a recipe, by their name there."""
 
 
 def forecast(
@@ -55,3 +59,15 @@ def forecast(
             raise ForecastError(f"{error}; nor do the closed forms know: {other}") from error
         because = f"reckoned from shapes alone, since {error}"
         return found.model_copy(update={"warnings": (*found.warnings, because)})
+
+
+def settings_of(subject: Run | Method, settings: Settings) -> Settings:
+    """The settings with the optimizer that a run's recipe cannot do without.
+
+    LoRA-FA freezes a factor by its optimizer; an optimizer that was chosen otherwise stays.
+    """
+    recipe = getattr(subject, "recipe", None)
+    own = None if recipe is None else _OWN.get(recipe.training.optimizer)
+    if own is None or settings.optimizer != "adamw":
+        return settings
+    return settings.model_copy(update={"optimizer": own})
