@@ -16,7 +16,6 @@ from typer.main import get_command
 
 import peft_shop
 from peft_shop import cli_output, recommend
-from peft_shop.__main__ import main
 from peft_shop.answer import Recommendation
 from peft_shop.cli import app
 from peft_shop.cli_options import capabilities, question
@@ -36,23 +35,6 @@ if TYPE_CHECKING:
 
     Result = tuple[int, str, str]
     Command = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Exit code, standard output and standard error of the command with these arguments."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["peft-shop", *arguments])
-        try:
-            code = main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from peft_shop.__main__ import main
 from peft_shop.serving import Route
 from peft_shop.store import load
 
@@ -22,23 +20,6 @@ if TYPE_CHECKING:
     Command = Callable[..., Result]
 
 RUN = "lora/llama-3.2-3B-rank64-rslora"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Exit code, standard output and standard error of `peft-shop route` with these arguments."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["peft-shop", *arguments])
-        try:
-            code = main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def adapter(folder: Path, **config: object) -> Path:
