@@ -22,13 +22,13 @@ from transformers.models.auto import modeling_auto
 from transformers.pytorch_utils import Conv1D
 
 from peft_shop.errors import ModelError
-from peft_shop.target import inspect_model
+from peft_shop.model.inspection import inspect_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from peft_shop.structure import ModuleGroup
-    from peft_shop.target import Target
+    from peft_shop.model.inspection import Target
+    from peft_shop.model.structure import ModuleGroup
 
 __all__ = ["INVARIANTS", "Architecture", "Verdict", "architectures", "backbones", "build", "judge"]
 

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 from code_pages import GENERATED, table
 
-from peft_shop.schema import EVIDENCE_LEVELS
-from peft_shop.store import load
+from peft_shop.catalog.features import EVIDENCE_LEVELS
+from peft_shop.catalog.store import load
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from peft_shop.schema import Capability, Catalog, Method, Metric, Noise
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.methods import Capability, Method
+    from peft_shop.catalog.runs import Metric, Noise
 
 MARKS = {"yes": "yes", "partial": "part", "no": "no", "unknown": "?"}
 GROUP_TITLES = {
@@ -224,7 +226,7 @@ def _unknown(catalog: Catalog) -> str:
 
 def rules() -> str:
     """`reference/rules.md`: every rule that `peft-shop catalog validate` checks."""
-    from peft_shop.curate.rules import RULES  # noqa: PLC0415 - maintainers' side
+    from peft_shop.curate.sources.rules import RULES  # noqa: PLC0415 - maintainers' side
 
     parts = [
         "# Rules of the catalog",

@@ -13,17 +13,13 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import peft_shop
-from peft_shop import (
-    answer,
-    conversion,
-    errors,
-    question,
-    recommendation,
-    schema,
-    serving,
-    structure,
-)
-from peft_shop.schema import Record
+from peft_shop import errors
+from peft_shop.ask import answer, candidates, query, reading, recommendation
+from peft_shop.catalog.catalog import Catalog
+from peft_shop.conversion import report
+from peft_shop.model import structure
+from peft_shop.records import Record
+from peft_shop.serve import cases, routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,22 +31,22 @@ _ENTRY = re.compile(r"^(\*{0,2}[\w`.]+): ?(.*)$")
 # what an answer is made of, in the order in which a reader meets it
 ANSWER_RECORDS: tuple[type[Record], ...] = (
     answer.Recommendation,
-    answer.Candidate,
-    answer.FrontMember,
-    answer.Tied,
-    answer.Dominated,
-    answer.Unmeasured,
-    answer.Dropped,
-    answer.Baseline,
-    answer.Difference,
+    candidates.Candidate,
+    candidates.FrontMember,
+    candidates.Tied,
+    candidates.Dominated,
+    candidates.Unmeasured,
+    candidates.Dropped,
+    candidates.Baseline,
+    candidates.Difference,
     answer.Relaxation,
-    serving.Route,
-    serving.Way,
+    routes.Route,
+    cases.Way,
 )
 CONVERSION_RECORDS: tuple[type[Record], ...] = (
-    conversion.ConversionReport,
-    conversion.LayerReport,
-    conversion.LogitsCheck,
+    report.ConversionReport,
+    report.LayerReport,
+    report.LogitsCheck,
 )
 MODEL_RECORDS: tuple[type[Record], ...] = (
     structure.Structure,
@@ -58,10 +54,10 @@ MODEL_RECORDS: tuple[type[Record], ...] = (
     structure.Dimensions,
 )
 QUESTION_RECORDS: tuple[type[Record], ...] = (
-    schema.Query,
-    schema.Requirement,
-    schema.Bound,
-    schema.Failure,
+    query.Query,
+    query.Requirement,
+    query.Bound,
+    query.Failure,
 )
 
 
@@ -77,7 +73,7 @@ def catalog_records() -> tuple[type[Record], ...]:
             for inner in _records_in(field.annotation):
                 visit(inner)
 
-    visit(schema.Catalog)
+    visit(Catalog)
     return tuple(found)
 
 
@@ -151,7 +147,7 @@ def api() -> str:
         "## Functions",
         _function("recommend", recommendation.recommend),
         _bounds(),
-        _function("any_of", question.any_of),
+        _function("any_of", reading.any_of),
         _function("convert", peft_shop.convert),
         _function("load_catalog", peft_shop.load_catalog),
         _function("inspect_model", peft_shop.inspect_model),
@@ -418,7 +414,7 @@ def _takes(callback: Callable[..., object] | None) -> dict[str, Any]:
 
 def cli() -> str:
     """`reference/cli.md`."""
-    from peft_shop.cli import app  # noqa: PLC0415 - only this page needs the CLI
+    from peft_shop.cli.app import app  # noqa: PLC0415 - only this page needs the CLI
 
     parts = [
         "# Command line",

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from code_pages import GENERATED, table
 
-from peft_shop.forecast import devices
-from peft_shop.forecast.closed_forms import EQUATIONS
-from peft_shop.forecast.layouts import WITHOUT_CLOSED_FORM
+from peft_shop.forecast.devices import devices
+from peft_shop.forecast.quick.closed_forms import EQUATIONS
+from peft_shop.forecast.quick.methods.registry import WITHOUT_CLOSED_FORM
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def forecast() -> str:
         GENERATED,
         (
             "Errors are forecast over record, less one, without sign in the tables of figures. "
-            "`python benchmarks/forecast_accuracy.py` fits, measures and writes all of this; a "
-            "test fails when a change makes any of it worse."
+            "`python -m peft_shop.curate.calibration.command` fits, measures and writes all of "
+            "this; a test fails when a change makes any of it worse."
         ),
         "## Counts and checkpoints",
         (
@@ -151,7 +151,7 @@ def _dry_runs(figures: Mapping[str, Any]) -> list[str]:
             "longest batch of MetaMathQA; five costs a suite (floating-point work in two "
             "precisions, traffic, kernels, values read back) are fitted for time, each run "
             "without the runs of its method. `python -m "
-            "peft_shop.curate.forecast.dry_run_accuracy data` does all of it."
+            "peft_shop.curate.calibration.dry_run_accuracy data` does all of it."
         ),
         table(
             (

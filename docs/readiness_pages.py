@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from code_pages import GENERATED, table
 
-from peft_shop.curate.readiness import read
+from peft_shop.curate.readiness.verdicts import read
 
 if TYPE_CHECKING:
-    from peft_shop.curate.readiness import Readiness
+    from peft_shop.curate.readiness.verdicts import Readiness
 
 FILE = Path(__file__).resolve().parents[1] / "data" / "readiness.json"
 _COLUMNS = 9

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 from code_pages import GENERATED, table
 
-from peft_shop.adapters import adapter_of_method
-from peft_shop.engines import TOPICS
-from peft_shop.schema import FIDELITY_RANKS
-from peft_shop.serving import route
-from peft_shop.store import load
+from peft_shop.catalog.engines import TOPICS
+from peft_shop.catalog.methods import FIDELITY_RANKS
+from peft_shop.catalog.store import load
+from peft_shop.serve.adapter import adapter_of_method
+from peft_shop.serve.routes import route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from peft_shop.engines import Conversion, Engine
-    from peft_shop.schema import Catalog, Fidelity
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.engines import Conversion, Engine
+    from peft_shop.catalog.methods import Fidelity
 
 VALUES = {
     "yes": "it loads and computes what was trained",

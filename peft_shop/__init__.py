@@ -11,8 +11,14 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from peft_shop.answer import Candidate, Recommendation
-    from peft_shop.conversion import ConversionReport, convert
+    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.reading import any_of
+    from peft_shop.ask.recommendation import recommend
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.store import load as load_catalog
+    from peft_shop.conversion.report import ConversionReport
+    from peft_shop.conversion.verb import convert
     from peft_shop.errors import (
         CatalogError,
         ConfigError,
@@ -23,11 +29,7 @@ if TYPE_CHECKING:
         ModelError,
         PeftShopError,
     )
-    from peft_shop.question import any_of
-    from peft_shop.recommendation import recommend
-    from peft_shop.schema import Catalog
-    from peft_shop.store import load as load_catalog
-    from peft_shop.target import Target, inspect_model
+    from peft_shop.model.inspection import Target, inspect_model
 
     __version__: str
 
@@ -56,24 +58,24 @@ if not TYPE_CHECKING:
     # type checkers see the imports above, so that a misspelt name is still an error to them
 
     _HOMES = {
-        "Candidate": ("answer", "Candidate"),
-        "Catalog": ("schema", "Catalog"),
+        "Candidate": ("ask.candidates", "Candidate"),
+        "Catalog": ("catalog.catalog", "Catalog"),
         "CatalogError": ("errors", "CatalogError"),
         "ConfigError": ("errors", "ConfigError"),
         "ConversionError": ("errors", "ConversionError"),
-        "ConversionReport": ("conversion", "ConversionReport"),
+        "ConversionReport": ("conversion.report", "ConversionReport"),
         "InexactError": ("errors", "InexactError"),
         "InputError": ("errors", "InputError"),
         "MissingExtraError": ("errors", "MissingExtraError"),
         "ModelError": ("errors", "ModelError"),
         "PeftShopError": ("errors", "PeftShopError"),
-        "Recommendation": ("answer", "Recommendation"),
-        "Target": ("target", "Target"),
-        "any_of": ("question", "any_of"),
-        "convert": ("conversion", "convert"),
-        "inspect_model": ("target", "inspect_model"),
-        "load_catalog": ("store", "load"),
-        "recommend": ("recommendation", "recommend"),
+        "Recommendation": ("ask.answer", "Recommendation"),
+        "Target": ("model.inspection", "Target"),
+        "any_of": ("ask.reading", "any_of"),
+        "convert": ("conversion.verb", "convert"),
+        "inspect_model": ("model.inspection", "inspect_model"),
+        "load_catalog": ("catalog.store", "load"),
+        "recommend": ("ask.recommendation", "recommend"),
     }
 
     def __getattr__(name: str) -> object:

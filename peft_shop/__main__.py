@@ -16,7 +16,7 @@ def main() -> int:
     # our records need no plugins, and looking for some reads the metadata of every package
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        from peft_shop.cli import app  # noqa: PLC0415 - an interrupt while importing is one too
+        from peft_shop.cli.app import app  # noqa: PLC0415 - an interrupt while importing is one too
         from peft_shop.errors import PeftShopError  # noqa: PLC0415 - as above
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from peft_shop.schema import FEATURE_IDS, Catalog
+from peft_shop.catalog.catalog import Catalog
+from peft_shop.catalog.features import FEATURE_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

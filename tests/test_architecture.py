@@ -14,100 +14,41 @@ import peft_shop
 
 ROOT = Path(peft_shop.__file__).parent
 
-# top to bottom; a room may import rooms of lower rows, and of its own row where it says so
+# top to bottom; a room imports rooms of lower rows, and files of its own folder
 ORDER: Final = (
     ("__main__",),
-    (
-        "cli",
-        "cli_catalog",
-        "cli_convert",
-        "cli_forecast",
-        "cli_inspect",
-        "cli_model",
-        "cli_options",
-        "cli_output",
-        "cli_ready",
-        "cli_route",
-        "cli_values",
-    ),
+    ("cli",),
     ("__init__",),
-    ("recommendation",),
-    ("answering",),
-    ("advice",),
-    ("appraisal",),
-    ("answer",),
-    ("candidates",),
-    ("views",),
-    ("render",),
-    ("conversion",),
-    ("snippets",),
-    ("snippets_text", "snippets_image", "literals"),
+    ("show",),
+    ("ask",),
+    ("conversion", "scripts"),
     ("forecast",),
-    ("preflight",),
-    ("injection",),
-    ("target",),
-    ("configs",),
-    ("installed",),
-    ("ranking",),
-    ("selection",),
-    ("reasons",),
-    ("question",),
-    ("model_question",),
-    ("query",),
-    ("evidence",),
-    ("serving",),
-    ("ways",),
-    ("cases", "fidelity"),
-    ("adapters",),
-    ("retargeting",),
-    ("store",),
-    ("diagnosis",),
-    ("noise",),
-    ("schema", "pareto"),
-    ("capabilities", "measurements", "inquiry"),
-    ("adaptation",),
-    ("structure", "costs"),
-    ("features", "engines"),
+    ("serve", "preflight"),
+    ("adapt",),
+    ("upstream",),
+    ("model",),
+    ("catalog",),
+    ("pareto", "files"),
     ("records",),
     ("units", "names"),
     ("errors",),
 )
+WORKSHOP: Final = "curate"
 # what presents an answer is loaded only when one is shown
-SHOWN_ON_DEMAND: Final = {("answer", "views"), ("answer", "render")}
+SHOWN_ON_DEMAND: Final = {("ask.answer", "show")}
 
-CLI: Final = {"__main__", *(name for row in ORDER for name in row if name.startswith("cli"))}
 # rooms that work on a model: nothing loads them before a model is looked at
-ON_DEMAND: Final = {"target", "injection", "preflight", "conversion", "forecast"}
+ON_DEMAND: Final = {"model", "preflight", "conversion", "forecast"}
 
 THIRD_PARTY: Final = {
-    "pydantic": {
-        "schema",
-        "capabilities",
-        "measurements",
-        "inquiry",
-        "features",
-        "engines",
-        "records",
-        "store",
-        "diagnosis",
-        "answer",
-        "candidates",
-        "model_question",
-        "structure",
-        "adaptation",
-        "costs",
-        "retargeting",
-        "preflight",
-        "conversion",
-        "forecast",
-    },
-    "pydantic_core": {"schema", "store", "diagnosis"},
-    "numpy": {"pareto", "noise", "conversion", "forecast"},
-    "pandas": {"answer"},
-    "rich": {"render", "answer"},
-    "typer": CLI,
-    "click": CLI,
-    "peft": {"configs", *ON_DEMAND},
+    "pydantic": {"ask", "catalog", "records", "adapt", "serve", *ON_DEMAND},
+    "pydantic_core": {"catalog"},
+    "numpy": {"pareto", "ask", "conversion", "forecast"},
+    "pandas": {"ask"},
+    "rich": {"show", "ask"},
+    "typer": {"__main__", "cli"},
+    "click": {"__main__", "cli"},
+    "peft": {"upstream", *ON_DEMAND},
     "torch": ON_DEMAND,
     "transformers": ON_DEMAND,
     "diffusers": ON_DEMAND,
@@ -123,7 +64,7 @@ def rooms() -> dict[str, Path]:
 
 
 def query_side() -> dict[str, Path]:
-    return {name: path for name, path in rooms().items() if not name.startswith("curate.")}
+    return {name: path for name, path in rooms().items() if not name.startswith(f"{WORKSHOP}.")}
 
 
 def row(room: str) -> int:
@@ -171,50 +112,32 @@ def imports(path: Path) -> list[tuple[str, bool]]:
 
 def test_every_room_has_a_row() -> None:
     known = {name for names in ORDER for name in names}
-    tops = {name.partition(".")[0] for name in query_side()} - {"curate"}
-    assert tops <= known, f"rooms in no row: {sorted(tops - known)}"
-    assert not {n for n in known - tops if not n.startswith("cli_")}, "rows without a room"
+    tops = {name.partition(".")[0] for name in query_side()} - {WORKSHOP}
+    assert tops == known
+    assert len(ORDER) <= 18
+
+
+def test_the_top_of_the_house_stays_small() -> None:
+    assert len(list(ROOT.glob("*.py"))) <= 8
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert len(folders) <= 14
 
 
 @pytest.mark.parametrize("room", sorted(query_side()))
 def test_imports_go_downward(room: str) -> None:
-    if room == "curate.__init__" or room.startswith("curate"):
-        pytest.skip("maintainers' rooms have their own test")
+    top = room.partition(".")[0]
     for module, _ in imports(query_side()[room]):
         if not module.startswith("peft_shop."):
             continue
         target = module.removeprefix("peft_shop.").partition(".")[0]
-        if target == "curate":
-            assert room.startswith("cli"), f"{room} imports {module}"
+        if target == top or (room, target) in SHOWN_ON_DEMAND:
             continue
-        top = room.partition(".")[0]
-        if target == top or (top, target) in SHOWN_ON_DEMAND:
-            continue
-        same_row = row(target) == row(room)
-        assert row(target) > row(room) or (same_row and room.startswith(("cli", "snippets"))), (
-            f"{room} imports {target}, which is not below it"
-        )
-
-
-@pytest.mark.parametrize("room", sorted(n for n in rooms() if n.startswith("curate")))
-def test_maintainers_rooms_import_no_presentation(room: str) -> None:
-    allowed = {"schema", "engines", "errors", "units", "store", "diagnosis", "pareto", "curate"}
-    if room == "curate.fidelity_rules":
-        allowed |= {"adapters", "fidelity"}  # rules are held against ranks by the one evaluator
-    if room.startswith("curate.readiness"):  # it tries what these make of a model
-        allowed |= {"retargeting", "target"}
-    if room.startswith("curate.forecast"):  # it measures forecasts against the runs
-        allowed |= {"costs", "forecast", "structure", "target"}
-    for module, _ in imports(rooms()[room]):
-        if module.startswith("peft_shop."):
-            target = module.removeprefix("peft_shop.").partition(".")[0]
-            assert target in allowed, f"{room} imports {module}"
+        assert target != WORKSHOP, f"{room} imports {module}"
+        assert row(target) > row(room), f"{room} imports {module}, which is not below it"
 
 
 @pytest.mark.parametrize("room", sorted(query_side()))
 def test_packages_stay_in_their_rooms(room: str) -> None:
-    if room.startswith("curate"):
-        return
     for module, at_top in imports(query_side()[room]):
         package = module.partition(".")[0]
         if package in THIRD_PARTY:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import peft_shop
-from peft_shop import errors, recommendation
-from peft_shop.cli import app
-from peft_shop.engines import TOPIC_IDS
-from peft_shop.schema import FEATURE_IDS
-from peft_shop.store import load
+from peft_shop import errors
+from peft_shop.ask import recommendation
+from peft_shop.catalog.engines import TOPIC_IDS
+from peft_shop.catalog.features import FEATURE_IDS
+from peft_shop.catalog.store import load
+from peft_shop.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))  # its scripts are not a package
@@ -302,7 +303,7 @@ def test_every_error_is_documented() -> None:
 
 
 def test_every_rule_is_documented() -> None:
-    from peft_shop.curate.rules import RULES
+    from peft_shop.curate.sources.rules import RULES
 
     text = reference("rules.md")
     for name, rule in RULES.items():

@@ -98,6 +98,24 @@ def test_a_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"peft_shop"}
     assert not [name for name in names if name.endswith(".pyc")]
+    assert not [name for name in names if name.startswith("peft_shop/curate/")]
+
+
+@needs_pip
+def test_an_installed_wheel_says_which_commands_need_a_checkout(
+    installed: Path, tmp_path: Path
+) -> None:
+    code = "import sys; sys.argv = ['peft-shop', 'catalog', {name!r}, '--data', 'x']\n"
+    code += "from peft_shop.__main__ import main\nprint(main())"
+    for name in ("ingest", "probe", "ready"):
+        script = "import contextlib, io\nwith contextlib.redirect_stderr(io.StringIO()) as out:\n"
+        script += "".join(f"    {line}\n" for line in code.format(name=name).splitlines()[:-1])
+        script += "    code = main()\nprint(code, out.getvalue())"
+        printed = run(script, path=installed, cwd=tmp_path)
+        assert printed.startswith("2 error: ")
+        assert f"catalog {name}` needs a checkout of the repository" in printed
+    schema = code.format(name="schema").replace(", '--data', 'x'", "")
+    assert json.loads(run(schema.replace("print(main())", "main()"), path=installed, cwd=tmp_path))
 
 
 @needs_pip
@@ -131,8 +149,8 @@ def test_the_installation_in_this_environment_answers(tmp_path: Path) -> None:
 
 def test_without_peft_everything_but_configurations_works(tmp_path: Path) -> None:
     code = WITHOUT_PEFT + (
-        "import peft_shop, peft_shop.recommendation\n"
-        "assert peft_shop.recommendation.installed_peft_version() is None\n"
+        "import peft_shop, peft_shop.ask.recommendation\n"
+        "assert peft_shop.ask.recommendation.installed_peft_version() is None\n"
         "best = peft_shop.recommend('metamathqa').best\n"
         "assert best.config_dict['peft_type'], best.config_dict\n"
         "assert 'get_peft_model' in best.snippet\n"
@@ -155,7 +173,7 @@ def test_without_peft_everything_but_configurations_works(tmp_path: Path) -> Non
 def test_without_peft_a_probe_says_what_to_install(tmp_path: Path) -> None:
     code = WITHOUT_PEFT + (
         "from pathlib import Path\n"
-        "from peft_shop.curate.probe import probe\n"
+        "from peft_shop.curate.probe.runner import probe\n"
         "from peft_shop.errors import MissingExtraError\n"
         "try:\n"
         f"    probe(['miss'], catalog=Path({str(ROOT / 'catalog')!r}))\n"

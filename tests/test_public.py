@@ -15,10 +15,11 @@ import pytest
 
 import peft_shop
 from peft_shop import load_catalog, recommend
-from peft_shop.query import ATTRIBUTES, GROUPS
-from peft_shop.question import build_query
-from peft_shop.recommendation import Bounds
-from peft_shop.schema import FEATURES, Record
+from peft_shop.ask.judging import ATTRIBUTES, GROUPS
+from peft_shop.ask.reading import build_query
+from peft_shop.ask.recommendation import Bounds
+from peft_shop.catalog.features import FEATURES
+from peft_shop.records import Record
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -117,7 +118,7 @@ def test_the_literals_of_a_group_are_its_features() -> None:
         written = str(PARAMETERS[group].annotation)
         alias = re.match(r"\w+", written)
         assert alias
-        literal = getattr(room("schema"), alias[0])
+        literal = getattr(room("catalog.features"), alias[0])
         names = [feature.title for feature in FEATURES if feature.group == group]
         assert list(literal.__args__) == names
 
@@ -169,8 +170,7 @@ def test_every_public_name_of_a_room_is_there_and_documented(name: str) -> None:
 
 def records() -> list[type[BaseModel]]:
     found: list[type[BaseModel]] = []
-    for name in ("schema", "answer"):
-        module = room(name)
+    for module in map(room, rooms()):
         found += [
             value
             for value in vars(module).values()

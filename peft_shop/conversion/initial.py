@@ -18,19 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peft_shop.adapters import CONFIG_FILE
 from peft_shop.conversion.checking import with_adapter
 from peft_shop.conversion.deltas import Change, matrix, relative
 from peft_shop.conversion.layers import kind_of
 from peft_shop.conversion.reading import PREFIX, WEIGHTS_FILE, AdapterFolder, open_adapter
 from peft_shop.errors import ConversionError
+from peft_shop.serve.adapter import CONFIG_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from peft_shop.catalog.catalog import Catalog
     from peft_shop.conversion.bases import Base
     from peft_shop.conversion.plan import Plan
-    from peft_shop.schema import Catalog, Json
+    from peft_shop.records import Json
 
 __all__ = ["Start", "open_start"]
 

@@ -16,13 +16,13 @@ from peft_shop.conversion.report import ConversionReport
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from peft_shop.catalog.engines import Engine
     from peft_shop.conversion.bases import Base
     from peft_shop.conversion.merging import MergedParts
     from peft_shop.conversion.plan import Plan
     from peft_shop.conversion.reading import AdapterFolder
     from peft_shop.conversion.report import LayerReport, LogitsCheck
-    from peft_shop.engines import Engine
-    from peft_shop.ways import Way
+    from peft_shop.serve.cases import Way
 
 __all__ = ["Outcome", "excuse", "peak_memory"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import ConversionError
-from peft_shop.fidelity import exact_rule, formula, matching_rules, rank_by
+from peft_shop.serve.ranks import exact_rule, formula, matching_rules, rank_by
 
 if TYPE_CHECKING:
-    from peft_shop.adapters import Adapter
-    from peft_shop.engines import Engine
-    from peft_shop.schema import Catalog
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.engines import Engine
+    from peft_shop.serve.adapter import Adapter
 
 __all__ = ["NO_ENGINE", "Request", "exact_rank", "peft_is_right", "requested"]
 

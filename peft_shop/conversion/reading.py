@@ -14,14 +14,15 @@ import torch
 from peft import PeftConfig
 from safetensors import SafetensorError, safe_open
 
-from peft_shop.adapters import CONFIG_FILE, Adapter, read_adapter
 from peft_shop.conversion.refusals import refuse_what_is_no_weight
 from peft_shop.errors import ConversionError
+from peft_shop.serve.adapter import CONFIG_FILE, Adapter, read_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from peft_shop.schema import Catalog, Json
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.records import Json
 
 __all__ = ["PREFIX", "RECOMPUTED", "WEIGHTS_FILE", "AdapterFolder", "open_adapter"]
 

@@ -15,7 +15,7 @@ from peft_shop.errors import ConversionError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peft_shop.adapters import Adapter
+    from peft_shop.serve.adapter import Adapter
 
 __all__ = ["refuse_what_is_no_weight", "refuse_without_start"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias
 
 from peft_shop.records import Finite, Record, Text
-from peft_shop.ways import Way
+from peft_shop.serve.cases import Way
 
 __all__ = [
     "HALF_TOLERANCE",

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from os import PathLike
 
+    from peft_shop.catalog.catalog import Catalog
     from peft_shop.conversion.report import ConversionReport
-    from peft_shop.schema import Catalog
 
 __all__ = ["By", "Check", "To", "convert"]
 

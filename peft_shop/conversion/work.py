@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from peft_shop.adapters import read_adapter
+from peft_shop.catalog.store import load
 from peft_shop.conversion import checking
 from peft_shop.conversion.bases import tied
 from peft_shop.conversion.deltas import Change, change_of
@@ -25,20 +25,20 @@ from peft_shop.conversion.refusals import refuse_without_start
 from peft_shop.conversion.report import REPORT_FILE
 from peft_shop.conversion.writing import DTYPES, destination, new_folder, require_space
 from peft_shop.errors import ConversionError, InexactError, UnknownNameError
-from peft_shop.serving import resolve_engine
-from peft_shop.store import load
-from peft_shop.ways import native
+from peft_shop.serve.adapter import read_adapter
+from peft_shop.serve.routes import resolve_engine
+from peft_shop.serve.ways import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.engines import Engine
     from peft_shop.conversion.bases import Base
     from peft_shop.conversion.plan import Plan
     from peft_shop.conversion.report import ConversionReport, LogitsCheck
     from peft_shop.conversion.verb import Check, To
-    from peft_shop.engines import Engine
-    from peft_shop.schema import Catalog
-    from peft_shop.ways import Way
+    from peft_shop.serve.cases import Way
 
 __all__ = ["Job"]
 

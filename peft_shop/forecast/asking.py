@@ -7,16 +7,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError, ForecastError
-from peft_shop.forecast.closed_forms import closed_form
-from peft_shop.structure import Structure
+from peft_shop.forecast.quick.closed_forms import closed_form
+from peft_shop.model.structure import Structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from peft_shop.costs import Forecast, Settings
+    from peft_shop.catalog.methods import Method
+    from peft_shop.catalog.runs import Run
+    from peft_shop.forecast.records import Forecast, Settings
+    from peft_shop.model.inspection import Target
     from peft_shop.records import Json
-    from peft_shop.schema import Method, Run
-    from peft_shop.target import Target
 
 __all__ = ["forecast", "settings_of"]
 
@@ -45,7 +46,7 @@ def forecast(
         return closed_form(model, config, settings)
     if find_spec("torch") is None or find_spec("peft") is None:
         return closed_form(model.structure, config, settings)
-    from peft_shop.forecast.dry_run import dry_run  # noqa: PLC0415 - torch only for a model
+    from peft_shop.forecast.dry_run.forecasting import dry_run  # noqa: PLC0415 - torch only for a model
 
     try:
         with warnings.catch_warnings():

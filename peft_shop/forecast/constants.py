@@ -1,7 +1,7 @@
 """The few fitted numbers of the closed forms, and the residuals that intervals rest on.
 
-`constants.json` beside this file is written by `benchmarks/forecast_accuracy.py`, which fits them
-to the runs on file; nobody edits it.
+`constants.json` beside this file is written by `peft_shop.curate.calibration.command`, which fits
+them to the runs on file; nobody edits it.
 """
 
 from __future__ import annotations

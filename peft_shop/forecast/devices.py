@@ -1,7 +1,7 @@
 """The memory of a device by name or size, and whether a forecast fits into it.
 
 `devices.json` beside this file is made from `data/devices.toml` by
-`benchmarks/forecast_accuracy.py`; nobody edits it.
+`peft_shop/curate/calibration/command.py`; nobody edits it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from peft_shop.records import Record, Text
 from peft_shop.units import parse_quantity
 
 if TYPE_CHECKING:
-    from peft_shop.costs import Interval
+    from peft_shop.forecast.records import Interval
 
 __all__ = ["CONTEXT_BYTES", "DEVICES_RESOURCE", "Device", "Fit", "device_of", "devices", "fits"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peft_shop.forecast.checkpoint import checkpoint_bytes
-from peft_shop.injection import inject, saved_state
+from peft_shop.preflight.saving import saved_state
+from peft_shop.preflight.wrapping import inject
 from peft_shop.records import Record
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
     from peft import PeftConfig
 
+    from peft_shop.model.inspection import Target
     from peft_shop.records import Json
-    from peft_shop.target import Target
 
 __all__ = ["Counts", "exact_counts"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.costs import Interval
+from peft_shop.forecast.records import Interval
 
 if TYPE_CHECKING:
-    from peft_shop.costs import Settings, Way
     from peft_shop.forecast.constants import Regime
-    from peft_shop.structure import Structure
+    from peft_shop.forecast.records import Settings, Way
+    from peft_shop.model.structure import Structure
 
 __all__ = ["memory_interval"]
 

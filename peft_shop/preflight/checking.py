@@ -5,21 +5,22 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from peft_shop.adaptation import Preflight, Touched
+from peft_shop.adapt.records import Preflight, Touched
 from peft_shop.errors import WeightsNeededError
-from peft_shop.injection import approximations, as_config, inject
 from peft_shop.preflight.findings import find_surprises
 from peft_shop.preflight.reading import Seen, pattern_of, read_wrapped
 from peft_shop.preflight.scaling import scale_up
+from peft_shop.preflight.stand_ins import approximations
+from peft_shop.preflight.wrapping import as_config, inject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peft import PeftConfig
 
+    from peft_shop.model.inspection import Target
+    from peft_shop.model.structure import Structure
     from peft_shop.records import Json
-    from peft_shop.structure import Structure
-    from peft_shop.target import Target
 
 __all__ = ["preflight"]
 

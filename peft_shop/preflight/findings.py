@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from peft_shop.model.structure import ModuleGroup, Role, Structure, Tower
     from peft_shop.preflight.reading import Seen
-    from peft_shop.structure import ModuleGroup, Role, Structure, Tower
 
 __all__ = ["find_surprises"]
 

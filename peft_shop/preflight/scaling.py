@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from peft_shop.errors import ConfigError
-from peft_shop.injection import REFUSALS, refusal
 from peft_shop.preflight.reading import pattern_of, read_wrapped
+from peft_shop.preflight.wrapping import REFUSALS, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,9 +15,9 @@ from peft_shop.curate.probe.judgement import attempt, found, order
 from peft_shop.curate.probe.training import train
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.methods import Capability
     from peft_shop.curate.probe.bench import Bench
     from peft_shop.curate.probe.hosts import Host
-    from peft_shop.schema import Capability
 
 __all__ = [
     "probe_hot_swapping",

@@ -26,7 +26,7 @@ from peft_shop.curate.probe.hosts import language_host
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peft_shop.schema import QuantizationBackend
+    from peft_shop.catalog.features import QuantizationBackend
 
 __all__ = ["BACKENDS", "Backend", "QuantizedBases"]
 

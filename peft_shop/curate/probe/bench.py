@@ -26,8 +26,9 @@ from peft_shop.errors import ProbeError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from peft_shop.catalog.features import LayerType
+    from peft_shop.catalog.methods import Fidelity
     from peft_shop.curate.probe.setups import Setup
-    from peft_shop.schema import Fidelity, LayerType
 
 __all__ = [
     "Bench",

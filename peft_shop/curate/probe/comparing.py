@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from peft_shop.schema import Capability, Fidelity, Observation
+    from peft_shop.catalog.methods import Capability, Fidelity, Observation
 
 __all__ = ["Change", "check", "differences"]
 

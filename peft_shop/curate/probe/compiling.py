@@ -10,8 +10,8 @@ from peft_shop.curate.probe.bench import deviation, forward, logits, randomise, 
 from peft_shop.curate.probe.judgement import attempt, found, order
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.methods import Capability
     from peft_shop.curate.probe.bench import Bench
-    from peft_shop.schema import Capability
 
 __all__ = ["probe_compile"]
 

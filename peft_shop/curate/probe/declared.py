@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
+from peft_shop.catalog.features import QuantizationBackend
 from peft_shop.curate.probe.judgement import found
-from peft_shop.schema import QuantizationBackend
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.methods import Capability
     from peft_shop.curate.probe.bench import Bench
-    from peft_shop.schema import Capability
 
 __all__ = ["ELSEWHERE", "declared_quantization"]
 

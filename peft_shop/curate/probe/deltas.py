@@ -19,8 +19,8 @@ from peft_shop.curate.probe.bench import randomise, trainable
 from peft_shop.curate.probe.hosts import WIDTH, Host
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.features import LayerType
     from peft_shop.curate.probe.bench import Bench
-    from peft_shop.schema import LayerType
 
 __all__ = [
     "LINEAR",

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from peft_shop.catalog.methods import FIDELITY_RANKS, Fidelity, MeasuredRank
 from peft_shop.curate.probe.bench import deviation, logits, randomise
 from peft_shop.curate.probe.deltas import (
     LINEAR,
@@ -20,13 +21,13 @@ from peft_shop.curate.probe.deltas import (
     tail_errors,
 )
 from peft_shop.curate.probe.judgement import attempt, found, order
-from peft_shop.schema import FIDELITY_RANKS, Fidelity, LayerType, MeasuredRank
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.features import LayerType
+    from peft_shop.catalog.methods import Capability, DeltaKind
     from peft_shop.curate.probe.bench import Bench
     from peft_shop.curate.probe.deltas import Delta
     from peft_shop.curate.probe.hosts import Host
-    from peft_shop.schema import Capability, DeltaKind
 
 __all__ = ["EXTRACTABLE", "probe_fidelity"]
 

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D as TransformersConv1D
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peft_shop.schema import LayerType
+    from peft_shop.catalog.features import LayerType
 
 __all__ = ["WIDTH", "Host", "language_host", "layer_host"]
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from peft_shop.catalog.methods import Capability
 from peft_shop.errors import PeftShopError, ProbeError
-from peft_shop.schema import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from peft_shop.schema import EvidenceLevel, Number, Support
+    from peft_shop.catalog.features import EvidenceLevel, Support
+    from peft_shop.records import Number
 
 __all__ = ["Outcome", "attempt", "found", "judge", "last_line", "order", "span"]
 

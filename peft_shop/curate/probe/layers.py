@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from peft_shop.catalog.features import LayerType
 from peft_shop.curate.probe.bench import deviation, logits, wrapped_layers
 from peft_shop.curate.probe.judgement import Outcome, attempt, found, order
 from peft_shop.curate.probe.training import Trained, base_weights, train
-from peft_shop.schema import LayerType
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.methods import Capability
     from peft_shop.curate.probe.bench import Bench
     from peft_shop.curate.probe.hosts import Host
-    from peft_shop.schema import Capability
 
 __all__ = ["probe_layers", "trained_layer"]
 

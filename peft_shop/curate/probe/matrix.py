@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.schema import EVIDENCE_LEVELS, FEATURES
+from peft_shop.catalog.features import EVIDENCE_LEVELS, FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from peft_shop.schema import Capability, Feature, Observation
+    from peft_shop.catalog.features import Feature
+    from peft_shop.catalog.methods import Capability, Observation
 
 __all__ = ["matrix"]
 

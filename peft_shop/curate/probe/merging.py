@@ -9,16 +9,17 @@ import torch
 from peft import get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora.conversion import convert_to_lora
 
+from peft_shop.catalog.features import LayerType
 from peft_shop.curate.probe.bench import deviation, logits, randomise, trainable
 from peft_shop.curate.probe.hosts import WIDTH
 from peft_shop.curate.probe.judgement import Outcome, attempt, found, order, span
 from peft_shop.curate.probe.setups import LANGUAGE_TARGETS
-from peft_shop.schema import LayerType
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.features import Support
+    from peft_shop.catalog.methods import Capability
     from peft_shop.curate.probe.bench import Bench
     from peft_shop.curate.probe.hosts import Host
-    from peft_shop.schema import Capability, Support
 
 __all__ = ["probe_conversion", "probe_merging"]
 

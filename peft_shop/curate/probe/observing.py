@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, get_args
 import torch
 import transformers
 
+from peft_shop.catalog.features import FEATURE_IDS, Category, LayerType, QuantizationBackend
+from peft_shop.catalog.methods import Environment, Observation, VariantObservation
 from peft_shop.curate.probe.adapters import (
     probe_hot_swapping,
     probe_mixed_batches,
@@ -40,21 +42,12 @@ from peft_shop.curate.probe.persistence import (
     probe_token_indices,
 )
 from peft_shop.curate.probe.quantization import ENVIRONMENT, probe_quantization
-from peft_shop.schema import (
-    FEATURE_IDS,
-    Category,
-    Environment,
-    LayerType,
-    Observation,
-    QuantizationBackend,
-    VariantObservation,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peft_shop.catalog.methods import Capability, Fidelity
     from peft_shop.curate.probe.setups import Setup
-    from peft_shop.schema import Capability, Fidelity
 
 __all__ = ["DEAR", "ROOMS", "environment", "observe"]
 

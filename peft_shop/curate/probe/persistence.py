@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from peft_shop.catalog.methods import Capability
     from peft_shop.curate.probe.bench import Bench
     from peft_shop.curate.probe.hosts import Host
-    from peft_shop.schema import Capability
 
 __all__ = [
     "probe_deterministic",

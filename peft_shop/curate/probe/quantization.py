@@ -11,21 +11,16 @@ import torch
 from peft import PeftModel, prepare_model_for_kbit_training
 
 from peft_shop.curate.probe.bases import BACKENDS, QuantizedBases
-from peft_shop.curate.probe.bench import (
-    deviation,
-    logits,
-    randomise,
-    trainable,
-    wrapped_layers,
-)
+from peft_shop.curate.probe.bench import deviation, logits, randomise, trainable, wrapped_layers
 from peft_shop.curate.probe.declared import declared_quantization
 from peft_shop.curate.probe.judgement import Outcome, attempt, found, order, span
 from peft_shop.curate.probe.training import train
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.features import QuantizationBackend, Support
+    from peft_shop.catalog.methods import Capability
     from peft_shop.curate.probe.bench import Bench
     from peft_shop.curate.probe.hosts import Host
-    from peft_shop.schema import Capability, QuantizationBackend, Support
 
 __all__ = ["ENVIRONMENT", "probe_quantization"]
 

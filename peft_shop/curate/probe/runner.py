@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
+from peft_shop.catalog.features import FEATURE_IDS
+from peft_shop.catalog.methods import Observation
 from peft_shop.curate.probe.setups import Setup, load_setups
-from peft_shop.errors import (
-    CatalogError,
-    MissingExtraError,
-    ProbeError,
-    Problem,
-    UnknownNameError,
-)
-from peft_shop.schema import FEATURE_IDS, Observation
+from peft_shop.errors import CatalogError, MissingExtraError, ProbeError, Problem, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -148,7 +143,7 @@ def dump(observation: Observation) -> bytes:
 
 def write(observations: Mapping[str, Observation], catalog: Path) -> list[Path]:
     """Write `observed/<method>.json` for each; returns the files that changed."""
-    from peft_shop.curate.files import write_atomically
+    from peft_shop.files import write_atomically
 
     changed = []
     for method, observation in sorted(observations.items()):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import Field, ValidationError
 
 from peft_shop.errors import ProbeError, UnknownNameError
-from peft_shop.schema import Record
+from peft_shop.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

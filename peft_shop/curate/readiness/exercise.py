@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from peft_shop.curate.readiness.zoo import Entry
-    from peft_shop.schema import Json
+    from peft_shop.records import Json
 
 __all__ = ["STAGES", "Outcome", "Stage", "exercise"]
 

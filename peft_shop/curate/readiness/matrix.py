@@ -13,20 +13,23 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from peft_shop.adapt.records import TargetOptions
+from peft_shop.adapt.retarget import retarget
+from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.store import load
 from peft_shop.curate.readiness.verdicts import Cells, Findings, Readiness, Verdict, by_reason
 from peft_shop.errors import MissingExtraError, UnknownNameError
-from peft_shop.retargeting import TargetOptions, retarget
-from peft_shop.schema import FULL_FINETUNING
-from peft_shop.store import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from peft_shop.adapt.records import Retargeted
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.methods import Method
+    from peft_shop.catalog.runs import Run
     from peft_shop.curate.readiness.zoo import Entry
-    from peft_shop.retargeting import Retargeted
-    from peft_shop.schema import Catalog, Method, Run
-    from peft_shop.structure import Structure
+    from peft_shop.model.structure import Structure
 
 __all__ = [
     "OPTIONS",
@@ -105,7 +108,7 @@ class _Case(NamedTuple):
 
 
 def _case(catalog: Catalog, entry: Entry) -> _Case:
-    from peft_shop.target import inspect_model
+    from peft_shop.model.inspection import inspect_model
 
     structure = inspect_model(entry.build()).structure
     lora = retarget(catalog, catalog.method_by_id["lora"], structure, OPTIONS)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import Field, ValidationError
 
-from peft_shop.curate.files import write_atomically
-from peft_shop.diagnosis import problems_of
+from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.errors import CatalogError, Problem
-from peft_shop.schema import Record, Text
+from peft_shop.files import write_atomically
+from peft_shop.records import Record, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

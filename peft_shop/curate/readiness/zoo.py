@@ -20,7 +20,7 @@ from peft_shop.errors import UnknownNameError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from peft_shop.schema import TaskType
+    from peft_shop.catalog.features import TaskType
 
 __all__ = ["BATCH", "Entry", "Modality", "entries", "seeded", "zoo"]
 

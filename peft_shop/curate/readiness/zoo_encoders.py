@@ -8,12 +8,7 @@ import torch
 import transformers
 
 from peft_shop.curate.readiness.zoo import BATCH, Entry
-from peft_shop.curate.readiness.zoo_text import (
-    HIDDEN,
-    INTERMEDIATE,
-    VOCABULARY,
-    text_ids,
-)
+from peft_shop.curate.readiness.zoo_text import HIDDEN, INTERMEDIATE, VOCABULARY, text_ids
 
 __all__ = ["ENCODERS"]
 

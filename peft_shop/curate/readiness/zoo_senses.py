@@ -13,8 +13,8 @@ from peft_shop.curate.readiness.zoo_text import HIDDEN, INTERMEDIATE, LENGTH, VO
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peft_shop.catalog.features import TaskType
     from peft_shop.curate.readiness.zoo import Modality
-    from peft_shop.schema import TaskType
 
 __all__ = ["SENSES"]
 

@@ -1,7 +1,7 @@
 """The fitted numbers of dry runs, and the residuals that their intervals rest on.
 
-`constants.json` beside this file is written by `peft_shop.curate.forecast.dry_run_accuracy`; nobody
-edits it.
+`constants.json` beside this file is written by
+`peft_shop.curate.calibration.dry_run_accuracy`; nobody edits it.
 """
 
 from __future__ import annotations

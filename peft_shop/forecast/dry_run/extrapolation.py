@@ -17,7 +17,7 @@ from peft_shop.forecast.dry_run.timing import Work
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peft_shop.costs import TermName
+    from peft_shop.forecast.records import TermName
 
 __all__ = ["depth_of", "extrapolated", "shorten"]
 

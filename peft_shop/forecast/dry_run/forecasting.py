@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from peft_shop.costs import Forecast, Term
+from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import ConfigError, ForecastError, PeftShopError
 from peft_shop.forecast.checkpoint import checkpoint_bytes
 from peft_shop.forecast.dry_run.batches import make_batch
@@ -18,23 +18,23 @@ from peft_shop.forecast.dry_run.replay import replay
 from peft_shop.forecast.dry_run.steps import Step, trace
 from peft_shop.forecast.dry_run.timing import step_times, work_of
 from peft_shop.forecast.intervals import memory_interval
-from peft_shop.injection import saved_state
-from peft_shop.schema import FULL_FINETUNING
+from peft_shop.forecast.records import Forecast, Term
+from peft_shop.preflight.saving import saved_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import nn
 
-    from peft_shop.costs import Settings, StepTime
     from peft_shop.forecast.dry_run.batches import Batch
     from peft_shop.forecast.dry_run.preparing import Prepared
     from peft_shop.forecast.dry_run.replay import Replay
     from peft_shop.forecast.dry_run.timing import Work
     from peft_shop.forecast.dry_run.trace import Trace
+    from peft_shop.forecast.records import Settings, StepTime
+    from peft_shop.model.inspection import Target
+    from peft_shop.model.structure import Structure
     from peft_shop.records import Json
-    from peft_shop.structure import Structure
-    from peft_shop.target import Target
 
 __all__ = ["Measured", "after_step", "batch_of", "dry_run", "measure", "plain_lora"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from peft_shop.costs import Settings
+    from peft_shop.forecast.records import Settings
 
 __all__ = ["clip", "make_optimizer"]
 

@@ -11,16 +11,16 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft_shop.errors import ConfigError, ForecastError
 from peft_shop.forecast.dry_run.extrapolation import shorten
 from peft_shop.forecast.dry_run.quantized import quantize
-from peft_shop.injection import REFUSALS, inject
+from peft_shop.preflight.wrapping import REFUSALS, inject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import nn
 
-    from peft_shop.costs import Settings
+    from peft_shop.forecast.records import Settings
+    from peft_shop.model.inspection import Target
     from peft_shop.records import Json
-    from peft_shop.target import Target
 
 __all__ = ["Prepared", "prepare"]
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from peft_shop.forecast.base_memory import linear_bytes
+from peft_shop.forecast.quick.base_memory import linear_bytes
 
 if TYPE_CHECKING:
-    from peft_shop.costs import Settings
-    from peft_shop.structure import Structure
+    from peft_shop.forecast.records import Settings
+    from peft_shop.model.structure import Structure
 
 __all__ = ["quantize"]
 

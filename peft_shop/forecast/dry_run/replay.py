@@ -9,8 +9,8 @@ from peft_shop.forecast.dry_run.allocator import CachingAllocator
 from peft_shop.forecast.dry_run.trace import EMPTY_CACHE
 
 if TYPE_CHECKING:
-    from peft_shop.costs import TermName
     from peft_shop.forecast.dry_run.trace import Kind, Trace
+    from peft_shop.forecast.records import TermName
 
 __all__ = ["WORKSPACE_BYTES", "Replay", "replay"]
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from peft_shop.costs import Interval, StepTime
+from peft_shop.forecast.records import Interval, StepTime
 
 if TYPE_CHECKING:
-    from peft_shop.costs import Settings
     from peft_shop.forecast.dry_run.constants import DryRunConstants, StepConstants
     from peft_shop.forecast.dry_run.trace import Trace
+    from peft_shop.forecast.records import Settings
 
 __all__ = ["Work", "seconds_of", "step_times", "work_of"]
 

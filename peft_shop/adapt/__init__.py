@@ -1,0 +1,1 @@
+"""Recipe -> configuration for one model: what was changed, why, and what is refused."""

@@ -1,0 +1,152 @@
+"""What no rule about layers and shapes can tell: known refusals and faults of peft, as data.
+
+Each entry was read in or seen with peft 0.21.2 and transformers 5.23; the matrix of readiness
+exercises them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from peft_shop.model.structure import ModuleGroup, Structure
+
+__all__ = [
+    "HEADLESS",
+    "LISTED_EXPERTS",
+    "NO_PAST",
+    "RENAMED_MODULES",
+    "UNMIRRORED",
+    "refused_model",
+    "refused_module",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A method that does not work with some models or modules.
+
+    Attributes:
+        methods: members of `PeftType`; empty means all.
+        models: model types; empty means all.
+        modules: last parts of module names; empty means the model as a whole.
+        because: the reason, in words.
+    """
+
+    methods: frozenset[str]
+    models: frozenset[str]
+    modules: frozenset[str]
+    because: str
+
+
+_STATE_SPACE: Final = frozenset(
+    {"bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "mamba", "mamba2",
+     "nemotron_h", "zamba", "zamba2"}
+)  # fmt: skip
+_REFUSALS: Final = (
+    _Refusal(
+        methods=frozenset(),
+        models=_STATE_SPACE,
+        modules=frozenset({"conv1d", "dt_proj", "out_proj"}),
+        because="state-space kernels read its weight past the layer: an adapter on it does nothing",
+    ),
+    _Refusal(
+        methods=frozenset({"POLY"}),
+        models=frozenset({"deberta", "deberta-v2"}),
+        modules=frozenset({"key_proj", "query_proj"}),
+        because="it also projects positions, which are no samples and have no task_ids",
+    ),
+    _Refusal(
+        methods=frozenset({"SHADOW"}),
+        models=frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"}),
+        modules=frozenset(),
+        because="ShadowPEFT mirrors blocks with attention heads, and this model has none",
+    ),
+    _Refusal(
+        methods=frozenset({"CARTRIDGE", "PREFIX_TUNING"}),
+        models=frozenset({"qwen2_5_vl", "qwen2_vl"}),
+        modules=frozenset(),
+        because="its positions in three axes do not count the prefix",
+    ),
+    _Refusal(
+        methods=frozenset({"XLORA"}),
+        models=frozenset(),
+        modules=frozenset(),
+        because="peft 0.21.2 does not save the classifier that mixes the adapters: what is loaded "
+        "is not what was trained, unless you keep the classifier's state dict yourself",
+    ),
+)
+HEADLESS: Final = frozenset({"MULTITASK_PROMPT_TUNING", "PROMPT_TUNING", "P_TUNING"})
+"""Prompt methods that work at the input alone, so that a model without attention will do."""
+NO_PAST: Final = frozenset(
+    {
+        "albert", "bros", "canine", "convbert", "deberta", "deberta-v2", "distilbert", "esm",
+        "esmc", "eurobert", "flaubert", "fnet", "funnel", "gte", "ibert", "jina_embeddings_v3",
+        "layoutlm", "layoutlmv2", "layoutlmv3", "lilt", "longformer", "luke", "lxmert", "mamba",
+        "mamba2", "falcon_mamba", "markuplm", "mobilebert", "modernbert", "modernvbert", "mpnet",
+        "mra", "nomic_bert", "nystromformer", "openai-gpt", "perceiver", "reformer", "rwkv",
+        "splinter", "squeezebert", "tapas", "ultrabert", "ultravbert", "xlm", "xlnet", "xlstm",
+        "yoso",
+    }
+)  # fmt: skip
+"""Model types of transformers 5.23 whose forward takes no past key values, read from signatures."""
+UNMIRRORED: Final[dict[str, tuple[frozenset[str], str]]] = {
+    "shadow_hidden_size": (
+        frozenset({"opt"}),
+        "peft shrinks the mirror's hidden size but not its embedding, which has a field of its own",
+    ),
+    "shadow_intermediate_size": (
+        frozenset(
+            {"bloom", "cpmant", "ctrl", "dbrx", "falcon", "gpt_neox_japanese", "mpt",
+             "openai-gpt", "qwen3_5_moe", "qwen3_5_moe_text", "xlm", "xlnet"}
+        ),
+        "peft does not find this model type's field for it",
+    ),
+}  # fmt: skip
+"""Fields of a shadow's mirror that peft cannot set, by model type, and why."""
+LISTED_EXPERTS: Final = frozenset(
+    {
+        "Dots3NoteTextModel", "UnlimitedOcrTextModel", "afmoe", "beam", "cohere2_moe",
+        "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe",
+        "flex_olmo", "glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm_moe_dsa", "hunyuan_v1_moe",
+        "longcat_flash", "mellum", "minimax", "minimax_m2", "mixtral", "olmoe", "qwen3_moe",
+        "qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_text", "qwen3_omni_moe_thinker",
+        "solar_open",
+    }
+)  # fmt: skip
+"""Model types whose LORA targets peft rewrites, because transformers 5 joined their experts: a
+regular expression becomes a list of last parts."""
+RENAMED_MODULES: Final = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+"""Last parts of names that this rewriting takes for experts, also in dense layers."""
+
+
+def refused_module(peft_type: str, structure: Structure, group: ModuleGroup) -> str | None:
+    """Why a method does not take modules of this name in this model; `None` where it does."""
+    for one in _REFUSALS:
+        if (
+            (not one.methods or peft_type in one.methods)
+            and (not one.models or structure.model_type in one.models)
+            and group.suffix in one.modules
+        ):
+            return one.because
+    if (
+        peft_type == "LORA"
+        and structure.model_type in LISTED_EXPERTS
+        and group.suffix in RENAMED_MODULES
+        and group.kind != "parameter"
+    ):
+        return f"peft takes {group.suffix} of this model type for its experts"
+    return None
+
+
+def refused_model(peft_type: str, structure: Structure) -> str | None:
+    """Why a method does not work with this model at all; `None` where nothing is known."""
+    for one in _REFUSALS:
+        if (
+            peft_type in one.methods
+            and not one.modules
+            and (not one.models or structure.model_type in one.models)
+        ):
+            return one.because
+    return None

@@ -1,0 +1,128 @@
+"""Run or method -> configuration for one model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.adapt.choice import choose_modules
+from peft_shop.adapt.drafts import Case, Draft
+from peft_shop.adapt.intent import intent_of
+from peft_shop.adapt.limits import fit_values
+from peft_shop.adapt.naming import name_targets
+from peft_shop.adapt.plans import plan_fields
+from peft_shop.adapt.records import Retargeted, TargetOptions
+from peft_shop.adapt.references import fit_references
+from peft_shop.adapt.refusals import refuse, version_key
+from peft_shop.catalog.runs import Run
+from peft_shop.upstream.defaults import class_defaults
+from peft_shop.upstream.targets import Names
+
+if TYPE_CHECKING:
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.methods import Method
+    from peft_shop.model.structure import Structure
+
+__all__ = ["retarget"]
+
+_WITHOUT_TARGETS: Final = {
+    "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING",
+    "PROMPT_TUNING", "P_TUNING", "SHADOW", "TRAINABLE_TOKENS", "XLORA",
+}  # fmt: skip
+"""Methods that find their places by themselves, or adapt no single layers."""
+_NAMES: Final = "names of the model that was retargeted to last"
+_CHOICE: Final = "class defaults: none of the measured recipes"
+_UNMEASURED: Final = "not measured anywhere: class defaults"
+
+
+def retarget(
+    catalog: Catalog,
+    subject: Run | Method,
+    structure: Structure,
+    options: TargetOptions | None = None,
+) -> Retargeted:
+    """Configuration of `subject` that is valid on the model of `structure`.
+
+    A run's recipe keeps what it adapted, by role, and every value that the model allows; each
+    difference is told once. A method gets its class defaults and what it needs besides.
+
+    Args:
+        catalog: where the method's fields and capabilities are looked up.
+        subject: a run of a method, or a method without a run.
+        structure: what is known of the model.
+        options: what is to be otherwise than measured.
+
+    Raises:
+        ValueError: the run is one of full fine-tuning, which has no configuration.
+    """
+    case = _case(catalog, subject, structure, options or TargetOptions())
+    refuse(case)
+    plan_fields(case)
+    if case.peft_type not in _WITHOUT_TARGETS:
+        choose_modules(case, intent_of(case))
+        if case.groups or case.parameters:
+            name_targets(case)
+            fit_values(case)
+        fit_references(case)
+    _keep_to_version(case, catalog.peft_version)
+    return Retargeted(
+        method=case.method.id,
+        config={"peft_type": case.peft_type, **dict(sorted(case.draft.config.items()))},
+        changes=case.draft.changes(),
+        problems=tuple(case.draft.problems),
+        notes=tuple(case.draft.notes),
+    )
+
+
+def _case(
+    catalog: Catalog, subject: Run | Method, structure: Structure, options: TargetOptions
+) -> Case:
+    run = subject if isinstance(subject, Run) else None
+    recipe = run.recipe if run else None
+    if recipe is not None and recipe.peft_type is None:
+        msg = "full fine-tuning has no configuration that could be adapted to a model"
+        raise ValueError(msg)
+    method = catalog.method_by_id[run.method] if run else subject
+    assert not isinstance(method, Run)  # noqa: S101 - tells mypy what the line above decides
+    draft = Draft(
+        recipe.config if recipe else {},
+        class_defaults(method.peft_type),
+        recipe.resolved if recipe else None,
+    )
+    if recipe is None:
+        measured = any(one.method == method.id for one in catalog.runs)
+        draft.note(_CHOICE if measured else _UNMEASURED)
+    return Case(
+        method=method,
+        recipe=recipe,
+        variants=run.variants if run else (),
+        structure=structure,
+        options=options,
+        names=_names(catalog, structure),
+        draft=draft,
+    )
+
+
+def _names(catalog: Catalog, structure: Structure) -> Names:
+    """Index of a model's names; the last one is kept, since one model gets many recipes."""
+    kept = catalog.derived.get(_NAMES)
+    if kept is None or kept[0] is not structure:
+        kept = catalog.derived[_NAMES] = (structure, Names(structure))
+    names: Names = kept[1]
+    return names
+
+
+def _keep_to_version(case: Case, newest: str) -> None:
+    """Leave out fields that the user's peft does not know; one that matters is a problem."""
+    version = case.options.peft_version
+    if version is None:
+        return
+    for name in sorted(case.draft.config):
+        since = case.method.fields.get(name, newest)
+        if version_key(since) <= version_key(version):
+            continue
+        if case.draft.config[name] == class_defaults(case.peft_type).get(name):
+            case.draft.drop(
+                name, f"peft {version} does not know it; it is the default of later ones"
+            )
+        else:
+            case.draft.problem(f"{name} needs peft {since} or newer, not {version}")

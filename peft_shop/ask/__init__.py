@@ -1,0 +1,1 @@
+"""The question and its answer: reading, contenders, judging, standing, reasons, advice."""

@@ -1,0 +1,230 @@
+"""What to do about an answer: constraints to relax, and what to know before trusting it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from peft_shop.ask import reasons
+from peft_shop.ask.answer import Relaxation
+from peft_shop.units import format_quantity, parse_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from peft_shop.ask.contenders import Contender
+    from peft_shop.ask.query import Query, Verdict
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.runs import Metric
+    from peft_shop.model.structure import Structure
+    from peft_shop.units import Unit
+
+__all__ = ["relaxations", "warnings"]
+
+
+def relaxations(
+    catalog: Catalog,
+    query: Query,
+    contenders: Sequence[Contender],
+    verdicts: Sequence[Verdict],
+) -> tuple[Relaxation, ...]:
+    """For each constraint, or smallest set of them, what giving it up would admit."""
+    failing = {
+        one.name: tuple(dict.fromkeys(failure.constraint for failure in verdict.failures))
+        for one, verdict in zip(contenders, verdicts, strict=True)
+        if one.run is not None and verdict.failures
+    }
+    by_name = {one.name: one for one in contenders}
+    headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
+
+    def preference(name: str) -> tuple[float, str]:
+        one = by_name[name]
+        score = reasons.cost(one, headline) if headline.id in one.values else math.inf
+        return score, name
+
+    fewest = min(map(len, failing.values()), default=0)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, names in failing.items():
+        if len(names) == fewest:
+            groups.setdefault(tuple(sorted(names)), []).append(name)
+    found = [
+        Relaxation(
+            constraint=" + ".join(constraints),
+            admits=len(names),
+            example=min(names, key=preference),
+            suggestion=_suggestion(
+                catalog,
+                query,
+                constraints,
+                [by_name[name] for name in sorted(names, key=preference)],
+            ),
+        )
+        for constraints, names in groups.items()
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.admits, one.constraint)))
+
+
+def _suggestion(
+    catalog: Catalog, query: Query, constraints: Sequence[str], admitted: Sequence[Contender]
+) -> str:
+    """What to write instead, and whom that admits.
+
+    Args:
+        catalog: for the metrics.
+        query: the question.
+        constraints: what every one of `admitted` fails.
+        admitted: the contenders, the best first.
+    """
+    limits = {name: _limit(catalog, query, name) for name in constraints}
+    bounds = {
+        name: limit
+        for name, limit in limits.items()
+        if limit is not None and all(limit[0].id in one.values for one in admitted)
+    }
+    # with one limit in the way the smallest step is the best advice; with several it is not
+    # defined, so they go where the best of the admitted needs them
+    target = admitted[0]
+    if len(constraints) == 1 and bounds:
+        ((metric, kind),) = bounds.values()
+        sign = 1 if kind == "max" else -1
+        target = min(admitted, key=lambda one: sign * one.values[metric.id])
+    words, reached = [], list(admitted)
+    for name in constraints:
+        if name not in bounds:
+            words.append(_words(catalog, query, name))
+            continue
+        metric, kind = bounds[name]
+        text = _just_met(target.values[metric.id], metric.unit, kind)
+        limit = parse_quantity(text, metric.unit)
+        words.append(f"{'raise' if kind == 'max' else 'lower'} {name} to {text}")
+        reached = [
+            one
+            for one in reached
+            if (one.values[metric.id] <= limit if kind == "max" else one.values[metric.id] >= limit)
+        ]
+    text = f"{' and '.join(words)} (admits {_listed(reached)}"
+    if len(reached) < len(admitted):
+        text += f"; without {'this limit' if len(bounds) == 1 else 'these limits'} "
+        text += _listed(admitted)
+    return text + ")"
+
+
+def _listed(admitted: Sequence[Contender]) -> str:
+    rest = ", ..." if len(admitted) > 1 else ""
+    return f"{len(admitted)}: {admitted[0].name}{rest}"
+
+
+def _limit(catalog: Catalog, query: Query, constraint: str) -> tuple[Metric, str] | None:
+    """Metric that a constraint limits and the side on which it does; `None` for other kinds."""
+    if constraint == "floor":
+        headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
+        return headline, "min" if headline.better == "higher" else "max"
+    kind, _, name = constraint.partition("_")
+    if kind in {"max", "min"} and name in catalog.metric_by_id:
+        return catalog.metric_by_id[name], kind
+    return None
+
+
+def _words(catalog: Catalog, query: Query, constraint: str) -> str:
+    words = {
+        "era": "mix the eras (era 'any')",
+        "flagged": "allow flagged runs",
+        "objectives": "choose objectives that were measured",
+        "max_memory": "allow more memory",
+        "model": "choose another model, or adapt it otherwise (adapt)",
+        "serve": "serve it on another engine, or accept another kind of way to it",
+        "peft_version": f"upgrade peft from {query.peft_version} to {catalog.peft_version}",
+    }
+    return words.get(constraint, f"give up {constraint}")
+
+
+def _just_met(value: float, unit: Unit, kind: str) -> str:
+    """Short text of a limit that `value` meets: rounded up for a `max`, down for a `min`."""
+    text = format_quantity(value, unit)
+    number, _, suffix = text.partition(" ")
+    decimals = len(number.partition(".")[2])
+    step = 10**-decimals if kind == "max" else -(10**-decimals)
+    limit = parse_quantity(text, unit)
+    if limit < value if kind == "max" else limit > value:
+        text = f"{float(number) + step:.{decimals}f} {suffix}".rstrip()
+    return text
+
+
+def warnings(
+    catalog: Catalog,
+    query: Query,
+    contenders: Sequence[Contender],
+    verdicts: Sequence[Verdict],
+    objectives: Sequence[Metric],
+) -> Iterable[str]:
+    """What a reader must know before trusting the order, one sentence each."""
+    kept = [
+        one
+        for one, verdict in zip(contenders, verdicts, strict=True)
+        if verdict.kept and one.run is not None
+    ]
+    flagged = [
+        verdict.candidate
+        for verdict in verdicts
+        if any(failure.constraint == "flagged" for failure in verdict.failures)
+    ]
+    if query.model is not None:
+        yield from _about_model(query, query.model)
+    if flagged:
+        yield f"left out as flagged: {', '.join(flagged)} (`why` tells the reason)"
+    if query.include_flagged:
+        yield "flagged runs are ranked because you asked for it"
+    demanded = {requirement.name for requirement in query.requirements}
+    if {"quantization", "merging"} <= demanded:
+        yield (
+            "merging into a quantized base rounds the update away in part: merge into the base "
+            "loaded in bf16 or fp32, then quantize again"
+        )
+    unsure = [
+        metric.label
+        for metric in objectives
+        if metric.scope == "score" and kept and not any(metric.id in one.sds for one in kept)
+    ]
+    if unsure:
+        yield f"the re-run noise of {', '.join(unsure)} is unknown: small leads may mean nothing"
+    if len(objectives) > 3 and kept:
+        yield (
+            f"{len(objectives)} objectives hardly filter: the more there are, the more runs are "
+            "on the front; three are plenty"
+        )
+    late = [
+        one
+        for one, verdict in zip(contenders, verdicts, strict=True)
+        if any(failure.constraint == "peft_version" for failure in verdict.failures)
+    ]
+    if late:
+        gained = sorted({one.method for one in late})
+        yield (
+            f"{len(late)} candidates need a newer peft than {query.peft_version}: upgrading to "
+            f"{catalog.peft_version} would bring configurations of {', '.join(gained)}"
+        )
+
+
+def _about_model(query: Query, model: Structure) -> Iterable[str]:
+    if query.training is not None:
+        step = query.training
+        told = f"batch {step.batch_size}, {step.dtype}"
+        told += f", {step.quantization}" if step.quantization else ""
+        told += ", gradient checkpointing" if step.gradient_checkpointing else ""
+        told += f", {step.sequence_length} tokens" if model.modality != "image" else ""
+        yield (
+            f"peak memory, checkpoint size and parameter counts are forecasts for {model.name} "
+            f"({told}), not measured"
+        )
+    if model.benchmark == query.benchmark:
+        which = "scores and times" if query.training is not None else "figures"
+        yield (
+            f"{which} are those of the benchmark's own model; on {model.name} they will differ, "
+            "the order may too"
+        )
+    else:
+        yield (
+            f"no run of {query.benchmark} is evidence for {model.name}: {model.benchmark_because}; "
+            "take the order as a guess"
+        )
+    yield from model.notes

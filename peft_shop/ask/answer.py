@@ -1,0 +1,216 @@
+"""The answer to one question as a frozen record; renderers are loaded only when it is shown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import ValidationError
+
+from peft_shop.ask.candidates import (
+    Baseline,
+    Candidate,
+    Difference,
+    Dominated,
+    Dropped,
+    FrontMember,
+    LiveModel,
+    Tied,
+    Unmeasured,
+)
+from peft_shop.ask.query import Query
+from peft_shop.catalog.diagnosis import problems_of
+from peft_shop.catalog.runs import Benchmark, Metric
+from peft_shop.errors import CatalogError, Problem, QueryError, UnknownNameError
+from peft_shop.records import Record, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from peft_shop.model.inspection import Target
+
+__all__ = [
+    "Baseline",
+    "Candidate",
+    "Difference",
+    "Dominated",
+    "Dropped",
+    "FrontMember",
+    "Recommendation",
+    "Relaxation",
+    "Tied",
+    "Unmeasured",
+]
+
+
+class Relaxation(Record):
+    """What giving up one constraint would admit.
+
+    Attributes:
+        constraint: the option to relax.
+        admits: how many candidates fail nothing else.
+        example: the best of them.
+        suggestion: what to write instead, in words.
+    """
+
+    constraint: str
+    admits: int
+    example: str
+    suggestion: Text
+
+
+class Recommendation(Record):
+    """The answer to one query; iterating yields the front, best first.
+
+    `front`, `ties`, `dominated`, `unmeasured` and `dropped` are disjoint and together are all
+    candidates.
+
+    Attributes:
+        query: the question with every default filled in.
+        benchmark: what was measured.
+        metrics: the metrics of the benchmark, for units and directions.
+        front: Pareto-optimal candidates, in the order of `query.rank_by`.
+        ties: candidates statistically indistinguishable from the front.
+        dominated: the other kept ones.
+        unmeasured: methods that qualify but were never measured on this benchmark.
+        dropped: the rest, with every constraint that each fails.
+        baselines: plain LoRA and full fine-tuning.
+        relaxations: for an empty front, which constraints to give up.
+        warnings: what a reader must know before trusting the order.
+        catalog_version: version of the catalog that answered.
+        peft_version: version of peft that the catalog describes.
+    """
+
+    query: Query
+    benchmark: Benchmark
+    metrics: tuple[Metric, ...]
+    front: tuple[FrontMember, ...]
+    ties: tuple[Tied, ...] = ()
+    dominated: tuple[Dominated, ...] = ()
+    unmeasured: tuple[Unmeasured, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
+    relaxations: tuple[Relaxation, ...] = ()
+    warnings: tuple[str, ...] = ()
+    catalog_version: str
+    peft_version: str
+
+    def model_post_init(self, context: Any, /) -> None:  # noqa: ARG002 - pydantic's signature
+        """Tells every candidate its benchmark, which snippets name, and its model."""
+        for candidate in self.candidates:
+            candidate._benchmark = self.benchmark  # noqa: SLF001 - the answer owns them
+            candidate._model = LiveModel(self.query.model)  # noqa: SLF001 - as above
+
+    @property
+    def candidates(self) -> Iterator[Candidate]:
+        """Every kept candidate that was measured, and the baselines."""
+        for group in (self.front, self.ties, self.dominated, self.baselines):
+            yield from group
+
+    def about(self, target: Target) -> Self:
+        """The same answer, whose candidates know the model itself besides its structure."""
+        for candidate in self.candidates:
+            candidate._model = LiveModel(target)  # noqa: SLF001 - the answer owns them
+        return self
+
+    def preflighted(self) -> Self:
+        """The same answer with a preflight for every member of the front.
+
+        Raises:
+            ConfigError: the question was not about a model, or only about its structure.
+        """
+        front = tuple(one.model_copy(update={"preflighted": one.preflight()}) for one in self.front)
+        return self.model_copy(update={"front": front})
+
+    @property
+    def best(self) -> FrontMember:
+        """First member of the front.
+
+        Raises:
+            QueryError: the front is empty; says which constraints to relax.
+        """
+        if not self.front:
+            advice = "; ".join(one.suggestion for one in self.relaxations)
+            raise QueryError(f"nothing meets the constraints: {advice or 'nothing was measured'}")
+        return self.front[0]
+
+    def __iter__(self) -> Iterator[FrontMember]:  # type: ignore[override]  # the front, not fields
+        return iter(self.front)
+
+    def __len__(self) -> int:
+        return len(self.front)
+
+    def __bool__(self) -> bool:
+        return bool(self.front)
+
+    def __str__(self) -> str:
+        from peft_shop.show.answers import answer_document  # noqa: PLC0415 - as above
+        from peft_shop.show.terminal import text  # noqa: PLC0415 - only when shown
+
+        return text(answer_document(self), 100, colour=False)
+
+    def __repr__(self) -> str:
+        best = f", best {self.front[0].name}" if self.front else ""
+        return f"<Recommendation for {self.benchmark.id}: {len(self.front)} on the front{best}>"
+
+    def __getitem__(self, name: str | int) -> Candidate:
+        """Member of the front by place, or any candidate with a run by name."""
+        if isinstance(name, int):
+            return self.front[name]
+        # a baseline may be a candidate too, whose own record says more
+        groups = (self.baselines, self.dominated, self.ties, self.front)
+        found: dict[str, Candidate] = {one.name: one for group in groups for one in group}
+        if name not in found:
+            raise UnknownNameError("candidate", name, found, hint="dropped ones are in `.dropped`")
+        return found[name]
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The whole answer as JSON; `from_json` reads it back to an equal record."""
+        return self.model_dump_json(indent=indent, exclude_defaults=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Recommendation that `to_json` wrote.
+
+        Raises:
+            CatalogError: the text is not one; lists every mistake.
+        """
+        name = "recommendation"
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            problem = Problem(name, "", f"not a JSON document: {error}")
+            raise CatalogError("cannot read the recommendation", [problem]) from error
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise CatalogError(
+                "cannot read the recommendation", problems_of(error, cls, data, name)
+            ) from error
+
+    def to_frame(self) -> pd.DataFrame:
+        """Every candidate with a run, one a row, metrics in base units, absent as missing.
+
+        Columns: place (`front`, `tie`, `dominated`, `dropped`, `baseline`), name, method,
+        variants, front_probability, one per metric (by field, with its unit), reasons.
+        """
+        import pandas as pd
+
+        from peft_shop.show.answers import answer_records  # noqa: PLC0415 - only when shown
+
+        return pd.DataFrame.from_records(answer_records(self))
+
+    def _repr_html_(self) -> str:
+        from peft_shop.show.answers import answer_document  # noqa: PLC0415 - as above
+        from peft_shop.show.markup import html  # noqa: PLC0415 - only when shown
+
+        return html(answer_document(self))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from peft_shop.show.answers import answer_document  # noqa: PLC0415 - as above
+        from peft_shop.show.terminal import renderables  # noqa: PLC0415 - only when shown
+
+        yield from renderables(answer_document(self), width=options.max_width)

@@ -1,0 +1,186 @@
+"""Contenders with what they would cost on the question's model, in place of what others measured.
+
+Reckoned by closed forms, which take milliseconds a contender; `Candidate.forecast` makes the dry
+run, which is nearer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.ask.judging import retargeted
+from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.errors import ConfigError
+from peft_shop.forecast.asking import settings_of
+from peft_shop.forecast.quick.closed_forms import closed_form
+from peft_shop.units import format_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from peft_shop.ask.contenders import Contender
+    from peft_shop.ask.query import Query
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.forecast.records import Forecast, Settings
+
+__all__ = ["FORECAST_METRICS", "appraised", "fitting_advice"]
+
+FORECAST_METRICS: Final = ("peak_memory", "checkpoint_size", "trainable_parameters")
+"""Metrics whose measured figures a forecast replaces."""
+_REPLACED: Final = (*FORECAST_METRICS, "total_parameters")
+
+
+def appraised(
+    catalog: Catalog, query: Query, contenders: Sequence[Contender]
+) -> tuple[Contender, ...]:
+    """The contenders with forecasts for their figures; as they are where none is asked for.
+
+    A contender that cannot be forecast has no usable figure, and the reason.
+    """
+    if query.training is None or query.model is None:
+        return tuple(contenders)
+    return tuple(_appraised(catalog, query, one, query.training) for one in contenders)
+
+
+def _appraised(catalog: Catalog, query: Query, one: Contender, settings: Settings) -> Contender:
+    found, reason = _forecast(catalog, query, one, settings)
+    values = {key: value for key, value in one.values.items() if key not in _REPLACED}
+    sds = {key: value for key, value in one.sds.items() if key not in _REPLACED}
+    unusable = {key: value for key, value in one.unusable.items() if key not in _REPLACED}
+    if found is None:
+        return replace(
+            one, values=values, sds=sds, unusable=unusable | dict.fromkeys(_REPLACED, reason)
+        )
+    values["peak_memory"] = round(found.peak_memory.value)
+    values["trainable_parameters"] = found.trainable_parameters
+    values["total_parameters"] = found.total_parameters
+    if found.checkpoint_bytes is not None:
+        values["checkpoint_size"] = found.checkpoint_bytes
+    else:
+        unusable["checkpoint_size"] = "its size cannot be told beforehand"
+    notes = (*one.notes, *_closeness(query, found), *found.warnings)
+    return replace(one, values=values, sds=sds, unusable=unusable, forecast=found, notes=notes)
+
+
+def _closeness(query: Query, found: Forecast) -> Iterable[str]:
+    limit = query.memory
+    if limit is not None and found.peak_memory.low <= limit.bytes < found.peak_memory.high:
+        high = format_quantity(found.peak_memory.high, "bytes")
+        yield f"too close to call: the forecast reaches {high}, the limit is {limit.text}"
+
+
+def _forecast(
+    catalog: Catalog, query: Query, one: Contender, settings: Settings
+) -> tuple[Forecast | None, str]:
+    """The forecast, or why there is none; once per catalog, model and training step."""
+    if query.model is None:
+        return None, "no model"
+    adapted = retargeted(catalog, query, one)
+    if adapted is not None and adapted.problems:
+        return None, "it cannot work on this model"
+    if one.run is not None:
+        settings = settings_of(one.run, settings)
+    config = None if one.method == FULL_FINETUNING or adapted is None else adapted.config
+    subject = one.run.id if one.run is not None else one.method
+    key = ("forecast", query.benchmark, subject, settings, query.adapt, query.model)
+    if key not in catalog.derived:
+        try:
+            catalog.derived[key] = closed_form(query.model, config, settings), ""
+        except ConfigError as error:
+            catalog.derived[key] = None, f"no forecast: {error}"
+    found: tuple[Forecast | None, str] = catalog.derived[key]
+    return found
+
+
+# --- when nothing fits ---
+
+
+def fitting_advice(catalog: Catalog, query: Query, contenders: Sequence[Contender]) -> str | None:
+    """What to change for something to fit, each change tried on all contenders; one sentence.
+
+    Args:
+        catalog: holds the facts.
+        query: the question, with a model, a training step and a limit.
+        contenders: those that fail nothing but the limit.
+
+    Returns:
+        `None` where no limit is set or no contender is left.
+    """
+    settings, limit = query.training, query.memory
+    if settings is None or limit is None or not contenders:
+        return None
+    known = [one for one in contenders if one.forecast is not None]
+    if not known:
+        reason = contenders[0].unusable["peak_memory"]
+        return (
+            f"whether anything fits into {limit.text} is not known: {reason} (Candidate.forecast, "
+            "peft-shop forecast)"
+        )
+    changes = list(_changes(settings))
+    tried: dict[str, int] = {}
+    for words, changed in changes:
+        tried[words] = _admitted(catalog, query, contenders, changed, limit.bytes)
+    every = settings.model_copy(
+        update={
+            name: value
+            for _, changed in changes
+            for name, value in changed
+            if getattr(settings, name) != value
+        }
+    )
+    useful = {words: count for words, count in tried.items() if count}
+    total = len(known)
+    if useful:
+        best = sorted(useful.items(), key=lambda item: -item[1])
+        listed = ", ".join(f"{words} would let {count} of {total} fit" for words, count in best)
+        return f"nothing fits into {limit.text}: {listed}"
+    together = " and ".join(words for words, _ in changes)
+    count = _admitted(catalog, query, contenders, every, limit.bytes)
+    if count and changes:
+        return f"nothing fits into {limit.text}: only {together} together would let {count} fit"
+    least = min((one.forecast.peak_memory.low for one in contenders if one.forecast), default=None)
+    need = "" if least is None else f"; the least needs {format_quantity(least, 'bytes')}"
+    return (
+        f"nothing fits into {limit.text}, and no setting tried here changes that{need}: take a "
+        "smaller model or a larger device"
+    )
+
+
+def _changes(settings: Settings) -> Iterable[tuple[str, Settings]]:
+    if settings.quantization is None:
+        yield "a 4-bit base (bnb_4bit)", settings.model_copy(update={"quantization": "bnb_4bit"})
+    if not settings.gradient_checkpointing:
+        yield (
+            "gradient checkpointing",
+            settings.model_copy(update={"gradient_checkpointing": True}),
+        )
+    if settings.batch_size > 1:
+        yield "batch_size 1", settings.model_copy(update={"batch_size": 1})
+    if settings.sequence_length > 1:
+        half = settings.sequence_length // 2
+        yield f"sequence_length {half}", settings.model_copy(update={"sequence_length": half})
+
+
+def _admitted(
+    catalog: Catalog,
+    query: Query,
+    contenders: Sequence[Contender],
+    settings: Settings,
+    limit: int,
+) -> int:
+    """How many would not be known to exceed the limit, and can train under these settings."""
+    wanted = query.training
+    needs = []
+    if wanted is not None and settings.quantization != wanted.quantization:
+        needs.append(f"quantization.{settings.quantization}")
+    if wanted is not None and settings.gradient_checkpointing != wanted.gradient_checkpointing:
+        needs.append("gradient_checkpointing")
+    count = 0
+    for one in contenders:
+        method = catalog.method_by_id[one.method]
+        if any(method.capability(name, one.variants).support != "yes" for name in needs):
+            continue
+        found, _ = _forecast(catalog, query, one, settings)
+        count += found is not None and found.peak_memory.low <= limit
+    return count

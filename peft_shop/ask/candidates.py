@@ -1,0 +1,370 @@
+"""What an answer is made of: candidates as frozen records, in the places that an answer has.
+
+Records hold figures and reasons; what needs peft (`.config`) or a model is made on demand.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, PrivateAttr
+
+from peft_shop.adapt.records import Preflight, Retargeted, TargetOptions, retargeted_recipe
+from peft_shop.ask.model import read_options, read_settings
+from peft_shop.ask.query import Failure
+from peft_shop.catalog.methods import Capability
+from peft_shop.catalog.runs import Benchmark, Run
+from peft_shop.catalog.store import load
+from peft_shop.errors import ConfigError
+from peft_shop.forecast.records import Forecast
+from peft_shop.model.structure import Structure
+from peft_shop.records import Finite, Name, Number, Record, Text
+from peft_shop.serve.adapter import adapter_of_run
+from peft_shop.serve.routes import Route, resolve_engine, route
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    from peft import PeftConfig
+
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.runs import Recipe
+    from peft_shop.model.inspection import Target
+
+__all__ = [
+    "Baseline",
+    "Candidate",
+    "Difference",
+    "Dominated",
+    "Dropped",
+    "FrontMember",
+    "LiveModel",
+    "Tied",
+    "Unmeasured",
+]
+
+
+class LiveModel:
+    """The question's model itself, where there is one: goes with a record, is no part of it."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: Target | Structure | None = None) -> None:
+        self.target = target
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LiveModel)
+
+    def __hash__(self) -> int:
+        return hash(LiveModel)
+
+
+class Candidate(Record):
+    """A run as a query sees it.
+
+    Attributes:
+        name: experiment; the run's id where an experiment is there several times.
+        title: method and variants for people, such as "LoRA (rsLoRA)".
+        values: comparable figures by metric id, in base units.
+        unusable: why a metric has no comparable figure, by metric id.
+        sds: standard deviations of the noisy figures, by metric id.
+        front_probability: probability of being on the front, re-run noise considered; `None`
+            where it was not computed.
+        configurations: how many configurations of this method the query looked at.
+        pooled: number of runs behind the figures.
+        notes: what was done to the figures, and the run's flags.
+        routes: how it reaches the engines that the question names, by engine.
+        retargeted: the configuration for the question's model, with every change; `None` where
+            the question names none.
+        preflighted: what that configuration touches on the model; `None` until it was tried.
+        forecasted: what training it there costs; `None` where the question has no training step.
+    """
+
+    name: str
+    title: Text
+    method: Name
+    variants: tuple[Name, ...] = ()
+    run: Run
+    values: dict[str, Number]
+    unusable: dict[str, str] = Field(default_factory=dict)
+    sds: dict[str, Finite] = Field(default_factory=dict)
+    front_probability: Finite | None = None
+    configurations: int = 1
+    pooled: int = 1
+    notes: tuple[str, ...] = ()
+    routes: dict[str, Route] = Field(default_factory=dict)
+    retargeted: Retargeted | None = None
+    preflighted: Preflight | None = None
+    forecasted: Forecast | None = None
+    _benchmark: Benchmark | None = PrivateAttr(default=None)
+    _model: LiveModel = PrivateAttr(default_factory=LiveModel)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe to train with: as measured, or with the configuration for the model."""
+        if self.retargeted is None:
+            return self.run.recipe
+        return retargeted_recipe(self.run.recipe, self.retargeted)
+
+    @property
+    def config(self) -> PeftConfig:
+        """The configuration as a new `PeftConfig` of the installed peft.
+
+        As measured, or valid on the question's model where it names one.
+
+        Raises:
+            MissingExtraError: peft is not installed.
+            UnknownConfigKeyError: the installed peft does not know a key of the recipe.
+        """
+        from peft_shop.upstream.configs import build_config  # noqa: PLC0415 - peft only when asked for
+
+        return build_config(self.recipe)
+
+    @property
+    def config_dict(self) -> dict[str, Any]:
+        """The configuration as plain data: the type and the fields that differ from defaults."""
+        from peft_shop.upstream.configs import config_dict  # noqa: PLC0415 - as above
+
+        return config_dict(self.recipe)
+
+    def retarget(
+        self, model: object, adapt: TargetOptions | Mapping[str, Any] | None = None
+    ) -> Retargeted:
+        """The configuration for `model`, every change with its reason, or why it cannot work.
+
+        Args:
+            model: as for `inspect_model`.
+            adapt: what to do otherwise than measured, by the fields of `TargetOptions`.
+
+        Raises:
+            ModelError: the model cannot be inspected.
+            InputError: an option that does not exist or cannot be.
+        """
+        from peft_shop.adapt.installed import for_installed  # noqa: PLC0415 - not needed for an answer
+        from peft_shop.adapt.retarget import retarget  # noqa: PLC0415 - as above
+
+        options = for_installed(read_options(adapt))
+        return retarget(load(), self.run, structure_of(model), options)
+
+    def config_for(
+        self, model: object, adapt: TargetOptions | Mapping[str, Any] | None = None
+    ) -> PeftConfig:
+        """The configuration for `model` as a new `PeftConfig`; `retarget` tells the changes.
+
+        Args:
+            model: as for `inspect_model`.
+            adapt: what to do otherwise than measured, by the fields of `TargetOptions`.
+
+        Raises:
+            ConfigError: the method cannot work on this model; says why.
+            MissingExtraError: peft is not installed.
+            ModelError: the model cannot be inspected.
+        """
+        from peft_shop.upstream.configs import build_config  # noqa: PLC0415 - as above
+
+        found = self._applied(model, adapt)
+        return build_config(retargeted_recipe(self.run.recipe, found))
+
+    def preflight(
+        self, model: object = None, adapt: TargetOptions | Mapping[str, Any] | None = None
+    ) -> Preflight:
+        """What the configuration really touches on the model, tried on an empty copy of it.
+
+        Args:
+            model: as for `inspect_model`; the question's by default.
+            adapt: what to do otherwise than measured, by the fields of `TargetOptions`.
+
+        Raises:
+            ConfigError: the method cannot work on this model, or no model was ever named.
+            MissingExtraError: peft or torch is not installed.
+        """
+        from peft_shop.preflight.checking import preflight  # noqa: PLC0415 - torch only when asked for
+
+        target = self._live(model, "a preflight")
+        return preflight(target, self._fields_for(model, target, adapt))
+
+    def forecast(
+        self,
+        model: object = None,
+        *,
+        adapt: TargetOptions | Mapping[str, Any] | None = None,
+        **training: Any,
+    ) -> Forecast:
+        """What training this configuration on the model costs: counts, bytes, memory, time.
+
+        With the model itself, torch and peft, a training step is run on a copy without weights;
+        with only its `Structure`, closed forms are reckoned.
+
+        Args:
+            model: as for `inspect_model`, or a `Structure`; the question's by default.
+            adapt: what to do otherwise than measured, by the fields of `TargetOptions`.
+            **training: fields of `Settings`, such as `batch_size=8` or `sequence_length=1024`.
+
+        Raises:
+            ConfigError: the method cannot work on this model, or no model was ever named.
+            ForecastError: neither way knows such a model or method.
+            InputError: a setting that does not exist or cannot be.
+        """
+        from peft_shop.forecast.asking import forecast, settings_of  # noqa: PLC0415 - as above
+
+        wanted = self._model.target if model is None else model
+        if not isinstance(wanted, Structure):
+            wanted = self._live(model, "a forecast")
+        structure = structure_of(wanted)
+        settings = settings_of(self.run, read_settings(training, structure))
+        return forecast(wanted, self._fields_for(model, wanted, adapt), settings)
+
+    def _live(self, model: object, what: str) -> Target:
+        """The model itself, inspected."""
+        from peft_shop.model.inspection import inspect_model  # noqa: PLC0415 - torch only when asked for
+
+        wanted = self._model.target if model is None else model
+        if wanted is None or isinstance(wanted, Structure):
+            raise ConfigError(f"{what} needs the model itself: pass it as `model`")
+        return inspect_model(wanted)
+
+    def _fields_for(
+        self, model: object, target: object, adapt: TargetOptions | Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Fields of the configuration for `target`: the question's own where nothing else is said.
+
+        Raises:
+            ConfigError: the method cannot work on it.
+        """
+        if model is None and adapt is None and self.retargeted is not None:
+            return dict(self.retargeted.config)
+        return self._applied(target, adapt).config
+
+    def _applied(
+        self, model: object, adapt: TargetOptions | Mapping[str, Any] | None
+    ) -> Retargeted:
+        found = self.retarget(model, adapt)
+        if found.problems:
+            name = structure_of(model).name
+            msg = f"{self.name} cannot work on {name}: {'; '.join(found.problems)}"
+            raise ConfigError(msg)
+        return found
+
+    def route(self, engine: str, *, catalog: Catalog | None = None) -> Route:
+        """How the run's adapter reaches `engine`, asked for in the question or not.
+
+        Args:
+            engine: its name or an alias.
+            catalog: holds the facts; the embedded one by default.
+
+        Raises:
+            UnknownNameError: there is no such engine; names the nearest.
+        """
+        source = catalog if catalog is not None else load()
+        name = resolve_engine(source, engine).id
+        if catalog is None and name in self.routes:
+            return self.routes[name]
+        models = None if self._benchmark is None else self._benchmark.modality
+        return route(source, adapter_of_run(self.run, models), name)
+
+    @property
+    def snippet(self) -> str:
+        """A complete training script with the measured hyper-parameters."""
+        from peft_shop.scripts.script import snippet  # noqa: PLC0415 - not needed for an answer
+
+        if self._benchmark is None:
+            raise ConfigError("a snippet needs the benchmark: take the candidate from an answer")
+        return snippet(self.run, self._benchmark, self.retargeted, self._structure)
+
+    @property
+    def _structure(self) -> Structure | None:
+        target = self._model.target
+        return target if target is None or isinstance(target, Structure) else target.structure
+
+    def save(self, directory: str | PathLike[str], *, overwrite: bool = False) -> Path:
+        """Path of the `adapter_config.json` written into `directory`, as peft writes it.
+
+        Raises:
+            ConfigError: a configuration is there already and `overwrite` is false.
+            MissingExtraError: peft is not installed.
+        """
+        from peft_shop.upstream.configs import save_config  # noqa: PLC0415 - as above
+
+        return save_config(self.recipe, Path(directory), overwrite=overwrite)
+
+
+class Difference(Record):
+    """Front member minus baseline, by metric id, in base units; missing where either is."""
+
+    baseline: str
+    values: dict[str, Number]
+
+
+class FrontMember(Candidate):
+    """A Pareto-optimal candidate.
+
+    Attributes:
+        why: what it beats and by how much, with the certainty.
+        gives_up: what a neighbour on the front has that this one has not.
+        versus: differences to the baselines.
+        warning: why its lead may be luck, or `None`.
+    """
+
+    why: Text
+    gives_up: Text
+    versus: tuple[Difference, ...] = ()
+    warning: Text | None = None
+
+
+class Tied(Candidate):
+    """A candidate that no other significantly dominates, though it is not on the front."""
+
+    dominated_by: str
+    because: Text
+
+
+class Dominated(Candidate):
+    """A kept candidate that a front member dominates."""
+
+    dominated_by: str
+
+
+class Unmeasured(Record):
+    """A method that meets every capability constraint but has no run here.
+
+    `retargeted` is its smallest sensible configuration for the question's model.
+    """
+
+    method: Name
+    title: Text
+    summary: Text
+    capabilities: dict[str, Capability]
+    retargeted: Retargeted | None = None
+
+
+class Dropped(Record):
+    """A candidate that fails constraints; all of them are listed."""
+
+    name: str
+    title: Text
+    method: Name
+    variants: tuple[Name, ...] = ()
+    run: Run | None = None
+    failures: tuple[Failure, ...]
+
+
+class Baseline(Candidate):
+    """Something well known on the same benchmark, for orientation; never a candidate itself."""
+
+    kind: Literal["lora", "full_finetuning"]
+
+
+def structure_of(model: object) -> Structure:
+    """What is understood of `model`; a `Structure` is that already.
+
+    Raises:
+        ModelError: the model cannot be inspected.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    if isinstance(model, Structure):
+        return model
+    from peft_shop.model.inspection import inspect_model  # noqa: PLC0415 - torch only when asked for
+
+    return inspect_model(model).structure

@@ -1,0 +1,349 @@
+"""Which runs a question is about, and which of their figures can be compared.
+
+Turns catalog and question into contenders: one per run of the snapshot and one per method
+without a run there. What makes a figure unusable (older definition, other hardware, a stand-in
+that was removed) is decided here once and kept as the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from dataclasses import field as member
+from typing import TYPE_CHECKING
+
+from peft_shop.catalog.features import FULL_FINETUNING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from peft_shop.ask.query import Query
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.runs import Benchmark, EraShift, Metric, Noise, Run
+    from peft_shop.forecast.records import Forecast
+
+__all__ = [
+    "ALL_SNAPSHOTS",
+    "ANY_ERA",
+    "SHIFTED_ERAS",
+    "Contender",
+    "Field",
+    "field_of_play",
+    "in_snapshot",
+    "newest_snapshot",
+]
+
+ANY_ERA = "any"
+SHIFTED_ERAS = "shifted"
+ALL_SNAPSHOTS = "all"
+_ENVIRONMENT_SCOPES = frozenset({"memory", "time"})
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A run, or a method without one, as a question sees it.
+
+    Attributes:
+        name: experiment, run id where an experiment stands several times, or method id.
+        values: usable figures by metric id, in base units.
+        unusable: why a metric of the benchmark has no usable figure, by metric id.
+        sds: standard deviations of noisy figures, by metric id.
+        pooled: number of runs behind the figures.
+        notes: what was done to the figures.
+        forecast: what it costs on the question's model; `None` where that is not asked.
+    """
+
+    name: str
+    method: str
+    variants: tuple[str, ...]
+    run: Run | None
+    values: dict[str, float] = member(default_factory=dict)
+    unusable: dict[str, str] = member(default_factory=dict)
+    sds: dict[str, float] = member(default_factory=dict)
+    pooled: int = 1
+    notes: tuple[str, ...] = ()
+    forecast: Forecast | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Everything that stands for selection, and what must be said about it.
+
+    Attributes:
+        contenders: candidates, by name.
+        baselines: full fine-tuning runs; never candidates.
+        warnings: for people.
+    """
+
+    contenders: tuple[Contender, ...]
+    baselines: tuple[Contender, ...]
+    warnings: tuple[str, ...]
+
+
+def in_snapshot(run: Run, snapshot: str | None) -> bool:
+    """Whether a question about `snapshot` is about `run`."""
+    return snapshot in {None, ALL_SNAPSHOTS} or snapshot in run.snapshots
+
+
+def newest_snapshot(catalog: Catalog, benchmark: str) -> str | None:
+    """Identifier of the newest snapshot that holds a run of `benchmark`."""
+    used = {name for run in catalog.runs_by_benchmark[benchmark] for name in run.snapshots}
+    dated = [(snapshot.date, snapshot.id) for snapshot in catalog.snapshots if snapshot.id in used]
+    return max(dated)[1] if dated else None
+
+
+def field_of_play(catalog: Catalog, query: Query) -> Field:
+    """Contenders and baselines of `query`, sorted by name; worked out once per catalog."""
+    key = (query.benchmark, query.snapshot, query.era, query.evidence, query.accelerator)
+    if key not in catalog.derived:
+        catalog.derived[key] = _field(catalog, query)
+    field: Field = catalog.derived[key]
+    return field
+
+
+def _field(catalog: Catalog, query: Query) -> Field:
+    benchmark = catalog.benchmark_by_id[query.benchmark]
+    on_file = catalog.runs_by_benchmark[query.benchmark]
+    runs = [run for run in on_file if in_snapshot(run, query.snapshot)]
+    reference = _usual_conditions(runs, query.accelerator)
+    metrics = [catalog.metric_by_id[name] for name in benchmark.metrics]
+    noise = {
+        (item.metric, item.era): item for item in catalog.noise if item.benchmark == benchmark.id
+    }
+    shifts = [shift for shift in catalog.era_shifts if shift.benchmark == benchmark.id]
+    names = Counter(run.experiment for run in runs)
+
+    def contender(run: Run) -> Contender:
+        pool: Sequence[Run] = (run,)
+        if query.evidence == "pooled":
+            pool = _same_recipe(run, on_file)
+        found = _figures(run, pool, metrics, reference)
+        notes = []
+        if query.era == SHIFTED_ERAS:
+            notes += _shift(found.values, run, benchmark, shifts, catalog)
+        for metric in metrics:
+            if metric.id in found.values:
+                _set_noise(found, metric, run, noise)
+        if len(pool) > 1:
+            notes.append(f"mean of {len(pool)} runs of the same recipe")
+        return Contender(
+            name=run.experiment if names[run.experiment] == 1 else run.id,
+            method=run.method,
+            variants=run.variants,
+            run=run,
+            values=found.values,
+            unusable=found.unusable,
+            sds=found.sds,
+            pooled=len(pool),
+            notes=tuple(notes),
+        )
+
+    everyone = [contender(run) for run in runs]
+    measured = {one.method for one in everyone}
+    everyone += [
+        Contender(name=method.id, method=method.id, variants=(), run=None)
+        for method in catalog.methods
+        if method.id not in measured
+    ]
+    everyone.sort(key=lambda one: one.name)
+    return Field(
+        contenders=tuple(one for one in everyone if one.method != FULL_FINETUNING),
+        baselines=tuple(one for one in everyone if one.method == FULL_FINETUNING),
+        warnings=_era_warnings(runs, query, benchmark, shifts),
+    )
+
+
+@dataclass(slots=True)
+class _Figures:
+    values: dict[str, float] = member(default_factory=dict)
+    unusable: dict[str, str] = member(default_factory=dict)
+    sds: dict[str, float] = member(default_factory=dict)
+    counts: dict[str, int] = member(default_factory=dict)
+
+
+def _figures(
+    run: Run, pool: Sequence[Run], metrics: Sequence[Metric], reference: _Conditions | None
+) -> _Figures:
+    found = _Figures()
+    for metric in metrics:
+        reason = _why_unusable(run, metric, reference)
+        if reason is not None:
+            older = _older_definition(run, metric, metrics)
+            found.unusable[metric.id] = reason if older is None else older
+            continue
+        measured = [
+            one.metrics[metric.field]
+            for one in pool
+            if _why_unusable(one, metric, reference) is None
+        ]
+        found.values[metric.id] = (
+            # fsum: the mean does not depend on the order of the file
+            measured[0] if len(measured) == 1 else math.fsum(measured) / len(measured)
+        )
+        found.counts[metric.id] = len(measured)
+    return found
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Conditions:
+    """What figures of a run depend on besides its recipe.
+
+    Attributes:
+        environment: what memory and time depend on, in the order of `_ENVIRONMENT_NAMES`.
+        marks: fields concerned (none: all) and reason of the run's `environment` flags, which know
+            more settings than stand here.
+    """
+
+    environment: tuple[str, bool, int, int, str]
+    marks: tuple[tuple[tuple[str, ...], str], ...]
+
+    def marks_on(self, metric: Metric) -> list[str]:
+        """Reasons that concern `metric`."""
+        return [reason for fields, reason in self.marks if not fields or metric.field in fields]
+
+
+_ENVIRONMENT_NAMES = ("accelerator", "gradient checkpointing", "batch size", "length", "dtype")
+
+
+def _conditions(run: Run) -> _Conditions:
+    training = run.recipe.training
+    return _Conditions(
+        environment=(
+            run.provenance.accelerator,
+            training.gradient_checkpointing,
+            training.batch_size,
+            training.max_length,
+            training.dtype,
+        ),
+        marks=tuple(
+            sorted((flag.metrics, flag.reason) for flag in run.flags if flag.code == "environment")
+        ),
+    )
+
+
+def _usual_conditions(runs: Sequence[Run], accelerator: str | None) -> _Conditions | None:
+    """The conditions of most runs, on `accelerator` if one is named; ties by name."""
+    counts = Counter(
+        _conditions(run)
+        for run in runs
+        if accelerator is None or run.provenance.accelerator == accelerator
+    )
+    return min(counts, key=lambda key: (-counts[key], key)) if counts else None
+
+
+def _why_unusable(run: Run, metric: Metric, reference: _Conditions | None) -> str | None:
+    if metric.field not in run.metrics:
+        for flag in run.flags:
+            if flag.code == "sentinel" and metric.field in flag.metrics:
+                return flag.reason
+        return "not measured"
+    if reference is None:
+        return None
+    mine = _conditions(run)
+    if metric.scope in _ENVIRONMENT_SCOPES and mine.environment != reference.environment:
+        differences = ", ".join(
+            f"{name} {ours} instead of {theirs}"
+            for name, ours, theirs in zip(
+                _ENVIRONMENT_NAMES, mine.environment, reference.environment, strict=True
+            )
+            if ours != theirs
+        )
+        return f"measured under other conditions ({differences})"
+    marks = mine.marks_on(metric)
+    if marks != reference.marks_on(metric):
+        return " ".join(marks) or "measured under other conditions than most runs"
+    return None
+
+
+def _older_definition(run: Run, metric: Metric, metrics: Iterable[Metric]) -> str | None:
+    """Why a run that lacks `metric` has a figure of the same name with another meaning."""
+    if metric.field in run.metrics:
+        return None
+    for other in metrics:
+        # an old definition keeps the name and adds its date
+        if other.retired and other.id.startswith(f"{metric.id}_") and other.field in run.metrics:
+            return f"measured by an older definition only, which is never ranked ({other.title})"
+    return None
+
+
+def _same_recipe(run: Run, on_file: Sequence[Run]) -> list[Run]:
+    """Unflagged runs of the recipe and the era of `run`, itself first."""
+    return [
+        run,
+        *(
+            one
+            for one in on_file
+            if one is not run
+            and one.experiment == run.experiment
+            and one.era == run.era
+            and one.recipe.config == run.recipe.config
+            and one.recipe.training == run.recipe.training
+            and not any(flag.code in {"artefact", "broken_config"} for flag in one.flags)
+        ),
+    ]
+
+
+def _shift(
+    values: dict[str, float],
+    run: Run,
+    benchmark: Benchmark,
+    shifts: Sequence[EraShift],
+    catalog: Catalog,
+) -> list[str]:
+    """Moves scores of older eras to the newest one, in place; says what was done."""
+    notes = []
+    order = [era.id for era in benchmark.eras]
+    for step, era in enumerate(order[:-1]):
+        if run.era is None or order.index(run.era) > step:
+            continue
+        for shift in shifts:
+            if shift.older == era and shift.metric in values:
+                moved = values[shift.metric] + shift.shift
+                if catalog.metric_by_id[shift.metric].unit == "fraction":
+                    moved = min(max(moved, 0.0), 1.0)  # no share of the questions is negative
+                values[shift.metric] = moved
+                notes.append(
+                    f"{shift.metric} was measured in the {era!r} era and is shown shifted by "
+                    f"{shift.shift:+.4f} (standard error {shift.standard_error:.4f})"
+                )
+    return notes
+
+
+def _set_noise(
+    found: _Figures, metric: Metric, run: Run, noise: dict[tuple[str, str | None], Noise]
+) -> None:
+    """Standard deviation of a figure; near-exact metrics have a tie width instead."""
+    if metric.tie is not None or metric.tie_relative is not None:
+        return
+    item = noise.get((metric.id, run.era)) or noise.get((metric.id, None))
+    if item is None or item.sd == 0:
+        return
+    sd = item.sd * abs(found.values[metric.id]) if item.relative else item.sd
+    found.sds[metric.id] = sd / found.counts[metric.id] ** 0.5
+
+
+def _era_warnings(
+    runs: Sequence[Run], query: Query, benchmark: Benchmark, shifts: Sequence[EraShift]
+) -> tuple[str, ...]:
+    counts = Counter(run.era for run in runs if run.method != FULL_FINETUNING)
+    if len(counts) < 2:
+        return ()
+    titles = {era.id: era.title for era in benchmark.eras}
+    mix = " and ".join(
+        f"{counts[era.id]} {titles[era.id]}" for era in benchmark.eras if counts[era.id]
+    )
+    text = f"this snapshot mixes runs whose scores are not comparable: {mix}"
+    for shift in shifts:
+        if counts[shift.older] and counts[shift.newer]:
+            text += (
+                f"; the same experiments score {100 * shift.shift:+.2f} +- "
+                f"{100 * shift.standard_error:.2f} points after the change ({shift.pairs} pairs)"
+            )
+    if query.era == ANY_ERA:
+        text += "; they are ranked together because you asked for it"
+    elif query.era == SHIFTED_ERAS:
+        text += "; older scores are shifted by that much"
+    else:
+        text += f"; only {titles[query.era or '']} runs are ranked (era={ANY_ERA!r} mixes them)"
+    return (text,)

@@ -1,0 +1,139 @@
+"""What people write about their model -> records: options, and which benchmark is evidence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from pydantic import ValidationError
+
+from peft_shop.adapt.records import TargetOptions
+from peft_shop.catalog.features import TaskType
+from peft_shop.errors import QueryError, UnknownNameError
+from peft_shop.forecast.records import Dtype, Settings
+from peft_shop.model.structure import ROLES
+
+if TYPE_CHECKING:
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.runs import Benchmark
+    from peft_shop.model.structure import Structure
+
+__all__ = ["default_benchmark", "read_options", "read_settings"]
+
+Options = TypeVar("Options", TargetOptions, Settings)
+
+_LISTS = {"roles": ROLES, "task_type": get_args(TaskType)}
+"""Fields whose values are names, and the valid ones."""
+
+
+def read_options(given: TargetOptions | Mapping[str, Any] | None) -> TargetOptions:
+    """Options that `given` stands for; a mapping has the fields of `TargetOptions` as keys.
+
+    Values may be text, as a command line has them: `"true"`, `"500"`, `"attention_query,head"`.
+
+    Raises:
+        UnknownNameError: there is no such option, role or task type; names the nearest.
+        QueryError: a value of another kind than the option takes.
+    """
+    if given is None:
+        return TargetOptions()
+    if isinstance(given, TargetOptions):
+        return given
+    if not isinstance(given, Mapping):
+        raise QueryError(f"adapt: expected options by name, got {given!r}")
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        key = str(name).strip().lower().replace("-", "_")
+        if key not in TargetOptions.model_fields:
+            raise UnknownNameError("option of adapt", str(name), TargetOptions.model_fields)
+        found[key] = _listed(value) if key in {"roles", "token_indices", "adapters"} else value
+        if key in _LISTS:
+            _check_names(key, found[key])
+    return _validated(TargetOptions, "adapt", found)
+
+
+def read_settings(
+    given: Settings | Mapping[str, Any] | None,
+    model: Structure | None,
+    quantization: str | None = None,
+) -> Settings:
+    """Settings of a training step; a mapping has the fields of `Settings` as keys.
+
+    What is not given is the model's own (dtype, quantization) or a default.
+
+    Args:
+        given: the settings.
+        model: what is trained.
+        quantization: backend that the question demands; for a base that is not quantized yet.
+
+    Raises:
+        UnknownNameError: there is no such setting; names the nearest.
+        QueryError: a value of another kind than the setting takes, or a sequence that is longer
+            than the model takes.
+    """
+    if isinstance(given, Settings):
+        if model is not None:
+            _check_length(given, model)
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise QueryError(f"training: expected settings by name, got {given!r}")
+    found: dict[str, Any] = {}
+    for name, value in (given or {}).items():
+        key = str(name).strip().lower().replace("-", "_")
+        if key not in Settings.model_fields:
+            raise UnknownNameError("setting of training", str(name), Settings.model_fields)
+        found[key] = None if value == "none" else value
+    if model is not None:
+        if model.dtype in get_args(Dtype):
+            found.setdefault("dtype", model.dtype)
+        found.setdefault("quantization", model.quantization or quantization)
+        longest = model.dimensions.max_positions
+        if longest is not None:
+            usual = Settings.model_fields["sequence_length"].default
+            found.setdefault("sequence_length", min(usual, longest))
+    settings = _validated(Settings, "training", found)
+    if model is not None:
+        _check_length(settings, model)
+    return settings
+
+
+def _check_length(settings: Settings, model: Structure) -> None:
+    longest = model.dimensions.max_positions
+    if longest is not None and settings.sequence_length > longest:
+        msg = (
+            f"training: sequence_length {settings.sequence_length} is more than the {longest} "
+            f"positions that {model.name} takes"
+        )
+        raise QueryError(msg)
+
+
+def _validated(record: type[Options], option: str, found: dict[str, Any]) -> Options:
+    try:
+        return record.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"{option}: {where}: {first['msg'].lower()}, got {first['input']!r}"
+        raise QueryError(msg) from None
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part for part in re.split(r"[,\s]+", value) if part)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_names(key: str, value: Any) -> None:
+    names = (value,) if isinstance(value, str) else value or ()
+    for name in names:
+        if name not in _LISTS[key]:
+            kind = "role" if key == "roles" else "task type"
+            raise UnknownNameError(kind, str(name), _LISTS[key])
+
+
+def default_benchmark(catalog: Catalog, model: Structure | None) -> Benchmark:
+    """The benchmark whose runs are evidence for `model`, else the catalog's first."""
+    if model is not None and model.benchmark in catalog.benchmark_by_id:
+        return catalog.benchmark_by_id[model.benchmark]
+    return catalog.benchmarks[0]

@@ -1,0 +1,126 @@
+"""A question with every default filled in, and what it says of one candidate."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from peft_shop.adapt.records import TargetOptions
+from peft_shop.catalog.features import EvidenceLevel
+from peft_shop.forecast.records import Settings
+from peft_shop.model.structure import Structure
+from peft_shop.records import Finite, Name, Record, Text
+
+__all__ = [
+    "Bound",
+    "Failure",
+    "MemoryLimit",
+    "Query",
+    "Requirement",
+    "Verdict",
+]
+
+
+class Requirement(Record):
+    """A demand on the capabilities or attributes of a method.
+
+    Attributes:
+        name: the option it came from, such as `quantization`.
+        values: what is demanded.
+        mode: whether all of `values` or one of them must hold.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    mode: Literal["all", "any"] = "all"
+
+
+class Bound(Record):
+    """A limit on a measured metric, in base units; `text` is what the user wrote."""
+
+    metric: Name
+    kind: Literal["min", "max"]
+    value: Finite
+    text: str
+
+
+class MemoryLimit(Record):
+    """The memory that a training step may take.
+
+    Attributes:
+        bytes: that the allocator may reserve [B].
+        text: what the user wrote.
+        device: name of the device whose memory it is, less what a process needs beside; `None`
+            where the user stated a limit.
+    """
+
+    bytes: int
+    text: str
+    device: str | None = None
+
+
+class Query(Record):
+    """The question, with every default filled in.
+
+    Attributes:
+        snapshot: snapshot whose runs are candidates; `None` when the benchmark has none, then
+            all its runs are.
+        era: `any`, or the era that candidates must belong to; `None` without eras.
+        objectives: identifiers of metrics to be optimised together.
+        weights: weights of the objectives when `rank_by` is `weights`.
+        floor: least headline score of a candidate.
+        accelerator: hardware on which memory and time were measured.
+        confidence: one-sided confidence at which a candidate counts as dominated.
+        peft_version: version the configurations must work with; `None` when peft is absent.
+        model: the model that the configurations are for; `None` for that of the benchmark.
+        adapt: what to do on that model otherwise than measured.
+        training: the training step whose cost is forecast; `None` for figures as measured.
+        memory: what that step may take.
+    """
+
+    benchmark: Name
+    snapshot: str | None = None
+    era: str | None = None
+    evidence: Literal["snapshot", "pooled"] = "snapshot"
+    objectives: tuple[Name, ...]
+    requirements: tuple[Requirement, ...] = ()
+    bounds: tuple[Bound, ...] = ()
+    methods: tuple[Name, ...] = ()
+    exclude: tuple[Name, ...] = ()
+    min_evidence: EvidenceLevel | None = None
+    floor: Finite
+    rank_by: str = "headline"
+    weights: dict[str, Finite] = Field(default_factory=dict)
+    accelerator: str | None = None
+    include_flagged: bool = False
+    confidence: Finite = 0.95
+    peft_version: str | None = None
+    model: Structure | None = None
+    adapt: TargetOptions = Field(default_factory=TargetOptions)
+    training: Settings | None = None
+    memory: MemoryLimit | None = None
+
+
+class Failure(Record):
+    """One constraint that a candidate does not meet.
+
+    Attributes:
+        constraint: the option, such as `max_peak_memory` or `quantization`.
+        reason: what was demanded and what was found.
+    """
+
+    constraint: str
+    reason: Text
+
+
+class Verdict(Record):
+    """What a query says of one candidate: kept when nothing failed."""
+
+    candidate: str
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def kept(self) -> bool:
+        """Whether every constraint is met."""
+        return not self.failures

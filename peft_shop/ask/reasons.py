@@ -1,0 +1,242 @@
+"""Why a candidate stands where it stands, in words that carry their certainty."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+from peft_shop.ask.noise import probability_below, significance_threshold
+from peft_shop.pareto import dominates
+from peft_shop.units import format_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from peft_shop.ask.contenders import Contender
+    from peft_shop.catalog.runs import Metric
+
+__all__ = ["Measured", "certainty", "gives_up", "lead", "luck", "tie_reason", "why"]
+
+
+class Measured(Protocol):
+    """What has figures and their standard deviations by metric id: contenders and candidates."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """Figures, in base units."""
+
+    @property
+    def sds(self) -> Mapping[str, float]:
+        """Standard deviations of the noisy figures."""
+
+
+def cost(one: Measured, metric: Metric) -> float:
+    """Figure turned so that less is better."""
+    value = one.values[metric.id]
+    return value if metric.better == "lower" else -value
+
+
+def amount(difference: float, metric: Metric) -> str:
+    """Size of a difference with its unit: "1.3 points", "2.85 GiB"."""
+    if metric.unit == "fraction":
+        return f"{abs(difference) * 100:.1f} points"
+    if metric.scope == "memory" and abs(difference) >= 0.01 * 2**30:
+        # the unit of the figures beside it
+        return f"{abs(difference) / 2**30:.2f} GiB"
+    return format_quantity(abs(difference), metric.unit)
+
+
+def lead(one: Measured, other: Measured, metric: Metric) -> float:
+    """By how much `one` is better than `other`; negative when it is worse."""
+    return cost(other, metric) - cost(one, metric)
+
+
+def certainty(one: Measured, other: Measured, metric: Metric) -> str:
+    """How likely the order of two figures is real, in words; empty for exact metrics."""
+    sd = math.hypot(one.sds.get(metric.id, 0.0), other.sds.get(metric.id, 0.0))
+    if sd == 0:
+        return ""
+    real = probability_below(-abs(lead(one, other, metric)), sd)
+    shown = "over 99" if real > 0.995 else f"{real * 100:.0f}"
+    return f"re-run noise makes this {shown} % likely to be real"
+
+
+def _bracket(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
+def _figure(one: Contender, metric: Metric) -> str:
+    return format_quantity(one.values[metric.id], metric.unit)
+
+
+def _rivals(place: int, costs: Sequence[tuple[float, ...]]) -> list[int]:
+    """Rows that are no worse than row `place` in every column but the first."""
+    mine = costs[place][1:]
+    if len(mine) == 1:  # the usual question, answered a few times per front member
+        (limit,) = mine
+        return [j for j, row in enumerate(costs) if row[1] <= limit and j != place]
+    return [
+        j
+        for j, row in enumerate(costs)
+        if j != place and all(a <= b for a, b in zip(row[1:], mine, strict=True))
+    ]
+
+
+def why(
+    place: int,
+    kept: Sequence[Contender],
+    costs: Sequence[tuple[float, ...]],
+    objectives: Sequence[Metric],
+) -> str:
+    """What puts a member on the front: the best rival that is no worse elsewhere, and the lead.
+
+    Args:
+        place: index of the member in `kept`.
+        kept: every kept contender with a run.
+        costs: their costs, (n, m).
+        objectives: the m metrics optimised, the one to argue with first.
+    """
+    one, mine = kept[place], costs[place]
+    first, others = objectives[0], objectives[1:]
+    rivals = _rivals(place, costs)
+    beaten = sum(dominates(mine, row) for row in costs)
+    tail = f" It dominates {beaten} of the {len(kept)} kept runs."
+    title = first.label
+    if not rivals:
+        if others:
+            names = " and ".join(f"{metric.label} ({_figure(one, metric)})" for metric in others)
+            if len(others) == 1:
+                word = "lower" if others[0].better == "lower" else "higher"
+                return f"No other kept run has as good a {names}; none is {word}.{tail}"
+            return f"No other kept run is as good in {names} together.{tail}"
+        return f"The only kept run with a {title}.{tail}"
+    rival = kept[min(rivals, key=lambda j: (costs[j][0], kept[j].name))]
+    limit = " and ".join(
+        f"{metric.label} {'up to' if metric.better == 'lower' else 'of at least'} "
+        f"{_figure(one, metric)}"
+        for metric in others
+    )
+    where = f" with {limit}" if limit else ""
+    ahead = lead(one, rival, first)
+    if ahead == 0:
+        text = f"Equal best {title} ({_figure(one, first)}){where}, with {rival.name}."
+    else:
+        text = (
+            f"Best {title} ({_figure(one, first)}){where}: leads {rival.name} "
+            f"({_figure(rival, first)}) by {amount(ahead, first)}"
+            f"{_bracket(certainty(one, rival, first))}."
+        )
+    return text + tail
+
+
+def gives_up(one: Contender, front: Sequence[Contender], objectives: Sequence[Metric]) -> str:
+    """What the nearest better member of the front offers, and for how much."""
+    first, others = objectives[0], objectives[1:]
+    if len(front) == 1:
+        return "Nothing: it is the whole front."
+    better = [other for other in front if lead(other, one, first) > 0]
+    if better:
+        other = min(better, key=lambda o: (lead(o, one, first), o.name))
+        gain = f"{amount(lead(other, one, first), first)} of {first.label}"
+        sure = _bracket(certainty(other, one, first))
+        price = _changes(other, one, others, better=False)
+        return f"{other.name} is ahead by {gain}{sure}, but {price}."
+    rest = [other for other in front if other is not one]
+    other = min(rest, key=lambda o: (cost(o, first), o.name))
+    saving = _changes(other, one, others, better=True)
+    behind = lead(one, other, first)
+    if behind == 0 or not saving:
+        return f"Nothing in {first.label}; {other.name} is the nearest alternative."
+    sure = _bracket(certainty(one, other, first))
+    return (
+        f"{other.name} {saving}, but is behind by {amount(behind, first)} of {first.label}{sure}."
+    )
+
+
+def _changes(other: Contender, one: Contender, metrics: Sequence[Metric], *, better: bool) -> str:
+    """Where `other` is better (or worse) than `one`: "needs 2.84 GiB more peak memory"."""
+    found = []
+    for metric in metrics:
+        ahead = lead(other, one, metric)
+        if ahead == 0 or (ahead > 0) != better:
+            continue
+        less = better == (metric.better == "lower")
+        verb = "needs" if metric.better == "lower" else "gives"
+        equal = metric.tie is not None and abs(ahead) < metric.tie
+        note = ", which counts as equal" if equal else ""
+        found.append(
+            f"{verb} {amount(ahead, metric)} {'less' if less else 'more'} {metric.label}{note}"
+        )
+    return " and ".join(found)
+
+
+def tie_reason(
+    one: Contender, dominator: Contender, objectives: Sequence[Metric], threshold: float
+) -> str:
+    """Why a dominated run still counts as a tie.
+
+    Args:
+        one: the run.
+        dominator: the front member that is formally better.
+        objectives: the metrics optimised.
+        threshold: standard deviations a lead must exceed to count.
+    """
+    parts = []
+    for metric in objectives:
+        ahead = lead(dominator, one, metric)
+        sd = math.hypot(one.sds.get(metric.id, 0.0), dominator.sds.get(metric.id, 0.0))
+        if sd > 0 and ahead <= threshold * sd:
+            name = metric.label
+            leads = (
+                f"leads by {amount(ahead, metric)} of {name}" if ahead else f"is level in {name}"
+            )
+            parts.append(
+                f"{dominator.name} {leads}, "
+                f"and only a lead over {amount(threshold * sd, metric)} would count"
+            )
+    if parts:
+        return "; ".join(parts) + "."
+    sizes = ", ".join(
+        f"{amount(lead(dominator, one, metric), metric)} of {metric.label}"
+        for metric in objectives
+        if lead(dominator, one, metric) > 0
+    )
+    return f"{dominator.name} is ahead by {sizes or 'nothing'}, within what counts as equal."
+
+
+def luck(
+    place: int,
+    kept: Sequence[Contender],
+    costs: Sequence[tuple[float, ...]],
+    objectives: Sequence[Metric],
+    configurations: int,
+) -> str | None:
+    """Warning when picking the best of several configurations explains the lead, else `None`.
+
+    The best of n equal configurations is expected to be ahead by about
+    Phi^-1((n - 0.375) / (n + 0.25)) standard deviations (Blom, 1958).
+
+    Args:
+        place: index of the member in `kept`.
+        kept: every kept contender with a run.
+        costs: their costs, (n, m).
+        objectives: the m metrics optimised, the one to argue with first.
+        configurations: how many configurations of the member's method were looked at.
+    """
+    one, first = kept[place], objectives[0]
+    sd = one.sds.get(first.id, 0.0)
+    if configurations < 3 or sd == 0:
+        return None
+    rivals = [j for j in _rivals(place, costs) if kept[j].method != one.method]
+    if not rivals:
+        return None
+    rival = kept[min(rivals, key=lambda j: (costs[j][0], kept[j].name))]
+    ahead = lead(one, rival, first)
+    expected = sd * significance_threshold((configurations - 0.375) / (configurations + 0.25))
+    if ahead > expected:
+        return None
+    return (
+        f"{configurations} configurations of {one.method} were tried: the best of that many equal "
+        f"ones is ahead by {amount(expected, first)} by luck alone, and its lead over "
+        f"{rival.name} is {amount(ahead, first)}."
+    )

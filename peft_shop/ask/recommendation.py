@@ -1,0 +1,308 @@
+"""The verb: what people write, read into a query -> Recommendation."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+from peft_shop.ask.answering import answer
+from peft_shop.ask.judging import version_key
+from peft_shop.ask.model import read_settings
+from peft_shop.ask.query import MemoryLimit
+from peft_shop.ask.reading import AnyOf, build_query
+from peft_shop.catalog.catalog import Catalog
+from peft_shop.catalog.store import load
+from peft_shop.errors import QueryError
+from peft_shop.model.structure import Structure
+from peft_shop.units import format_quantity, parse_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from os import PathLike
+
+    from peft_shop.adapt.records import TargetOptions
+    from peft_shop.ask.answer import Recommendation
+    from peft_shop.catalog.features import (
+        Category,
+        EvidenceLevel,
+        Family,
+        LayerType,
+        QuantizationBackend,
+        TaskType,
+    )
+    from peft_shop.forecast.records import Settings
+    from peft_shop.model.inspection import Target
+    from peft_shop.names import BenchmarkName, MethodName, MetricName, OptionName
+    from peft_shop.units import Quantity
+
+__all__ = ["Bounds", "installed_peft_version", "recommend"]
+
+ANY_VERSION = "any"
+
+
+class Bounds(TypedDict, total=False):
+    """A least and a greatest value for every metric; text may carry a unit ("24GiB", "45%")."""
+
+    max_peak_memory: Quantity
+    min_peak_memory: Quantity
+    max_average_memory: Quantity
+    min_average_memory: Quantity
+    max_p99_memory: Quantity
+    min_p99_memory: Quantity
+    max_train_time: Quantity
+    min_train_time: Quantity
+    max_step_time: Quantity
+    min_step_time: Quantity
+    max_total_time: Quantity
+    min_total_time: Quantity
+    max_checkpoint_size: Quantity
+    min_checkpoint_size: Quantity
+    max_trainable_parameters: Quantity
+    min_trainable_parameters: Quantity
+    max_total_parameters: Quantity
+    min_total_parameters: Quantity
+    max_train_loss: Quantity
+    min_train_loss: Quantity
+    max_test_accuracy: Quantity
+    min_test_accuracy: Quantity
+    max_dino_similarity: Quantity
+    min_dino_similarity: Quantity
+    max_forgetting: Quantity
+    min_forgetting: Quantity
+    max_drift: Quantity
+    min_drift: Quantity
+    max_tokens_seen: Quantity
+    min_tokens_seen: Quantity
+
+
+Demand = bool | Literal["partial"] | None
+"""`True` demands yes, `"partial"` at least partial, `False` demands no, `None` nothing."""
+
+
+def recommend(
+    benchmark: BenchmarkName | str | None = None,
+    objectives: MetricName | str | Iterable[MetricName | str] | None = None,
+    *,
+    model: object | None = None,
+    adapt: TargetOptions | Mapping[str, object] | None = None,
+    training: Settings | Mapping[str, object] | None = None,
+    device: str | None = None,
+    max_memory: Quantity | None = None,
+    snapshot: str | None = None,
+    era: str | None = None,
+    evidence: Literal["snapshot", "pooled"] = "snapshot",
+    quantization: QuantizationBackend | Iterable[QuantizationBackend] | AnyOf | None = None,
+    layer_types: LayerType | Iterable[LayerType] | AnyOf | None = None,
+    merging: Demand = None,
+    convertible_to_lora: Demand = None,
+    extractable_to_lora: Demand = None,
+    multiple_adapters: Demand = None,
+    mixed_batches: Demand = None,
+    weighted_combination: Demand = None,
+    hot_swapping: Demand = None,
+    mixed_methods: Demand = None,
+    modules_to_save: Demand = None,
+    trainable_token_indices: Demand = None,
+    save_and_reload: Demand = None,
+    disable_adapter: Demand = None,
+    identity_at_start: Demand = None,
+    gradient_checkpointing: Demand = None,
+    torch_compile: Demand = None,
+    deterministic: Demand = None,
+    category: Category | AnyOf | None = None,
+    family: Family | AnyOf | None = None,
+    task_types: TaskType | Iterable[TaskType] | AnyOf | None = None,
+    options: OptionName | Iterable[OptionName] | AnyOf | None = None,
+    serve: str | Iterable[str] | AnyOf | None = None,
+    methods: MethodName | str | Iterable[MethodName | str] | None = None,
+    exclude: MethodName | str | Iterable[MethodName | str] | None = None,
+    min_evidence: EvidenceLevel | None = None,
+    floor: Quantity | None = None,
+    rank_by: str | Mapping[str, float] | None = None,
+    accelerator: str | None = None,
+    include_flagged: bool = False,
+    confidence: float = 0.95,
+    peft_version: str | None = None,
+    catalog: Catalog | str | PathLike[str] | None = None,
+    **bounds: Unpack[Bounds],
+) -> Recommendation:
+    """Pareto-optimal configurations among all measured runs that meet the constraints.
+
+    For every filter a list means all of these, `any_of(...)` one of these; an unknown value never
+    satisfies; an unknown name is an error. An answer without a front is still an answer: its
+    `relaxations` say what to give up.
+
+    Args:
+        benchmark: `"metamathqa"` (text) or `"image_gen"`; by default the one that is evidence for
+            the model, else text.
+        objectives: metrics to optimise together; headline score and peak memory by default.
+        model: the model to train, as for `inspect_model` (a module, a configuration, a folder, a
+            hub id) or its `Structure`: configurations come out valid on it, with every change, and
+            what cannot work on it is dropped with the reason.
+        adapt: what to do on that model otherwise than measured, by the fields of `TargetOptions`,
+            such as `{"total_steps": 2000}`.
+        training: the step that you will run on that model, by the fields of `Settings`, such as
+            `{"batch_size": 8, "sequence_length": 1024}`: memory, checkpoints and counts become
+            forecasts for it.
+        device: the accelerator that it must fit on, such as `"RTX 4090"`, `"2xA100-80GB"` (one of
+            them counts) or `"24GiB"`; what a process needs besides is taken off.
+        max_memory: greatest peak memory that the allocator may reserve, instead of a device.
+        snapshot: state of the evidence on a date; the newest by default, `"all"` for every run.
+        era: runs scored the same way; the newest of the snapshot by default, `"any"` mixes them,
+            `"shifted"` moves older scores by the measured shift.
+        evidence: `"snapshot"` takes the current run of each experiment, `"pooled"` the mean of
+            all comparable runs of the same recipe.
+        quantization: backends on whose quantized layers it must train.
+        layer_types: layers that it must adapt.
+        merging: whether it merges into the base weights.
+        convertible_to_lora: whether peft converts it to LoRA.
+        extractable_to_lora: whether its update can be written as a LoRA (`peft-shop convert`);
+            `"partial"` takes approximations too.
+        multiple_adapters: whether one model holds several adapters of it.
+        mixed_batches: whether one batch may use different adapters.
+        weighted_combination: whether adapters combine with weights.
+        hot_swapping: whether a loaded adapter can be replaced in place.
+        mixed_methods: whether it works beside other methods.
+        modules_to_save: whether whole modules can be trained beside it.
+        trainable_token_indices: whether single token embeddings can be trained beside it.
+        save_and_reload: whether a saved adapter loads back to the same outputs.
+        disable_adapter: whether `disable_adapter()` gives the outputs of the base back.
+        identity_at_start: whether the wrapped model starts out equal to the base.
+        gradient_checkpointing: whether it trains under gradient checkpointing.
+        torch_compile: whether it works under `torch.compile`.
+        deterministic: whether one seed gives one adapter.
+        category: adapter, prompt_learning or other.
+        family: family of methods, such as `"orthogonal"`.
+        task_types: task types it must support.
+        options: configuration options it must have, such as `"rank_pattern"`.
+        serve: engines that it must reach as it is, converted or merged, such as `"vllm"`;
+            `"vllm:native"` demands one kind of way (`native`, `convert`, `merge`).
+        methods: only these methods.
+        exclude: none of these methods.
+        min_evidence: weakest evidence that counts for a demanded capability.
+        floor: least headline score; the benchmark's own by default, 0 for none.
+        rank_by: order of the front: `"headline"`, a metric, `"knee"` (nearest to the ideal
+            point), `"cheapest-tie"`, or weights by metric.
+        accelerator: hardware whose memory and time count; that of most runs by default.
+        include_flagged: whether broken runs and artefacts may be ranked.
+        confidence: one-sided confidence at which a run counts as worse.
+        peft_version: version the configurations must work with; the installed one by default,
+            `"any"` for no restriction.
+        catalog: a catalog, or the path of a catalog file; the embedded one by default.
+        **bounds: `max_<metric>` and `min_<metric>`.
+
+    Raises:
+        InputError: a name, quantity or combination that cannot be answered.
+        CatalogError: the catalog file is broken.
+        ModelError: the model cannot be inspected.
+        MissingExtraError: inspecting it needs a package that is not installed.
+
+    Example:
+        >>> rec = recommend("metamathqa", max_peak_memory="20GiB", peft_version="any")
+        >>> rec.best.values["peak_memory"] <= 20 * 2**30
+        True
+    """
+    source = catalog if isinstance(catalog, Catalog) else load(catalog)
+    if peft_version is None:
+        peft_version = installed_peft_version()
+    elif peft_version == ANY_VERSION:
+        peft_version = None
+    else:
+        version_key(peft_version)
+    target: Target | None = None
+    structure: Structure | None = None
+    if isinstance(model, Structure):
+        structure = model
+    elif model is not None:
+        from peft_shop.model.inspection import inspect_model  # noqa: PLC0415 - torch only for a model
+
+        target = inspect_model(model)
+        structure = target.structure
+    memory = _memory_limit(device, max_memory)
+    settings = None
+    if training is not None or memory is not None:
+        if structure is None:
+            raise QueryError("a forecast is about the model that you name: give `model` too")
+        settings = read_settings(training, structure, _only(quantization))
+    query = build_query(
+        source,
+        model=structure,
+        adapt=adapt,
+        training=settings,
+        memory=memory,
+        benchmark=benchmark,
+        objectives=objectives,
+        snapshot=snapshot,
+        era=era,
+        evidence=evidence,
+        demands={
+            "quantization": quantization,
+            "layer_types": layer_types,
+            "merging": merging,
+            "convertible_to_lora": convertible_to_lora,
+            "extractable_to_lora": extractable_to_lora,
+            "multiple_adapters": multiple_adapters,
+            "mixed_batches": mixed_batches,
+            "weighted_combination": weighted_combination,
+            "hot_swapping": hot_swapping,
+            "mixed_methods": mixed_methods,
+            "modules_to_save": modules_to_save,
+            "trainable_token_indices": trainable_token_indices,
+            "save_and_reload": save_and_reload,
+            "disable_adapter": disable_adapter,
+            "identity_at_start": identity_at_start,
+            "gradient_checkpointing": gradient_checkpointing,
+            "torch_compile": torch_compile,
+            "deterministic": deterministic,
+            "category": category,
+            "family": family,
+            "task_types": task_types,
+            "options": options,
+            "serve": serve,
+        },
+        bounds=bounds,  # type: ignore[arg-type]  # a TypedDict of quantities is such a mapping
+        methods=methods,
+        exclude=exclude,
+        min_evidence=min_evidence,
+        floor=floor,
+        rank_by=rank_by,
+        accelerator=accelerator,
+        include_flagged=include_flagged,
+        confidence=confidence,
+        peft_version=peft_version,
+    )
+    found = answer(source, query)
+    return found if target is None else found.about(target)
+
+
+def _memory_limit(device: str | None, most: Quantity | None) -> MemoryLimit | None:
+    if device is None and most is None:
+        return None
+    if device is not None and most is not None:
+        raise QueryError("device and max_memory both limit the memory: give one of them")
+    if device is None:
+        limit = parse_quantity(most or 0, "bytes", name="max_memory")
+        text = most if isinstance(most, str) else format_quantity(limit, "bytes")
+        return MemoryLimit(bytes=int(limit), text=text)
+    from peft_shop.forecast.devices import device_of  # noqa: PLC0415 - only where a device is named
+
+    found = device_of(device)
+    return MemoryLimit(bytes=found.usable_bytes, text=device, device=found.name)
+
+
+def _only(quantization: str | Iterable[str] | AnyOf | None) -> str | None:
+    """The backend that a question demands, where it is one alone."""
+    if quantization is None or isinstance(quantization, AnyOf):
+        return None
+    names = [quantization] if isinstance(quantization, str) else list(quantization)
+    return names[0].strip().lower().replace("-", "_") if len(names) == 1 else None
+
+
+@cache
+def installed_peft_version() -> str | None:
+    """Version of the installed peft, which is not imported; `None` when there is none."""
+    try:
+        return version("peft")
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,223 @@
+"""A catalog file -> Catalog; the only reader of catalog files.
+
+The file that comes with the package is read once per process. A file of the user's is checked
+whole: every mistake is reported with its dotted place, and references between records must
+resolve, so that nothing above this room meets a name it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from peft_shop.catalog.catalog import SCHEMA_VERSION, Catalog
+from peft_shop.catalog.diagnosis import problems_of
+from peft_shop.catalog.engines import TOPIC_IDS, TRAIT_IDS, RankRule
+from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.errors import CatalogError, CatalogVersionError, Problem, nearest_names
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from os import PathLike
+
+__all__ = ["CATALOG_RESOURCE", "load", "parse"]
+
+CATALOG_RESOURCE = "_catalog.json"
+_MAX_BYTES = 64 * 2**20
+"""No catalog comes near this size; a larger file is a mistake or an attack."""
+
+
+def load(path: str | PathLike[str] | None = None) -> Catalog:
+    """Catalog in the file `path`, or the one that comes with the package.
+
+    Raises:
+        CatalogError: the file cannot be read or breaks the format; lists every mistake.
+        CatalogVersionError: the file is of a newer schema than this version knows.
+    """
+    if path is None:
+        return _embedded()
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        if size > _MAX_BYTES:
+            problem = Problem(str(file), "", f"{size} bytes is too large for a catalog")
+            raise CatalogError("cannot read the catalog", [problem])
+        text = file.read_bytes()
+    except OSError as error:
+        problem = Problem(
+            str(file),
+            "",
+            error.strerror or "cannot be read",
+            "give the path of a file made by `peft-shop catalog compile`",
+        )
+        raise CatalogError("cannot read the catalog", [problem]) from error
+    return parse(text, name=str(file))
+
+
+@lru_cache(maxsize=1)
+def _embedded() -> Catalog:
+    resource = files("peft_shop") / CATALOG_RESOURCE
+    # written by `compile`, which has checked the references
+    return Catalog.model_validate_json(resource.read_bytes())
+
+
+def parse(text: bytes, *, name: str = "catalog") -> Catalog:
+    """Catalog that the JSON `text` holds; `name` stands for the file in errors.
+
+    Raises:
+        CatalogError: not a catalog; lists every mistake.
+        CatalogVersionError: of a newer schema.
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise CatalogError(
+            "cannot read the catalog", [Problem(name, "", f"not a JSON document: {detail}")]
+        ) from error
+    if not isinstance(raw, dict) or "schema_version" not in raw:
+        problem = Problem(
+            name,
+            "schema_version",
+            "missing: this is not a peft-shop catalog",
+            "make one with `peft-shop catalog compile`",
+        )
+        raise CatalogError("cannot read the catalog", [problem])
+    version = str(raw["schema_version"])
+    if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        problem = Problem(
+            name,
+            "schema_version",
+            f"written for schema {version}, this version reads {SCHEMA_VERSION}",
+            "upgrade peft-shop, or export the catalog again",
+        )
+        raise CatalogVersionError("cannot read the catalog", [problem])
+    try:
+        catalog = Catalog.model_validate_json(text)
+    except ValidationError as error:
+        raise CatalogError(
+            "the catalog breaks its format", problems_of(error, Catalog, raw, name)
+        ) from error
+    problems = _dangling(catalog, name)
+    if problems:
+        raise CatalogError("the catalog contradicts itself", problems)
+    return catalog
+
+
+class _References:
+    """Collects references that lead nowhere and names that stand twice."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.problems: list[Problem] = []
+
+    def add(self, where: str, message: str, hint: str = "") -> None:
+        self.problems.append(Problem(self.name, where, message, hint))
+
+    def check(self, kind: str, value: str, valid: Collection[str], where: str) -> None:
+        if value not in valid:
+            near = nearest_names(value, valid)
+            self.add(
+                where, f"unknown {kind} {value!r}", f"did you mean {near[0]!r}?" if near else ""
+            )
+
+    def unique(self, kind: str, values: Iterable[str], where: str) -> None:
+        seen: set[str] = set()
+        for i, value in enumerate(values):
+            if value in seen:
+                self.add(f"{where}[{i}]", f"{kind} {value!r} stands here twice")
+            seen.add(value)
+
+
+def _dangling(catalog: Catalog, name: str) -> list[Problem]:
+    """References that lead nowhere, and names that stand twice."""
+    found = _References(name)
+    found.unique("metric", (metric.id for metric in catalog.metrics), "metrics")
+    found.unique("field", (metric.field for metric in catalog.metrics), "metrics")
+    found.unique("benchmark", (benchmark.id for benchmark in catalog.benchmarks), "benchmarks")
+    found.unique("method", (method.id for method in catalog.methods), "methods")
+    found.unique("snapshot", (snapshot.id for snapshot in catalog.snapshots), "snapshots")
+    if not catalog.benchmarks:
+        found.add("benchmarks", "empty: there is nothing to recommend by")
+    for i, benchmark in enumerate(catalog.benchmarks):
+        where = f"benchmarks[{i}]"
+        found.check("metric", benchmark.headline, benchmark.metrics, f"{where}.headline")
+        for k, metric in enumerate(benchmark.metrics):
+            found.check("metric", metric, catalog.metric_by_id, f"{where}.metrics[{k}]")
+    features = {feature.id for feature in catalog.features}
+    for i, method in enumerate(catalog.methods):
+        where = f"methods[{i}].capabilities"
+        for feature in method.capabilities:
+            found.check("feature", feature, features, where)
+        for feature in sorted(features - set(method.capabilities)):
+            found.add(f"{where}.{feature}", "missing")
+        for k, variant in enumerate(method.variants):
+            for feature in variant.capabilities:
+                found.check(
+                    "feature", feature, features, f"methods[{i}].variants[{k}].capabilities"
+                )
+    _dangling_evidence(catalog, found)
+    _dangling_engines(catalog, found)
+    return found.problems
+
+
+def _dangling_evidence(catalog: Catalog, found: _References) -> None:
+    """As `_dangling`, for runs and what is said about them."""
+    snapshots = {snapshot.id for snapshot in catalog.snapshots}
+    methods = {*catalog.method_by_id, FULL_FINETUNING}
+    variants = {
+        method.id: {variant.id for variant in method.variants} for method in catalog.methods
+    }
+    eras = {benchmark.id: [era.id for era in benchmark.eras] for benchmark in catalog.benchmarks}
+    found.unique("run", (f"{run.benchmark}: {run.id}" for run in catalog.runs), "runs")
+    for i, run in enumerate(catalog.runs):
+        where = f"runs[{i}]"
+        found.check("benchmark", run.benchmark, eras, f"{where}.benchmark")
+        found.check("method", run.method, methods, f"{where}.method")
+        for variant in run.variants:
+            found.check("variant", variant, variants.get(run.method, ()), f"{where}.variants")
+        if run.era is not None:
+            found.check("era", run.era, eras.get(run.benchmark, ()), f"{where}.era")
+        for field in run.metrics:
+            found.check("metric", field, catalog.metric_by_field, f"{where}.metrics")
+        for snapshot in run.snapshots:
+            found.check("snapshot", snapshot, snapshots, f"{where}.snapshots")
+    for i, noise in enumerate(catalog.noise):
+        where = f"noise[{i}]"
+        found.check("benchmark", noise.benchmark, eras, f"{where}.benchmark")
+        found.check("metric", noise.metric, catalog.metric_by_id, f"{where}.metric")
+        if noise.era is not None:
+            found.check("era", noise.era, eras.get(noise.benchmark, ()), f"{where}.era")
+    for i, shift in enumerate(catalog.era_shifts):
+        where = f"era_shifts[{i}]"
+        found.check("benchmark", shift.benchmark, eras, f"{where}.benchmark")
+        found.check("metric", shift.metric, catalog.metric_by_id, f"{where}.metric")
+        for key, era in (("older", shift.older), ("newer", shift.newer)):
+            found.check("era", era, eras.get(shift.benchmark, ()), f"{where}.{key}")
+
+
+def _dangling_engines(catalog: Catalog, found: _References) -> None:
+    """As `_dangling`, for engines and conversions."""
+    found.unique("engine", (engine.id for engine in catalog.engines), "engines")
+    for i, engine in enumerate(catalog.engines):
+        where = f"engines[{i}]"
+        for topic, fact in engine.facts.items():
+            found.check("topic", topic, TOPIC_IDS, f"{where}.facts")
+            found.check("source", fact.source, engine.sources, f"{where}.facts.{topic}.source")
+        if engine.ranks != RankRule():
+            found.check("source", engine.ranks.source, engine.sources, f"{where}.ranks.source")
+        for k, hazard in enumerate(engine.hazards):
+            found.check("source", hazard.source, engine.sources, f"{where}.hazards[{k}].source")
+    for i, one in enumerate(catalog.conversions):
+        where = f"conversions[{i}]"
+        if one.method is not None:
+            found.check("method", one.method, catalog.method_by_id, f"{where}.method")
+        for k, trait in enumerate(one.traits):
+            found.check("trait", trait, TRAIT_IDS, f"{where}.traits[{k}]")
+        for field in {name for term in one.rank for name in term if not name.isdecimal()}:
+            found.check("default of a field", field, one.defaults, f"{where}.rank")

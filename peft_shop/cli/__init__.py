@@ -1,0 +1,1 @@
+"""The command line: options <-> question, exit codes; one file a command."""

@@ -1,0 +1,198 @@
+"""`peft-shop forecast`: what training costs on a user's model, before it starts."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from peft_shop.catalog.store import load
+from peft_shop.cli.model import Adapt, Device, Training, TrustRemoteCode, inspected
+from peft_shop.cli.options import Benchmark, CatalogFile, takes
+from peft_shop.cli.output import NOTHING_FOUND, OK, Output, output
+from peft_shop.cli.values import settings
+from peft_shop.errors import ConfigError, ForecastError, QueryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from peft_shop.adapt.records import TargetOptions
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.methods import Method
+    from peft_shop.catalog.runs import Run
+    from peft_shop.forecast.devices import Device as Accelerator
+    from peft_shop.forecast.records import Settings
+    from peft_shop.model.inspection import Target
+    from peft_shop.show.forecasts import Appraised
+
+__all__ = ["forecast"]
+
+TOO_CLOSE: Final = 3
+"""The interval of the forecast holds the device's memory: nobody can tell."""
+
+
+@takes(output)
+def forecast(
+    out: Output,
+    candidate: Annotated[
+        str | None,
+        typer.Argument(help="A run, or a method.", metavar="CANDIDATE"),
+    ] = None,
+    *,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="The model to train: a local folder or a hub id, of which only configuration "
+            "files are read.",
+            metavar="MODEL",
+        ),
+    ],
+    everything: Annotated[
+        bool, typer.Option("--all", help="All methods, each with its best run or its defaults.")
+    ] = False,
+    training: Training = None,
+    device: Device = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Reckon from shapes alone; milliseconds, and less exact."),
+    ] = False,
+    adapt: Adapt = None,
+    trust_remote_code: TrustRemoteCode = False,
+    benchmark: Benchmark = None,
+    catalog: CatalogFile = None,
+) -> None:
+    """Forecast parameters, checkpoint, peak memory and step time of training on your model.
+
+    A training step runs on a copy of the model without weights, and its allocations are replayed.
+
+    Exit code with --device: 0 it fits (with --all: one does), 1 it does not, 3 too close to call.
+    """
+    from peft_shop.adapt.installed import for_installed  # noqa: PLC0415 - as above
+    from peft_shop.ask.model import read_options, read_settings  # noqa: PLC0415 - as above
+    from peft_shop.forecast.devices import device_of  # noqa: PLC0415 - not for --help
+    from peft_shop.show.forecasts import forecast_document, forecast_records, forecasts_document  # noqa: PLC0415 - as above
+
+    if (candidate is None) != everything:
+        raise QueryError("name a candidate (a run or a method), or give --all")
+    source = load(catalog)
+    limit = None if device is None else device_of(device)
+    target = inspected(model, trust_remote_code=trust_remote_code)
+    if target is None:  # the option is required
+        raise QueryError("--model names nothing")
+    step = read_settings(settings("training", training), target.structure)
+    subjects = list(_subjects(source, candidate, benchmark, target))
+    options = for_installed(read_options(settings("adapt", adapt)))
+    work = _Work(source, target, step, options, limit, quick=quick)
+    found = _progressing(subjects, work.appraise) if everything else [work.appraise(*subjects[0])]
+    document = (
+        forecasts_document(found, target.structure, step, device)
+        if everything
+        else forecast_document(found[0], target.structure, device)
+    )
+    out.show(
+        document,
+        rows=forecast_records(found),
+        json=lambda: _json(found, whole=not everything),
+    )
+    raise typer.Exit(_code(found))
+
+
+class _Work:
+    """Forecasts of many subjects on one model."""
+
+    def __init__(
+        self,
+        catalog: "Catalog",
+        target: "Target",
+        step: "Settings",
+        options: "TargetOptions",
+        device: "Accelerator | None",
+        *,
+        quick: bool,
+    ) -> None:
+        self.catalog = catalog
+        self.target = target
+        self.step = step
+        self.options = options
+        self.device = device
+        self.quick = quick
+
+    def appraise(self, name: str, subject: "Run | Method") -> "Appraised":
+        """The subject's forecast, or why there is none."""
+        from peft_shop.adapt.retarget import retarget  # noqa: PLC0415 - as above
+        from peft_shop.forecast.asking import forecast as ask  # noqa: PLC0415 - as above
+        from peft_shop.forecast.asking import settings_of  # noqa: PLC0415 - as above
+        from peft_shop.forecast.devices import fits  # noqa: PLC0415 - not for --help
+        from peft_shop.show.forecasts import Appraised  # noqa: PLC0415 - as above
+
+        structure = self.target.structure
+        adapted = retarget(self.catalog, subject, structure, self.options)
+        if adapted.problems:
+            reason = f"cannot work on this model: {'; '.join(adapted.problems)}"
+            return Appraised(name, adapted.method, None, reason=reason)
+        model = structure if self.quick else self.target
+        try:
+            found = ask(model, adapted.config, settings_of(subject, self.step))
+        except (ConfigError, ForecastError) as error:
+            return Appraised(name, adapted.method, None, reason=f"no forecast: {error}")
+        fit = None if self.device is None else fits(found.peak_memory, self.device)
+        return Appraised(name, adapted.method, found, fit)
+
+
+def _subjects(
+    catalog: "Catalog", candidate: str | None, benchmark: str | None, target: "Target"
+) -> "Iterable[tuple[str, Run | Method]]":
+    """What is forecast: one run or method, or every method."""
+    from peft_shop.ask.lookup import best_run, resolve_card, resolve_run  # noqa: PLC0415 - as above
+
+    where = benchmark or target.structure.benchmark
+    if candidate is not None:
+        if any(candidate in {run.experiment, run.id} for run in catalog.runs):
+            run = resolve_run(catalog, candidate, benchmark)
+            yield run.experiment, run
+            return
+        method = resolve_card(catalog, candidate)
+        chosen = best_run(catalog, method.id, where)
+        yield (method.id, method) if chosen is None else (chosen.experiment, chosen)
+        return
+    for method in catalog.methods:
+        chosen = best_run(catalog, method.id, where)
+        yield (method.id, method) if chosen is None else (chosen.experiment, chosen)
+
+
+def _progressing(
+    subjects: "list[tuple[str, Run | Method]]", work: "Callable[..., Appraised]"
+) -> "list[Appraised]":
+    from peft_shop.show.progress import progress_bar  # noqa: PLC0415 - not for --help
+
+    found = []
+    with progress_bar("Forecasting") as tell:
+        for done, (name, subject) in enumerate(subjects):
+            tell(done, len(subjects), name)
+            found.append(work(name, subject))
+    return found
+
+
+def _code(found: "list[Appraised]") -> int:
+    fits = {one.fit for one in found if one.fit is not None}
+    if not fits:
+        return OK if any(one.forecast for one in found) else NOTHING_FOUND
+    if "yes" in fits:
+        return OK
+    return TOO_CLOSE if "maybe" in fits else NOTHING_FOUND
+
+
+def _json(found: "list[Appraised]", *, whole: bool) -> str:
+    plain: list[dict[str, Any]] = [
+        {
+            "name": one.name,
+            "method": one.method,
+            "fit": one.fit,
+            "reason": one.reason,
+            "forecast": None if one.forecast is None else one.forecast.model_dump(mode="json"),
+        }
+        for one in found
+    ]
+    content = plain[0] if whole else plain
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,450 @@
+"""The options of a question, written once for every command that asks one."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeAlias
+
+import typer
+from typer.core import TyperCommand
+
+from peft_shop.catalog.store import load
+from peft_shop.cli.model import Adapt, Device, Model, Training, TrustRemoteCode, inspected
+from peft_shop.cli.values import limits, names, partial, ranking, settings, split
+from peft_shop.errors import UnknownNameError
+
+__all__ = [
+    "Benchmark",
+    "CatalogFile",
+    "Command",
+    "Snapshot",
+    "capabilities",
+    "question",
+    "takes",
+]
+
+_ASK: Final = "What to optimise"
+_LIMITS: Final = "Limits"
+_MODEL: Final = "Which model"
+_CAN: Final = "What it must be able to do (--no-NAME: must not)"
+_KIND: Final = "Which methods"
+_EVIDENCE: Final = "Which evidence"
+
+
+class Command(TyperCommand):
+    """A command whose help names the flags whole: with their opposites they would be cut off."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help with the positive half of every pair of flags."""
+        opposites = {id(one): one.secondary_opts for one in self.params}
+        try:
+            for one in self.params:
+                one.secondary_opts = []
+            super().format_help(ctx, formatter)
+        finally:
+            for one in self.params:
+                one.secondary_opts = opposites[id(one)]
+
+
+def takes(*blocks: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: the options of `blocks` become those of a command, before its own.
+
+    The command's first parameters receive what the blocks make of their options.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        shared = [list(_parameters(block)) for block in blocks]
+        own = list(_parameters(command))[len(blocks) :]
+
+        def run(**given: Any) -> Any:
+            made = [
+                block(**{one.name: given.pop(one.name) for one in parameters})
+                for block, parameters in zip(blocks, shared, strict=True)
+            ]
+            return command(*made, **given)
+
+        every = [*own, *(one for parameters in shared for one in parameters)]
+        run.__name__ = command.__name__
+        run.__doc__ = command.__doc__
+        run.__annotations__ = {one.name: one.annotation for one in every}
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined] # functions have it
+            [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in every]
+        )
+        return run
+
+    return decorate
+
+
+def _parameters(function: Callable[..., Any]) -> Sequence[inspect.Parameter]:
+    return tuple(inspect.signature(function).parameters.values())
+
+
+def _option(*names: str, text: str, panel: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar)
+
+
+def _can(name: str, text: str) -> Any:
+    return typer.Option(f"--{name}/--no-{name}", help=text, rich_help_panel=_CAN)
+
+
+Several: TypeAlias = list[str] | None
+Benchmark: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--benchmark",
+        "-b",
+        text="What was measured: metamathqa (text, the default) or image-gen.",
+        panel=_ASK,
+        metavar="NAME",
+    ),
+]
+Snapshot: TypeAlias = Annotated[
+    str | None,
+    _option(
+        "--snapshot",
+        text="State of the runs on a date, such as 2026-06-10; 'all' for every run. "
+        "Default: the newest.",
+        panel=_EVIDENCE,
+        metavar="DATE",
+    ),
+]
+CatalogFile: TypeAlias = Annotated[
+    Path | None,
+    _option(
+        "--catalog",
+        text="Catalog file to ask instead of the one that comes with peft-shop.",
+        panel=_EVIDENCE,
+        metavar="FILE",
+    ),
+]
+Flag: TypeAlias = bool | None
+
+
+def capabilities(
+    *,
+    merging: Annotated[Flag, _can("merging", "It merges into the base weights.")] = None,
+    convertible_to_lora: Annotated[
+        Flag, _can("convertible-to-lora", "peft converts it to LoRA.")
+    ] = None,
+    extractable_to_lora: Annotated[
+        Flag, _can("extractable-to-lora", "`peft-shop convert` writes it as an exact LoRA.")
+    ] = None,
+    multiple_adapters: Annotated[
+        Flag, _can("multiple-adapters", "One model holds several and switches among them.")
+    ] = None,
+    mixed_batches: Annotated[
+        Flag, _can("mixed-batches", "One batch uses different adapters per sample.")
+    ] = None,
+    weighted_combination: Annotated[
+        Flag, _can("weighted-combination", "Adapters combine with weights.")
+    ] = None,
+    hot_swapping: Annotated[
+        Flag, _can("hot-swapping", "A loaded adapter is replaced in place.")
+    ] = None,
+    mixed_methods: Annotated[Flag, _can("mixed-methods", "It works beside other methods.")] = None,
+    modules_to_save: Annotated[
+        Flag, _can("modules-to-save", "Whole modules are trained and saved beside it.")
+    ] = None,
+    trainable_token_indices: Annotated[
+        Flag, _can("trainable-token-indices", "Single token embeddings are trained beside it.")
+    ] = None,
+    save_and_reload: Annotated[
+        Flag, _can("save-and-reload", "A saved adapter loads back to the same outputs.")
+    ] = None,
+    disable_adapter: Annotated[
+        Flag, _can("disable-adapter", "Switched off, it gives back the base model's outputs.")
+    ] = None,
+    identity_at_start: Annotated[
+        Flag, _can("identity-at-start", "Untrained, it leaves the base model as it is.")
+    ] = None,
+    gradient_checkpointing: Annotated[
+        Flag, _can("gradient-checkpointing", "It trains under gradient checkpointing.")
+    ] = None,
+    torch_compile: Annotated[Flag, _can("torch-compile", "It works under torch.compile.")] = None,
+    deterministic: Annotated[Flag, _can("deterministic", "One seed gives one adapter.")] = None,
+    quantization: Annotated[
+        Several,
+        _option(
+            "--quantization",
+            text="It trains on bases quantized so: bnb_4bit, gptq, ... Commas mean all of these, "
+            "'gptq|awq' one of these.",
+            panel=_CAN,
+            metavar="BACKEND",
+        ),
+    ] = None,
+    layer_type: Annotated[
+        Several,
+        _option(
+            "--layer-type",
+            text="It adapts these layers: linear, embedding, conv2d, ...",
+            panel=_CAN,
+            metavar="LAYER",
+        ),
+    ] = None,
+    accept_partial: Annotated[
+        Several,
+        _option(
+            "--accept-partial",
+            text="For this capability 'partial' is enough, such as merging.",
+            panel=_CAN,
+            metavar="FEATURE",
+        ),
+    ] = None,
+    min_evidence: Annotated[
+        str | None,
+        _option(
+            "--min-evidence",
+            text="Weakest evidence that counts for a capability: declared, injected, trained or "
+            "verified.",
+            panel=_CAN,
+            metavar="LEVEL",
+        ),
+    ] = None,
+    method: Annotated[
+        Several,
+        _option("--method", text="Only these methods.", panel=_KIND, metavar="METHOD"),
+    ] = None,
+    exclude: Annotated[
+        Several,
+        _option("--exclude", text="None of these methods.", panel=_KIND, metavar="METHOD"),
+    ] = None,
+    family: Annotated[
+        Several,
+        _option(
+            "--family",
+            text="Family of methods: low_rank, orthogonal, prompt, ...",
+            panel=_KIND,
+            metavar="NAME",
+        ),
+    ] = None,
+    category: Annotated[
+        Several,
+        _option(
+            "--category", text="adapter, prompt_learning or other.", panel=_KIND, metavar="NAME"
+        ),
+    ] = None,
+    task_type: Annotated[
+        Several,
+        _option(
+            "--task-type",
+            text="Task that it supports: CAUSAL_LM, SEQ_CLS, IMAGE, ...",
+            panel=_KIND,
+            metavar="TASK",
+        ),
+    ] = None,
+    option: Annotated[
+        Several,
+        _option(
+            "--option",
+            text="Option that its configuration has, such as rank_pattern.",
+            panel=_KIND,
+            metavar="NAME",
+        ),
+    ] = None,
+    peft_version: Annotated[
+        str | None,
+        _option(
+            "--peft-version",
+            text="Version of peft that it must work with. Default: the installed one; 'any' for "
+            "no restriction.",
+            panel=_KIND,
+            metavar="VERSION",
+        ),
+    ] = None,
+    catalog: CatalogFile = None,
+) -> dict[str, Any]:
+    """Arguments of `recommend` that say what a method must be and be able to do.
+
+    Raises:
+        InputError: an option that cannot be understood.
+        CatalogError: the catalog file is broken.
+    """
+    singles: dict[str, bool | None] = {
+        "merging": merging,
+        "convertible_to_lora": convertible_to_lora,
+        "extractable_to_lora": extractable_to_lora,
+        "multiple_adapters": multiple_adapters,
+        "mixed_batches": mixed_batches,
+        "weighted_combination": weighted_combination,
+        "hot_swapping": hot_swapping,
+        "mixed_methods": mixed_methods,
+        "modules_to_save": modules_to_save,
+        "trainable_token_indices": trainable_token_indices,
+        "save_and_reload": save_and_reload,
+        "disable_adapter": disable_adapter,
+        "identity_at_start": identity_at_start,
+        "gradient_checkpointing": gradient_checkpointing,
+        "torch_compile": torch_compile,
+        "deterministic": deterministic,
+    }
+    return {
+        **singles,
+        **partial(singles, accept_partial),
+        "quantization": names("quantization", quantization),
+        "layer_types": names("layer-type", layer_type),
+        "family": names("family", family),
+        "category": names("category", category),
+        "task_types": names("task-type", task_type),
+        "options": names("option", option),
+        "methods": split(method) or None,
+        "exclude": split(exclude) or None,
+        "min_evidence": min_evidence,
+        "peft_version": peft_version,
+        "catalog": load(catalog),
+    }
+
+
+@takes(capabilities)
+def question(
+    asked: dict[str, Any],
+    *,
+    benchmark: Benchmark = None,
+    model: Model = None,
+    adapt: Adapt = None,
+    training: Training = None,
+    device: Device = None,
+    max_memory: Annotated[
+        str | None,
+        _option(
+            "--max-memory",
+            text="Greatest forecast of peak memory on that model, instead of a device.",
+            panel=_MODEL,
+            metavar="SIZE",
+        ),
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    objective: Annotated[
+        Several,
+        _option(
+            "--objective",
+            "-o",
+            text="Metrics to optimise together. Default: the benchmark's score and peak_memory.",
+            panel=_ASK,
+            metavar="METRIC",
+        ),
+    ] = None,
+    rank_by: Annotated[
+        str | None,
+        _option(
+            "--rank-by",
+            text="Order of the front: headline (the score, default), a metric, knee (nearest to "
+            "the ideal point), cheapest-tie, or weights such as test_accuracy=2,peak_memory=1.",
+            panel=_ASK,
+            metavar="ORDER",
+        ),
+    ] = None,
+    serve: Annotated[
+        Several,
+        _option(
+            "--serve",
+            text="It reaches this engine as it is, converted to LoRA or merged: vllm, llama.cpp, "
+            "...; vllm:native demands one kind of way. Commas and bars as above.",
+            panel=_CAN,
+            metavar="ENGINE",
+        ),
+    ] = None,
+    maximum: Annotated[
+        Several,
+        _option(
+            "--max",
+            text="Greatest value of a metric, such as peak_memory=24GiB or train_time=20min.",
+            panel=_LIMITS,
+            metavar="METRIC=VALUE",
+        ),
+    ] = None,
+    minimum: Annotated[
+        Several,
+        _option(
+            "--min",
+            text="Least value of a metric, such as test_accuracy=45%.",
+            panel=_LIMITS,
+            metavar="METRIC=VALUE",
+        ),
+    ] = None,
+    floor: Annotated[
+        str | None,
+        _option(
+            "--floor",
+            text="Least score, so that runs that learned nothing stay out; 0 for none. Default: "
+            "the benchmark's.",
+            panel=_LIMITS,
+            metavar="SCORE",
+        ),
+    ] = None,
+    snapshot: Snapshot = None,
+    era: Annotated[
+        str | None,
+        _option(
+            "--era",
+            text="Runs scored the same way. Default: the newest of the snapshot; 'any' mixes "
+            "them, 'shifted' moves older scores by the measured shift.",
+            panel=_EVIDENCE,
+            metavar="NAME",
+        ),
+    ] = None,
+    pooled: Annotated[
+        bool,
+        _option(
+            "--pooled",
+            text="Take the mean of all comparable runs of a recipe, not only the newest run.",
+            panel=_EVIDENCE,
+        ),
+    ] = False,
+    accelerator: Annotated[
+        str | None,
+        _option(
+            "--accelerator",
+            text="Hardware whose memory and time count. Default: that of most runs.",
+            panel=_EVIDENCE,
+            metavar="NAME",
+        ),
+    ] = None,
+    include_flagged: Annotated[
+        bool,
+        _option(
+            "--include-flagged",
+            text="Also rank runs that are known to be broken or mismeasured.",
+            panel=_EVIDENCE,
+        ),
+    ] = False,
+    confidence: Annotated[
+        float,
+        _option(
+            "--confidence",
+            text="How sure a lead must be before the one behind is no tie, from 0.5 to below 1.",
+            panel=_EVIDENCE,
+            metavar="SHARE",
+        ),
+    ] = 0.95,
+) -> dict[str, Any]:
+    """Arguments of `recommend`.
+
+    Raises:
+        InputError: an option that cannot be understood.
+        CatalogError: the catalog file is broken.
+    """
+    bounds = {**limits("max", maximum), **limits("min", minimum)}
+    for name in bounds:
+        if name in asked:  # `--min evidence=...` is no metric, but would be taken for an argument
+            valid = asked["catalog"].metric_by_id
+            raise UnknownNameError("metric", name.partition("_")[2], valid)
+    return {
+        **asked,
+        **bounds,
+        "benchmark": benchmark,
+        "model": inspected(model, trust_remote_code=trust_remote_code),
+        "adapt": settings("adapt", adapt) or None,
+        "training": settings("training", training) or None,
+        "device": device,
+        "max_memory": max_memory,
+        "serve": names("serve", serve),
+        "objectives": split(objective) or None,
+        "rank_by": ranking(rank_by),
+        "floor": floor,
+        "snapshot": snapshot,
+        "era": era,
+        "evidence": "pooled" if pooled else "snapshot",
+        "accelerator": accelerator,
+        "include_flagged": include_flagged,
+        "confidence": confidence,
+    }

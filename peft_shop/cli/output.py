@@ -1,0 +1,172 @@
+"""What every command has in common at its end: formats, the terminal, files, exit codes."""
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from peft_shop.errors import CatalogError, InputError, PeftShopError, Problem, QueryError
+from peft_shop.show.documents import Document, Value
+from peft_shop.show.markup import markdown
+from peft_shop.show.tables import csv_text, json_text, records
+from peft_shop.show.terminal import text
+
+__all__ = [
+    "NOTHING_FOUND",
+    "OK",
+    "Format",
+    "Output",
+    "output",
+    "say",
+    "write_file",
+    "write_out",
+    "writing",
+]
+
+OK: Final = 0
+NOTHING_FOUND: Final = 1
+"""Nothing meets the constraints, or a check found something."""
+_READER_GONE: Final = 141
+"""128 + SIGPIPE, as shells report it."""
+_PANEL: Final = "Output"
+# for terminals that cannot show the originals
+_PLAIN: Final = str.maketrans({"↑": "^", "↓": "v", "─": "-", "±": "+-", "\xa0": " ", "³": "3"})
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The format that was asked for."""
+
+    format: Format
+
+    def show(
+        self,
+        document: Document,
+        *,
+        rows: Sequence[Mapping[str, Value]] | None = None,
+        json: Callable[[], str] | None = None,
+    ) -> None:
+        """Writes a document to the standard output.
+
+        Args:
+            document: for people, and for programs where nothing else is given.
+            rows: for CSV, instead of the document's first table.
+            json: JSON text, instead of the document's tables.
+        """
+        if self.format is Format.TABLE:
+            width = shutil.get_terminal_size().columns
+            write_out(text(document, width, colour=_has_colour()))
+        elif self.format is Format.MARKDOWN:
+            write_out(markdown(document))
+        elif self.format is Format.CSV:
+            write_out(csv_text(records(document.tables[0]) if rows is None else rows))
+        else:
+            write_out(json() if json is not None else json_text(_tables(document)))
+
+
+def _tables(document: Document) -> Any:
+    """The rows of the only table, or the rows of each by its key."""
+    tables = document.tables
+    if len(tables) == 1:
+        return records(tables[0])
+    return {table.key: records(table) for table in tables}
+
+
+def output(
+    form: Annotated[
+        Format,
+        typer.Option("--format", help="How to write the answer.", rich_help_panel=_PANEL),
+    ] = Format.TABLE,
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Short for --format json.", rich_help_panel=_PANEL)
+    ] = False,
+) -> Output:
+    """The options that every command has which prints data.
+
+    Raises:
+        QueryError: two formats are asked for.
+    """
+    if as_json and form not in {Format.TABLE, Format.JSON}:
+        raise QueryError(f"--json and --format {form} contradict each other")
+    return Output(Format.JSON if as_json else form)
+
+
+def _has_colour() -> bool:
+    return (
+        sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM", "") != "dumb"
+    )
+
+
+def write_out(content: str) -> None:
+    """Writes to the standard output, whatever its encoding; ends quietly when nobody reads."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        content.encode(encoding)
+    except UnicodeEncodeError:
+        content = content.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
+    try:
+        sys.stdout.write(content)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the interpreter flushes once more when it ends: that must not fail again
+        with contextlib.suppress(OSError, io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(_READER_GONE) from None
+
+
+def write_file(path: Path, content: str, *, force: bool = False) -> None:
+    """Writes a file, whole or not at all.
+
+    Raises:
+        InputError: the file exists and `force` is false.
+        PeftShopError: it cannot be written.
+    """
+    if path.exists() and not force:
+        raise InputError(f"{path} exists already; choose another name or add --force")
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        neighbour.write_text(content, encoding="utf-8")
+        neighbour.replace(path)
+    except OSError as error:
+        neighbour.unlink(missing_ok=True)
+        raise PeftShopError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turns a failure of the file system into one that says where it happened.
+
+    Raises:
+        CatalogError: the operating system refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        path = str(error.filename or place)
+        problem = Problem(path, "", error.strerror or str(error), "check the path and its rights")
+        raise CatalogError("cannot read or write", [problem]) from error
+
+
+def say(text: str) -> None:
+    """Tells people what was done; programs read the standard output."""
+    sys.stderr.write(text + "\n")

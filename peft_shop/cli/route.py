@@ -1,0 +1,66 @@
+"""`peft-shop route`: how a method, a run or a saved adapter reaches the engines."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from peft_shop.catalog.store import load
+from peft_shop.cli.options import Benchmark, CatalogFile, takes
+from peft_shop.cli.output import NOTHING_FOUND, Output, output
+from peft_shop.cli.values import split
+
+__all__ = ["route"]
+
+
+@takes(output)
+def route(
+    out: Output,
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="A method or variant such as lora or dora, a run, or the folder of a saved "
+            "adapter, of which only adapter_config.json is read.",
+            metavar="METHOD|RUN|ADAPTER_DIR",
+        ),
+    ],
+    *,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine",
+            "-e",
+            help="Only these engines, such as vllm; one alone is shown with the facts behind it.",
+            metavar="ENGINE",
+        ),
+    ] = None,
+    benchmark: Benchmark = None,
+    catalog: CatalogFile = None,
+) -> None:
+    """Tell how an adapter reaches serving engines: as it is, converted to LoRA, merged, or not.
+
+    Each route says what to do, what goes wrong otherwise, and which facts it rests on.
+    """
+    from peft_shop.ask.lookup import resolve_adapter  # noqa: PLC0415 - not for --help
+    from peft_shop.serve.routes import resolve_engine  # noqa: PLC0415 - as above
+    from peft_shop.serve.routes import route as route_to  # noqa: PLC0415 - as above
+    from peft_shop.show.routes import route_document, route_records, routes_document  # noqa: PLC0415 - as above
+
+    source = load(catalog)
+    adapter = resolve_adapter(source, subject, benchmark)
+    wanted = split(engine) or [one.id for one in source.engines]
+    names = dict.fromkeys(resolve_engine(source, name).id for name in wanted)
+    found = [route_to(source, adapter, name) for name in names]
+    document = (
+        route_document(source, adapter, found[0])
+        if engine and len(found) == 1
+        else routes_document(adapter, found)
+    )
+
+    def whole() -> str:
+        plain: list[Any] = [one.model_dump(mode="json") for one in found]
+        return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    out.show(document, rows=route_records(found), json=whole)
+    if not any(one.best for one in found):
+        raise typer.Exit(NOTHING_FOUND)

@@ -1,0 +1,1 @@
+"""What forecasts are fitted to, and how far they are off."""

@@ -1,0 +1,1 @@
+"""Raw results -> runs of the catalog."""

@@ -1,0 +1,300 @@
+"""`data/rules.toml` and `data/benchmarks.toml` as records: how raw results become runs."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from peft_shop.catalog.diagnosis import problems_of
+from peft_shop.catalog.runs import Benchmark, Flag, Metric, Source
+from peft_shop.errors import CatalogError, Problem
+from peft_shop.records import Date, Json, Name, Record, Text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "BenchmarkRules",
+    "ConfigRules",
+    "Conventions",
+    "FigureRule",
+    "FlagRule",
+    "load_conventions",
+]
+
+BENCHMARKS_FILE: Final = "benchmarks.toml"
+SOURCES_FILE: Final = "sources.toml"
+RULES_FILE: Final = "rules.toml"
+R = TypeVar("R", bound=Record)
+
+
+class _Window(Record):
+    """Runs of these benchmarks that were created in `[created_from, created_before)`."""
+
+    created_from: Date | None = None
+    created_before: Date | None = None
+
+    def _covers(self, created_at: str) -> bool:
+        # dates and timestamps are ISO 8601, so that the order of the text is the order in time
+        day = created_at[:10]
+        after = self.created_from is None or day >= self.created_from
+        return after and (self.created_before is None or day < self.created_before)
+
+
+class FigureRule(_Window):
+    """Where one metric stands in a result file.
+
+    Attributes:
+        section: `run_info`, `train_info`, `last` (the entry of `train_info.metrics` that has the
+            test score) or `steps` (summed over the entries).
+        aliases: older spellings of `key`.
+        field: field of the metric.
+        benchmarks: benchmarks that have it; empty means all.
+        signed: whether it may be negative.
+    """
+
+    section: Literal["run_info", "train_info", "last", "steps"]
+    key: str
+    aliases: tuple[str, ...] = ()
+    field: Name
+    benchmarks: tuple[Name, ...] = ()
+    required: bool = False
+    integer: bool = False
+    signed: bool = False
+    nan_is_absent: bool = False
+
+    def applies(self, benchmark: str, created_at: str) -> bool:
+        """Whether a run of `benchmark` made at `created_at` states this metric here."""
+        return (not self.benchmarks or benchmark in self.benchmarks) and self._covers(created_at)
+
+
+class RetiredMethod(Record):
+    """A method that peft no longer has, and the one that carries on."""
+
+    peft_type: str
+    because: Text
+
+
+class FieldRule(Record):
+    """Configuration fields that were learned or derived, not chosen."""
+
+    peft_types: tuple[str, ...]
+    fields: tuple[str, ...]
+    equals: Json = None
+    because: Text
+
+
+class ConfigRules(Record):
+    """Which recorded configuration fields are not the author's choice.
+
+    Attributes:
+        dropped: fields that say nothing about the method.
+        sets: lists whose order and repetitions mean nothing.
+        resolved: fields that peft fills in where the experiment's file leaves them open.
+        learned: fields that training changed: never part of a recipe unless chosen.
+        derived: fields that follow from the base model, where they have the value `equals`.
+    """
+
+    dropped: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+    resolved: tuple[str, ...] = ()
+    learned: tuple[FieldRule, ...] = ()
+    derived: tuple[FieldRule, ...] = ()
+
+
+class TrainingRules(Record):
+    """Names of training settings: the suite's key -> field of `schema.Training`."""
+
+    fields: dict[str, str]
+
+
+class BenchmarkRules(Record):
+    """The reference under which a benchmark is measured.
+
+    Attributes:
+        headline: key of the test score in the last metrics entry.
+        curve: key of the validation score in the other entries.
+        accelerator: the hardware of reference.
+        cost: training settings under which memory and time are measured.
+        score: training settings that decide what the score means.
+        texts: SHA-256 of the canonical JSON of settings that are not stored.
+        reference: default of every other training setting; absent means null.
+    """
+
+    headline: str
+    curve: str
+    accelerator: str
+    cost: tuple[str, ...]
+    score: tuple[str, ...]
+    texts: dict[str, str] = Field(default_factory=dict)
+    reference: dict[str, Json]
+
+
+class FlagRule(_Window):
+    """A flag that a person puts on runs of one experiment."""
+
+    benchmark: Name
+    experiment: str
+    code: Literal["broken_config", "artefact", "sentinel", "environment"]
+    metrics: tuple[Name, ...] = ()
+    reason: Text
+
+    def applies(self, benchmark: str, experiment: str, created_at: str) -> bool:
+        """Whether the run is meant."""
+        return (self.benchmark, self.experiment) == (benchmark, experiment) and self._covers(
+            created_at
+        )
+
+    def flag(self, metrics: dict[str, Any]) -> Flag:
+        """The flag, on those of its metrics that the run has."""
+        return Flag(
+            code=self.code,
+            metrics=tuple(field for field in self.metrics if field in metrics),
+            reason=self.reason.strip(),
+        )
+
+
+class Rules(Record):
+    """The whole of `data/rules.toml`."""
+
+    sentinels: dict[str, int] = Field(default_factory=dict)
+    retired_methods: dict[str, RetiredMethod] = Field(default_factory=dict)
+    metrics: tuple[FigureRule, ...]
+    ignored_keys: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    config: ConfigRules
+    training: TrainingRules
+    benchmarks: dict[str, BenchmarkRules]
+    flags: tuple[FlagRule, ...] = ()
+    snapshot_notes: dict[str, Text] = Field(default_factory=dict)
+
+
+class Conventions(Record):
+    """Everything hand-written that the importer needs, checked against each other.
+
+    Attributes:
+        metrics: by field.
+        benchmarks: by identifier.
+        sources: by identifier.
+    """
+
+    rules: Rules
+    metrics: dict[str, Metric]
+    benchmarks: dict[str, Benchmark]
+    sources: dict[str, Source]
+
+    def benchmark_named(self, name: str) -> Benchmark | None:
+        """Benchmark with this identifier or alias, in any spelling of case."""
+        folded = name.lower()
+        for benchmark in self.benchmarks.values():
+            if folded in {benchmark.id, *(alias.lower() for alias in benchmark.aliases)}:
+                return benchmark
+        return None
+
+    def folder_of(self, benchmark: str) -> str:
+        """Name of the benchmark's folder in the suite."""
+        aliases = self.benchmarks[benchmark].aliases
+        return aliases[0] if aliases else benchmark
+
+    def fields_of(self, benchmark: str, *scopes: str) -> tuple[str, ...]:
+        """Fields of the benchmark's metrics that have one of `scopes`, in the file's order."""
+        named = self.benchmarks[benchmark].metrics
+        return tuple(
+            metric.field
+            for metric in self.metrics.values()
+            if metric.id in named and metric.scope in scopes
+        )
+
+
+class _Definitions(Record):
+    """The whole of `data/benchmarks.toml`."""
+
+    metrics: tuple[Metric, ...]
+    benchmarks: tuple[Benchmark, ...]
+
+
+class _Sources(Record):
+    """The whole of `data/sources.toml`."""
+
+    sources: tuple[Source, ...]
+
+
+def load_conventions(data: Path) -> Conventions:
+    """Read and cross-check `rules.toml`, `benchmarks.toml` and `sources.toml` of a data folder.
+
+    Raises:
+        CatalogError: a file is missing, is not TOML, or breaks its format; all mistakes.
+    """
+    problems: list[Problem] = []
+    rules = _read(data / RULES_FILE, Rules, problems)
+    definitions = _read(data / BENCHMARKS_FILE, _Definitions, problems)
+    sources = _read(data / SOURCES_FILE, _Sources, problems)
+    if rules is None or definitions is None or sources is None:
+        raise CatalogError("the definitions of the evidence cannot be read:", problems)
+    conventions = Conventions(
+        rules=rules,
+        metrics={metric.field: metric for metric in definitions.metrics},
+        benchmarks={benchmark.id: benchmark for benchmark in definitions.benchmarks},
+        sources={source.id: source for source in sources.sources},
+    )
+    problems = _contradictions(conventions, data)
+    if problems:
+        raise CatalogError("the definitions of the evidence contradict each other:", problems)
+    return conventions
+
+
+def _read(path: Path, model: type[R], problems: list[Problem]) -> R | None:
+    """Record that a TOML file holds; `None` where it cannot be read, with the reasons noted."""
+    table: dict[str, Any] = {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return model.model_validate(table)
+    except OSError as error:
+        hint = f"start a folder of your own with a copy of this project's data/{path.name}"
+        problems.append(Problem(str(path), "", (error.strerror or "cannot be read").lower(), hint))
+    except ValidationError as error:
+        problems += problems_of(error, model, table, str(path))
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are both ValueErrors
+        problems.append(Problem(str(path), "", f"not TOML: {error}"))
+    return None
+
+
+def _contradictions(conventions: Conventions, data: Path) -> list[Problem]:
+    """References of the rules to metrics and benchmarks that do not exist."""
+    path = str(data / RULES_FILE)
+    rules, known = conventions.rules, conventions.benchmarks
+    problems = [
+        Problem(path, f"benchmarks.{name}", "no such benchmark in benchmarks.toml")
+        for name in rules.benchmarks
+        if name not in known
+    ]
+    problems += [
+        Problem(path, "benchmarks", f"no rules for the benchmark {name!r}")
+        for name in known
+        if name not in rules.benchmarks
+    ]
+    fields = [(f"metrics[{i}].field", rule.field) for i, rule in enumerate(rules.metrics)]
+    fields += [(f"sentinels.{field}", field) for field in rules.sentinels]
+    fields += [
+        (f"flags[{i}].metrics", field)
+        for i, flag in enumerate(rules.flags)
+        for field in flag.metrics
+    ]
+    problems += [
+        Problem(path, where, f"{field!r} is not the field of a metric of benchmarks.toml")
+        for where, field in fields
+        if field not in conventions.metrics
+    ]
+    names = [
+        (f"metrics[{i}].benchmarks", name)
+        for i, rule in enumerate(rules.metrics)
+        for name in rule.benchmarks
+    ]
+    names += [(f"flags[{i}].benchmark", flag.benchmark) for i, flag in enumerate(rules.flags)]
+    problems += [
+        Problem(path, where, f"no benchmark {name!r} in benchmarks.toml")
+        for where, name in names
+        if name not in known
+    ]
+    return problems

@@ -1,0 +1,1 @@
+"""Sources -> the one file that others vendor."""

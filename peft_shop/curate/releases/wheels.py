@@ -1,0 +1,311 @@
+"""A peft wheel as text: its methods, their configuration fields, the values they know.
+
+Nothing is installed, imported or executed: the wheel is a zip file, its modules are parsed. So
+one process can read every release, whatever Python, torch or transformers each of them needs.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+import zipfile
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.errors import CatalogError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["Wheel", "is_final", "version_key"]
+
+_FINAL: Final = re.compile(r"\d+(\.\d+)*")
+_TUNERS: Final = "peft.tuners."
+_OPTIMIZERS: Final = "peft.optimizers."
+_MAPPING: Final = "PEFT_TYPE_TO_CONFIG_MAPPING"
+_REGISTER: Final = "register_peft_method"
+_HINT: Final = (
+    "download the release again, or teach peft_shop/curate/releases/wheels.py the new layout"
+)
+
+
+def is_final(version: str) -> bool:
+    """Whether `version` is a final release: no dev, pre, post or local part."""
+    return _FINAL.fullmatch(version) is not None
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Order of final releases: `0.10.0` is after `0.9.0`."""
+    return tuple(int(part) for part in version.split("."))
+
+
+class Wheel:
+    """One release of peft, read from its wheel.
+
+    Attributes:
+        path: the file.
+        version: as the wheel's metadata states it, whatever the file is called.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads every module's text from `path`.
+
+        Raises:
+            CatalogError: the file is not a wheel of peft.
+        """
+        self.path = path
+        packages: dict[str, str] = {}
+        modules: dict[str, str] = {}
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+                self.version = self._stated_version(archive, names)
+                for name in names:
+                    if not (name.startswith("peft/") and name.endswith(".py")):
+                        continue
+                    dotted = name.removesuffix(".py").replace("/", ".")
+                    text = archive.read(name).decode("utf-8")
+                    if dotted.endswith(".__init__"):
+                        packages[dotted.removesuffix(".__init__")] = text
+                    else:
+                        modules[dotted] = text
+        except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+            raise self._error("", f"cannot be read as a wheel: {error}") from error
+        self._packages = frozenset(packages)
+        # Python prefers a package to a module of the same name; peft 0.6.2 ships both, the
+        # modules being leftovers of 0.5
+        self._sources = {**modules, **packages}
+        self._trees: dict[str, ast.Module] = {}
+        self._strings: dict[str, frozenset[str]] = {}
+
+    def _error(self, where: str, message: str) -> CatalogError:
+        problem = Problem(str(self.path), where, message, _HINT)
+        return CatalogError("a peft wheel cannot be read", [problem])
+
+    def _stated_version(self, archive: zipfile.ZipFile, names: list[str]) -> str:
+        metadata = [name for name in names if re.fullmatch(r"peft-[^/]+\.dist-info/METADATA", name)]
+        if len(metadata) != 1:
+            raise self._error("", "holds no metadata of peft, so it is not a wheel of peft")
+        header = archive.read(metadata[0]).decode("utf-8").split("\n\n", 1)[0]
+        found = re.search(r"^Version: *(\S+)", header, re.MULTILINE)
+        if found is None:
+            raise self._error(metadata[0], "states no version")
+        return found[1]
+
+    # --- what it offers ---
+
+    @cached_property
+    def methods(self) -> dict[str, str]:
+        """Configuration class, as `module:Class`, of each method that can be used.
+
+        A method is a member of `PeftType` for which a configuration class is registered; its key
+        is the member in lower case.
+        """
+        members = self._peft_types()
+        found: dict[str, str] = {}
+        for module, name, value in self._registrations():
+            if name.upper() not in members:
+                continue
+            place = self._find_class(module, value)
+            if place is None:
+                raise self._error(module, f"the configuration class {value!r} is nowhere defined")
+            found[name.lower()] = f"{place[0]}:{place[1].name}"
+        return found
+
+    @cached_property
+    def optimizers(self) -> frozenset[str]:
+        """Names of the modules of `peft.optimizers`, such as `lorafa`."""
+        return frozenset(
+            name.removeprefix(_OPTIMIZERS)
+            for name in self._sources
+            if name.startswith(_OPTIMIZERS) and name not in self._packages
+        )
+
+    def fields(self, method: str) -> frozenset[str]:
+        """Arguments that the configuration class of `method` accepts, inherited ones included."""
+        module, name = self.methods[method].split(":")
+        return frozenset(
+            field for field, accepted in self._fields(module, name).items() if accepted
+        )
+
+    def strings(self, method: str) -> frozenset[str]:
+        """Every string literal in the source of `method`: the values that its code can compare.
+
+        The source is the method's folder under `peft/tuners`, or its one file there in releases
+        that had no folders.
+        """
+        if method not in self._strings:
+            module = self.methods[method].split(":")[0]
+            if not module.startswith(_TUNERS):
+                raise self._error(module, f"the configuration of {method!r} is not in {_TUNERS}")
+            root = ".".join(module.split(".")[:3])
+            self._strings[method] = frozenset(
+                node.value
+                for name in self._sources
+                if name == root or name.startswith(f"{root}.")
+                for node in ast.walk(self._parse(name))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            )
+        return self._strings[method]
+
+    def defines(self, name: str) -> bool:
+        """Whether a function or class `name` is defined at the top of any module."""
+        pattern = re.compile(rf"^(def|class) {re.escape(name)}\b", re.MULTILINE)
+        return any(pattern.search(text) for text in self._sources.values())
+
+    # --- how it is found ---
+
+    def _tree(self, module: str) -> ast.Module:
+        if module not in self._trees:
+            self._trees[module] = self._parse(module)
+        return self._trees[module]
+
+    def _parse(self, module: str) -> ast.Module:
+        """Tree of a module that is needed once: kept, they would fill memory."""
+        try:
+            with warnings.catch_warnings():
+                # peft 0.4 has an escape that Python now warns of; it is not ours to mend
+                warnings.simplefilter("ignore")
+                return ast.parse(self._sources[module])
+        except SyntaxError as error:
+            raise self._error(module, f"cannot be parsed: {error}") from error
+
+    def _peft_types(self) -> frozenset[str]:
+        place = self._find_class("peft", "PeftType")
+        if place is None:
+            raise self._error("peft", "has no PeftType")
+        return frozenset(
+            statement.value.value
+            for statement in place[1].body
+            if isinstance(statement, ast.Assign)
+            and isinstance(statement.value, ast.Constant)
+            and isinstance(statement.value.value, str)
+        )
+
+    def _registrations(self) -> Iterator[tuple[str, str, str]]:
+        """Module, method and class name of every registration, old form and new.
+
+        Up to 0.14 one dictionary in `peft/mapping.py` lists all; since 0.15 each method's package
+        calls `register_peft_method`.
+        """
+        for statement in _top_level(self._tree("peft.mapping").body):
+            target = _assigned(statement)
+            if target is None or target[0] != _MAPPING or not isinstance(target[1], ast.Dict):
+                continue
+            for key, value in zip(target[1].keys, target[1].values, strict=True):
+                yield "peft.mapping", self._text("peft.mapping", key), _name(value)
+        for module, text in sorted(self._sources.items()):
+            if f"{_REGISTER}(" not in text:
+                continue
+            for node in ast.walk(self._tree(module)):
+                if isinstance(node, ast.Call) and _name(node.func) == _REGISTER:
+                    given = {keyword.arg: keyword.value for keyword in node.keywords}
+                    if not {"name", "config_cls"} <= given.keys():
+                        raise self._error(f"{module}:{node.lineno}", f"{_REGISTER} without names")
+                    yield module, self._text(module, given["name"]), _name(given["config_cls"])
+
+    def _text(self, module: str, node: ast.expr | None) -> str:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return node.value
+        if isinstance(node, ast.Attribute):  # PeftType.LORA
+            return node.attr
+        line = 0 if node is None else node.lineno
+        raise self._error(f"{module}:{line}", "a method is registered under a computed name")
+
+    def _find_class(
+        self, module: str, name: str, seen: frozenset[tuple[str, str]] = frozenset()
+    ) -> tuple[str, ast.ClassDef] | None:
+        """Module and definition of class `name` as seen from `module`; `None` if not in peft."""
+        if module not in self._sources or (module, name) in seen:
+            return None
+        seen |= {(module, name)}
+        for statement in _top_level(self._tree(module).body):
+            if isinstance(statement, ast.ClassDef) and statement.name == name:
+                return module, statement
+            if not isinstance(statement, ast.ImportFrom):
+                continue
+            for alias in statement.names:
+                if alias.name == "*":
+                    wanted = name
+                elif name == (alias.asname or alias.name):
+                    wanted = alias.name
+                else:
+                    continue
+                found = self._find_class(self._origin(module, statement), wanted, seen)
+                if found is not None:
+                    return found
+        return None
+
+    def _origin(self, module: str, statement: ast.ImportFrom) -> str:
+        """Absolute name of the module that `statement` in `module` imports from."""
+        if not statement.level:
+            return statement.module or ""
+        parts = module.split(".")
+        up = statement.level - (module in self._packages)
+        base = parts[: len(parts) - up]
+        return ".".join([*base, *([statement.module] if statement.module else [])])
+
+    def _fields(self, module: str, name: str) -> dict[str, bool]:
+        """Dataclass fields of a class in peft, and whether its constructor accepts each."""
+        place = self._find_class(module, name)
+        if place is None:  # a base class from another package; none of them is a dataclass
+            return {}
+        home, definition = place
+        found: dict[str, bool] = {}
+        for base in reversed(definition.bases):
+            found.update(self._fields(home, _name(base)))
+        if not any(_name(decorator) == "dataclass" for decorator in definition.decorator_list):
+            return found
+        for statement in definition.body:
+            if not isinstance(statement, ast.AnnAssign):
+                continue
+            if not isinstance(statement.target, ast.Name):
+                continue
+            if _name(statement.annotation) not in {"ClassVar", "InitVar"}:
+                found[statement.target.id] = not _is_excluded(statement.value)
+        return found
+
+
+def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that run on import, also those inside `if` and `try`."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, ast.If):
+            yield from _top_level([*statement.body, *statement.orelse])
+        elif isinstance(statement, ast.Try):
+            handlers = [inner for handler in statement.handlers for inner in handler.body]
+            yield from _top_level([*statement.body, *handlers, *statement.orelse])
+
+
+def _assigned(statement: ast.stmt) -> tuple[str, ast.expr] | None:
+    """Name and value of a plain or annotated assignment to one name."""
+    if isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        return _name(statement.target), statement.value
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        return _name(statement.targets[0]), statement.value
+    return None
+
+
+def _name(node: ast.expr) -> str:
+    """Last part of a dotted name, also when called or subscripted; empty for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    if isinstance(node, ast.Call):
+        return _name(node.func)
+    if isinstance(node, ast.Subscript):
+        return _name(node.value)
+    return ""
+
+
+def _is_excluded(default: ast.expr | None) -> bool:
+    """Whether a field's default is `field(..., init=False)`."""
+    return isinstance(default, ast.Call) and any(
+        keyword.arg == "init"
+        and isinstance(keyword.value, ast.Constant)
+        and keyword.value.value is False
+        for keyword in default.keywords
+    )

@@ -1,0 +1,1 @@
+"""What maintainers are shown."""

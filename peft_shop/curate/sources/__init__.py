@@ -1,0 +1,1 @@
+"""The committed sources of the catalog, and the rules that they meet."""

@@ -1,0 +1,1 @@
+"""Forecasts in closed form: needs neither torch nor peft."""

@@ -1,0 +1,1 @@
+"""Closed forms of what each method adds to a model: tensors and kept activations."""

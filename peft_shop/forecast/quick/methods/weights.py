@@ -1,0 +1,278 @@
+"""Closed forms of methods that compute a weight of the base weight's size, and of sparse ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peft_shop.forecast.quick.methods.parts import (
+    Adapter,
+    Fields,
+    Kept,
+    Site,
+    linear_only,
+    pattern_value,
+    rank_of,
+    require,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "c3a",
+    "fourierft",
+    "glora",
+    "hira",
+    "loha",
+    "lokr",
+    "osf",
+    "shira",
+    "supertuning",
+    "waveft",
+]
+
+
+def loha(sites: Sequence[Site], fields: Fields) -> Adapter:
+    """LoHa: two low-rank products whose elementwise product is the update."""
+    linear_only(sites, fields)
+    found = Adapter()
+    for site in sites:
+        rank = rank_of(fields, site)
+        for i in (1, 2):
+            found.add(site, f"hada_w{i}_a", site.outputs, rank)
+            found.add(site, f"hada_w{i}_b", rank, site.inputs)
+        found.kept.append(Kept(site, casts=True, weight=site.inputs * site.outputs))
+    return found
+
+
+def factors(size: int, wanted: int) -> tuple[int, int]:
+    """Two factors of `size`, the first at most `wanted` (or near the root for -1), as LoKr's.
+
+    >>> factors(3072, 4), factors(128, -1), factors(127, -1)
+    ((4, 768), (8, 16), (1, 127))
+    """
+    if wanted > 0 and size % wanted == 0:
+        return wanted, size // wanted
+    limit = size if wanted == -1 else wanted
+    low, high = 1, size
+    while low < high:
+        following = next(n for n in range(low + 1, size + 1) if size % n == 0)
+        other = size // following
+        if following + other > size + 1 or following > limit:
+            break
+        low, high = following, other
+    return min(low, high), max(low, high)
+
+
+def lokr(sites: Sequence[Site], fields: Fields) -> Adapter:
+    """LoKr: a Kronecker product of a small matrix and a large one, the latter low-rank if large."""
+    linear_only(sites, fields)
+    found = Adapter()
+    wanted = int(fields["decompose_factor"])
+    for site in sites:
+        rank = rank_of(fields, site)
+        in_small, in_large = factors(site.inputs, wanted)
+        out_small, out_large = factors(site.outputs, wanted)
+        pairs = 0
+        if fields["decompose_both"] and rank < max(out_small, in_small) / 2:
+            found.add(site, "lokr_w1_a", out_small, rank)
+            found.add(site, "lokr_w1_b", rank, in_small)
+            pairs += out_small * in_small
+        else:
+            found.add(site, "lokr_w1", out_small, in_small)
+        if rank < max(out_large, in_large) / 2:
+            found.add(site, "lokr_w2_a", out_large, rank)
+            found.add(site, "lokr_w2_b", rank, in_large)
+            pairs += out_large * in_large
+        else:
+            found.add(site, "lokr_w2", out_large, in_large)
+        weight = site.inputs * site.outputs + pairs
+        found.kept.append(Kept(site, casts=True, weight=weight))
+    return found
+
+
+def hira(sites: Sequence[Site], fields: Fields) -> Adapter:
+    """HiRA: a low-rank product times the base weight, elementwise."""
+    linear_only(sites, fields)
+    found = Adapter()
+    for site in sites:
+        rank = rank_of(fields, site)
+        found.add(site, "hira_A", rank, site.inputs)
+        found.add(site, "hira_B", site.outputs, rank)
+        found.kept.append(Kept(site, casts=True, weight=site.inputs * site.outputs))
+    return found
+
+
+def _frequencies(fields: Fields, site: Site) -> int:
+    count = int(
+        pattern_value(fields["n_frequency_pattern"], site.name, fields.count("n_frequency"))
+    )
+    most = site.inputs * site.outputs
+    require(count <= most, fields, f"n_frequency {count} exceeds the {most} weights of {site.name}")
+    return count
+
+
+def fourierft(sites: Sequence[Site], fields: Fields) -> Adapter:
+    """FourierFT: coefficients in the frequency domain; the update is their inverse transform."""
+    linear_only(sites, fields, "transformers_conv1d")
+    found = Adapter()
+    for site in sites:
+        count = _frequencies(fields, site)
+        found.add(site, "fourierft_spectrum", count)
+        weight = site.inputs * site.outputs
+        found.kept.append(Kept(site, casts=True, weight=weight, fixed=16.0 * count))
+    return found
+
+
+def waveft(sites: Sequence[Site], fields: Fields) -> Adapter:
+    """WaveFT: coefficients in the wavelet domain."""
+    linear_only(sites, fields, "transformers_conv1d")
+    require(
+        not fields["proportional_parameters"], fields, "no closed form for proportional_parameters"
+    )
+    found = Adapter()
+    for site in sites:
+        count = _frequencies(fields, site)
+        found.add(site, "waveft_spectrum", count)
+        weight = 2 * site.inputs * site.outputs
+        found.kept.append(Kept(site, casts=True, weight=weight, fixed=20.0 * count))
+    return found
+
+
+def c3a(sites: Sequence[Site], fields: Fields) -> Adapter:
+    """C3A: circulant blocks (out/b, in/b, b)."""
+    linear_only(sites, fields)
+    found = Adapter()
+    for site in sites:
+        block = int(
+            pattern_value(fields["block_size_pattern"], site.name, fields.count("block_size"))
+        )
+        divides = site.inputs % block == site.outputs % block == 0
+        require(divides, fields, f"block_size {block} must divide the shape of {site.name}")
+        found.add(site, "c3a_kernel", site.outputs // block, site.inputs // block, block)
+        found.kept.append(Kept(site, casts=True))
+    return found
+
+
+def glora(sites: Sequence[Site], fields: Fields) -> Adapter:
+    """GLoRA: five paths on weight and bias; those without a bias to act on are empty buffers."""
+    linear_only(sites, fields)
+    found = Adapter()
+    way = fields["config_A_B"]
+    for site in sites:
+        rank = fields.count("r")
+        for path in "AB":
+            if way == "lora":
+                found.add(site, f"glora_{path}.Xd", site.outputs, rank)
+                found.add(site, f"glora_{path}.Xu", rank, site.inputs)
+            elif way == "vector":
+                found.add(site, f"glora_{path}.X", site.outputs, 1)
+            else:
+                found.add(site, f"glora_{path}.X", 1)
+        empty = {"dtype": "base", "trained": False, "parameter": False}
+        if site.bias and fields["config_C"] == "lora":
+            found.add(site, "glora_C.Xd", site.inputs, rank)
+            found.add(site, "glora_C.Xu", rank, 1)
+        elif site.bias and fields["config_C"] == "vector":
+            found.add(site, "glora_C.X", site.inputs, 1)
+        else:
+            found.add(site, "glora_C.zeros", site.inputs, 1, **empty)
+        for path in "DE":
+            if site.bias and fields["config_D_E"] == "vector":
+                found.add(site, f"glora_{path}.X", site.outputs)
+            elif site.bias and fields["config_D_E"] == "constant":
+                found.add(site, f"glora_{path}.X", 1)
+            else:
+                found.add(site, f"glora_{path}.zeros", site.outputs, **empty)
+        found.kept.append(Kept(site, input=True, base_weight=site.inputs * site.outputs))
+    return found
+
+
+def shira(sites: Sequence[Site], fields: Fields) -> Adapter:
+    """SHiRA: as many single weights as LoRA of the same rank has parameters, and where they are."""
+    linear_only(sites, fields)
+    found = Adapter()
+    for site in sites:
+        count = fields.count("r") * (site.inputs + site.outputs)
+        most = site.inputs * site.outputs
+        require(count <= most, fields, f"r asks for {count} of the {most} weights of {site.name}")
+        found.add(site, "shira_weight", count)
+        found.add(site, "shira_indices", 2, count, dtype="int32", trained=False, parameter=False)
+        # values, and row and column of each as int64
+        found.kept.append(Kept(site, input=True, base_weight=most, fixed=20.0 * count))
+    return found
+
+
+def supertuning(sites: Sequence[Site], fields: Fields) -> Adapter:
+    """Super-Tuning: the largest (or smallest) weights, and a LoRA beside them for Supra."""
+    linear_only(sites, fields)
+    found = Adapter()
+    rank = fields["r"]
+    for site in sites:
+        size = site.inputs * site.outputs
+        count = int(size * (1 - float(fields["sparsity"])))
+        require(count >= 1, fields, f"sparsity leaves no weight of {site.name}")
+        found.add(site, "supertuning_values", count)
+        found.add(
+            site, "supertuning_indices", count, dtype="int32", trained=False, parameter=False,
+            saved=bool(fields["save_precomputed_indices"]),
+        )  # fmt: skip
+        if rank:
+            found.add(site, "supertuning_lora_A.weight", rank, site.inputs)
+            found.add(site, "supertuning_lora_B.weight", site.outputs, rank)
+        # the scattered weight in its own dtype, the positions once more as int64
+        found.kept.append(
+            Kept(
+                site,
+                casts=bool(rank),
+                input=True,
+                token=rank or 0,
+                base_weight=size,
+                fixed=8.0 * count,
+            )
+        )
+    return found
+
+
+def osf(sites: Sequence[Site], fields: Fields) -> Adapter:
+    """OSF: the weight's small singular directions are trained, its large ones are held fixed."""
+    linear_only(sites, fields)
+    found = Adapter()
+    for site in sites:
+        full = min(site.inputs, site.outputs)
+        kept = _preserved(fields, site, full)
+        low = full - kept
+        if low <= 0:
+            found.notes.append(f"OSF leaves {site.name} as it is: nothing to train there")
+            continue
+        buffer = {"trained": False, "parameter": False, "saved": False}
+        for suffix, shape in (
+            ("U_low", (site.outputs, low)),
+            ("S_low", (low,)),
+            ("V_low", (low, site.inputs)),
+        ):
+            found.add(site, f"osf_svd_params.{suffix}", *shape)
+            found.add(site, f"_osf_{suffix}_init", *shape, **buffer)
+        # the larger factor cannot be had from the small directions alone
+        if site.outputs > site.inputs:
+            found.add(site, "_osf_U_high", site.outputs, kept, **buffer)
+        if site.inputs > site.outputs:
+            found.add(site, "_osf_V_high", kept, site.inputs, **buffer)
+        # the trained factors and their first values, side by side
+        weight = 2 * low * (site.inputs + site.outputs)
+        found.kept.append(Kept(site, casts=True, token=2 * low, weight=weight))
+    return found
+
+
+def _preserved(fields: Fields, site: Site, full: int) -> int:
+    """Directions that stay as they are at `site`: `rank_pattern`, `effective_rank` or a half."""
+    wanted = fields["effective_rank"]
+    for key, value in (fields["rank_pattern"] or {}).items():
+        if key in site.name:
+            wanted = value
+            break
+    if wanted is None:
+        return full // 2
+    if isinstance(wanted, float) and 0 < wanted <= 1:
+        return int(full * wanted)
+    return min(int(wanted), full)

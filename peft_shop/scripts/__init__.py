@@ -1,0 +1,1 @@
+"""A recipe and its settings -> a training script."""

@@ -1,0 +1,1 @@
+"""Adapter x base x engine -> route."""

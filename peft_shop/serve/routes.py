@@ -1,0 +1,182 @@
+"""Adapter x engine -> Route: how what was trained reaches the server that is to serve it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.errors import QueryError, UnknownNameError
+from peft_shop.records import Record
+from peft_shop.serve import ways
+from peft_shop.serve.adapter import adapter_of_method, adapter_of_run
+from peft_shop.serve.cases import KINDS, Basis, Way
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.engines import Engine
+    from peft_shop.catalog.runs import Run
+    from peft_shop.serve.adapter import Adapter
+
+__all__ = [
+    "KINDS",
+    "Basis",
+    "Route",
+    "Way",
+    "candidate_route",
+    "demanded",
+    "resolve_demand",
+    "resolve_engine",
+    "route",
+    "routes",
+]
+
+
+class Route(Record):
+    """How one adapter reaches one engine.
+
+    Attributes:
+        adapter: its name.
+        engine: identifier of the engine.
+        version: of the engine that the facts are about.
+        kind: of the best way that works; `unknown` where none is known to work and one may,
+            `none` where all are known not to.
+        ways: what works first, best first: native, an exact conversion, merging.
+    """
+
+    adapter: str
+    engine: str
+    version: str
+    kind: Literal["native", "convert", "merge", "unknown", "none"]
+    ways: tuple[Way, ...]
+
+    @property
+    def best(self) -> Way | None:
+        """The best way that works; `None` where none is known to."""
+        return self.ways[0] if self.ways and self.ways[0].works == "yes" else None
+
+    def reaches(self, kinds: Iterable[str] = KINDS) -> bool:
+        """Whether a way of one of `kinds` is known to work."""
+        return any(way.works == "yes" and way.kind in set(kinds) for way in self.ways)
+
+    def obstacles(self, kinds: Iterable[str] = KINDS) -> str:
+        """Why no way of `kinds` is known to work, in words."""
+        wanted = set(kinds)
+        found: dict[tuple[str, ...], list[str]] = {}
+        for way in self.ways:
+            if way.kind in wanted and way.works != "yes":
+                state = f"{way.name} ({'no' if way.works == 'no' else 'unknown'})"
+                found.setdefault(way.reasons, []).append(state)
+        return "; ".join(
+            f"{', '.join(states)}: {', '.join(text.rstrip('.') for text in reasons)}"
+            for reasons, states in found.items()
+        )
+
+
+# --- names ---
+
+
+def resolve_engine(catalog: Catalog, name: str) -> Engine:
+    """Engine called `name` or one of its aliases; case, dots, hyphens and spaces are ignored.
+
+    Raises:
+        UnknownNameError: there is none; names the nearest.
+    """
+    for engine in catalog.engines:
+        if _fold(name) in {_fold(option) for option in (engine.id, engine.title, *engine.aliases)}:
+            return engine
+    hint = None if catalog.engines else "this catalog knows no engines; compile it anew"
+    raise UnknownNameError("engine", name, catalog.engine_by_id, hint=hint)
+
+
+def _fold(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def resolve_demand(catalog: Catalog, text: str) -> str:
+    """A demand such as `vllm` or `vLLM:native` in its usual spelling.
+
+    Raises:
+        UnknownNameError: there is no such engine or kind of way; names the nearest.
+        QueryError: a part is missing.
+    """
+    name, colon, kind = text.partition(":")
+    if not name.strip() or (colon and not kind.strip()):
+        raise QueryError(f"serve: expected an engine such as 'vllm' or 'vllm:native', got {text!r}")
+    engine = resolve_engine(catalog, name)
+    if not colon:
+        return engine.id
+    wanted = kind.strip().lower()
+    if wanted not in KINDS:
+        raise UnknownNameError("kind of route", kind, KINDS)
+    return f"{engine.id}:{wanted}"
+
+
+def candidate_route(catalog: Catalog, engine: str, benchmark: str, subject: Run | str) -> Route:
+    """Route of a run, or of a method without one, to an engine; worked out once per catalog.
+
+    Args:
+        catalog: holds the facts.
+        engine: identifier of the engine.
+        benchmark: whose kind of model it is about.
+        subject: the run, or the identifier of the method.
+    """
+    key = ("route", engine, benchmark, subject if isinstance(subject, str) else subject.id)
+    if key not in catalog.derived:
+        models = catalog.benchmark_by_id[benchmark].modality
+        adapter = (
+            adapter_of_method(catalog.method_by_id[subject], models=models)
+            if isinstance(subject, str)
+            else adapter_of_run(subject, models)
+        )
+        catalog.derived[key] = route(catalog, adapter, engine)
+    found: Route = catalog.derived[key]
+    return found
+
+
+def demanded(text: str) -> tuple[str, tuple[str, ...]]:
+    """Engine and kinds of ways in a demand that `resolve_demand` gave."""
+    engine, _, kind = text.partition(":")
+    return engine, (kind,) if kind else KINDS
+
+
+# --- the evaluator ---
+
+
+def routes(catalog: Catalog, adapter: Adapter) -> tuple[Route, ...]:
+    """Routes of an adapter to every engine, in the catalog's order."""
+    return tuple(route(catalog, adapter, engine.id) for engine in catalog.engines)
+
+
+def route(catalog: Catalog, adapter: Adapter, engine: str) -> Route:
+    """How `adapter` reaches the engine called `engine`.
+
+    Depends on the adapter's configuration and on the catalog's facts alone.
+
+    Raises:
+        UnknownNameError: there is no such engine; names the nearest.
+    """
+    target = resolve_engine(catalog, engine)
+    if adapter.models is not None and adapter.models not in target.models:
+        served = " and ".join(target.models)
+        reason = f"the facts are about {served} models, not about {adapter.models} models"
+        found = [Way(kind=kind, works="unknown", reasons=(reason,)) for kind in KINDS]
+    elif adapter.method == FULL_FINETUNING:
+        found = [ways.whole_model(target)]
+    else:
+        native = ways.native(target, adapter)
+        converted = ways.conversions(catalog, target, adapter)
+        if adapter.method == "lora" and native.works == "yes" and not native.warnings:
+            converted = ()  # LoRA to LoRA gains nothing
+        found = [native, *converted, ways.merged(catalog, target, adapter)]
+    order = ("yes", "unknown", "no")
+    found.sort(key=lambda way: order.index(way.works))  # stable: best first among equals
+    best = found[0]
+    return Route(
+        adapter=adapter.name,
+        engine=target.id,
+        version=target.version,
+        kind=best.kind if best.works == "yes" else "unknown" if best.works == "unknown" else "none",
+        ways=tuple(found),
+    )

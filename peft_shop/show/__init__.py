@@ -1,0 +1,1 @@
+"""Records -> documents -> terminal, Markdown, HTML, CSV and JSON."""

@@ -1,0 +1,367 @@
+"""An answer as a document, and as flat records for tables and data frames."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.show.adaptations import adaptation_sentences
+from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
+from peft_shop.show.figures import chance, figure, heading, metric_column, signed
+from peft_shop.show.questions import demands, provenance
+from peft_shop.show.routes import route_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import TypeAlias
+
+    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.candidates import Baseline, Candidate, Dropped, FrontMember
+    from peft_shop.catalog.runs import Metric, Run
+    from peft_shop.show.documents import Value
+
+    _Record: TypeAlias = dict[str, Value]
+
+__all__ = ["answer_document", "answer_records"]
+
+_FURTHER: Final = ("train_time", "checkpoint_size", "trainable_parameters")
+"""Metrics shown beside the objectives where the width allows."""
+_TIES_SHOWN: Final = 8
+
+
+def answer_document(recommendation: Recommendation, *, everything: bool = False) -> Document:
+    """The answer: front, reasons, ties, baselines, and what to know before trusting it.
+
+    Args:
+        recommendation: the answer.
+        everything: also list what is dominated and what was dropped.
+    """
+    objectives, further = _metrics(recommendation)
+    asked = demands(recommendation)
+    paragraphs = [f"Asked for: {'; '.join(asked)}."] if asked else []
+    paragraphs.append(_counts(recommendation))
+    parts: list[Table | Listing] = []
+    if recommendation.front:
+        parts += [
+            _front_table(recommendation, objectives, further),
+            _reasons(recommendation.front),
+        ]
+    if recommendation.relaxations:
+        parts.append(
+            Listing(
+                "Nothing meets the constraints. What to relax",
+                tuple(Item("", (one.suggestion,)) for one in recommendation.relaxations),
+            )
+        )
+    if recommendation.ties:
+        shown = None if everything else _TIES_SHOWN
+        parts.append(_ties_table(recommendation, objectives, further, shown))
+    if recommendation.baselines:
+        parts.append(_baseline_table(recommendation, objectives, further))
+    if recommendation.unmeasured:
+        parts.append(_unmeasured(recommendation))
+    if everything:
+        parts += [
+            _dominated_table(recommendation, objectives, further),
+            _dropped_table(recommendation),
+        ]
+    return Document(
+        title=f"{recommendation.benchmark.title}: {' and '.join(map(heading, objectives))}",
+        paragraphs=tuple(paragraphs),
+        parts=tuple(parts),
+        warnings=recommendation.warnings,
+        footnotes=_footnotes(recommendation, objectives),
+    )
+
+
+def answer_records(recommendation: Recommendation) -> list[_Record]:
+    """Every candidate with a run and the baselines, one dictionary each, figures in base units.
+
+    Keys: place (`front`, `tie`, `dominated`, `dropped`, `baseline`), name, method, variants (joined
+    by spaces), front_probability, every metric by its field, reasons. Absent values are `None`.
+    """
+    found = [
+        _record(recommendation, "front", one, f"{one.why} {one.gives_up}")
+        for one in recommendation.front
+    ]
+    found += [_record(recommendation, "tie", one, one.because) for one in recommendation.ties]
+    found += [
+        _record(recommendation, "dominated", one, f"dominated by {one.dominated_by}")
+        for one in recommendation.dominated
+    ]
+    found += [
+        _dropped_record(recommendation, one, one.run)
+        for one in recommendation.dropped
+        if one.run is not None
+    ]
+    found += [
+        _record(recommendation, "baseline", one, f"baseline: {one.kind}")
+        for one in recommendation.baselines
+    ]
+    return found
+
+
+def _metrics(recommendation: Recommendation) -> tuple[list[Metric], list[Metric]]:
+    """Objectives, the headline first, and what else is worth showing."""
+    by_id = {metric.id: metric for metric in recommendation.metrics}
+    headline = recommendation.benchmark.headline
+    names = sorted(recommendation.query.objectives, key=lambda name: name != headline)
+    bounded = [bound.metric for bound in recommendation.query.bounds]
+    others = dict.fromkeys([headline, *bounded, *_FURTHER])
+    return (
+        [by_id[name] for name in names],
+        [by_id[name] for name in others if name in by_id and name not in names],
+    )
+
+
+def _counts(recommendation: Recommendation) -> str:
+    places = (
+        (len(recommendation.front), "on the front"),
+        (len(recommendation.ties), "tied with it"),
+        (len(recommendation.dominated), "dominated"),
+    )
+    kept = sum(count for count, _ in places)
+    out = len(recommendation.dropped)
+    unmeasured = len(recommendation.unmeasured)
+    total = kept + out + unmeasured
+    text = f"{kept} of {total} candidates were measured and meet every constraint"
+    if kept:
+        text += f": {', '.join(f'{count} {place}' for count, place in places if count)}"
+    if unmeasured:
+        text += f"; {unmeasured} more {'methods qualify' if unmeasured > 1 else 'method qualifies'}"
+        text += " without a run here"
+    if out:
+        reasons = Counter(
+            name
+            for one in recommendation.dropped
+            for name in dict.fromkeys(failure.constraint for failure in one.failures)
+        )
+        listed = ", ".join(f"{name} {count}" for name, count in reasons.most_common())
+        text += f"; {out} dropped ({listed})"
+    return text + "."
+
+
+# --- tables ---
+
+
+def _name(one: Candidate | Dropped) -> Cell:
+    return Cell(one.title, one.name, one.name)
+
+
+def _shared_columns(
+    objectives: Sequence[Metric], further: Sequence[Metric], *, probability: bool = True
+) -> tuple[Column, ...]:
+    found = [Column("name", "Configuration", least=30), Column("method", hidden=True)]
+    found += [metric_column(metric) for metric in objectives]
+    if probability:
+        found.append(Column("front_probability", "P(front)", right=True))
+    found += [metric_column(metric, 2 + place) for place, metric in enumerate(further)]
+    return tuple(found)
+
+
+def _shared_cells(
+    one: Candidate, objectives: Sequence[Metric], further: Sequence[Metric], *, place: bool = True
+) -> tuple[Cell, ...]:
+    found = [_name(one), label(one.method), *(figure(one, metric) for metric in objectives)]
+    if place:
+        found.append(chance(one.front_probability))
+    return (*found, *(figure(one, metric) for metric in further))
+
+
+def _front_table(
+    recommendation: Recommendation, objectives: Sequence[Metric], further: Sequence[Metric]
+) -> Table:
+    def row(rank: int, one: FrontMember) -> Row:
+        name, *others = _shared_cells(one, objectives, further)
+        # the rank has no column of its own: names need the width
+        ranked = replace(name, text=f"{rank}. {name.text}")
+        return Row((Cell(str(rank), rank), ranked, *others))
+
+    return Table(
+        key="front",
+        title="Best configurations: nothing measured is better in one without being worse in "
+        "another",
+        columns=(Column("rank", hidden=True), *_shared_columns(objectives, further)),
+        rows=tuple(row(rank, one) for rank, one in enumerate(recommendation.front, start=1)),
+    )
+
+
+def _reasons(front: Sequence[FrontMember]) -> Listing:
+    def texts(one: FrontMember) -> tuple[str, ...]:
+        found = [one.why, f"Gives up: {one.gives_up}"]
+        if one.warning:
+            found.append(f"Careful: {one.warning}")
+        if one.notes:
+            found.append(f"Note: {'; '.join(one.notes).rstrip('.')}.")
+        found += [route_sentence(route) for route in one.routes.values()]
+        found += adaptation_sentences(one)
+        return tuple(found)
+
+    return Listing(
+        "Why these",
+        tuple(Item(f"{rank}. {one.title}:", texts(one)) for rank, one in enumerate(front, start=1)),
+    )
+
+
+def _ties_table(
+    recommendation: Recommendation,
+    objectives: Sequence[Metric],
+    further: Sequence[Metric],
+    shown: int | None,
+) -> Table:
+    ties = recommendation.ties
+    title = (
+        "Ties: no run is better than these beyond doubt "
+        f"(one-sided {recommendation.query.confidence * 100:g} %)"
+    )
+    if shown is not None and len(ties) > shown:
+        title += f"; the {shown} likeliest of {len(ties)}"
+    return Table(
+        key="ties",
+        title=title,
+        columns=(*_shared_columns(objectives, further), Column("because", hidden=True)),
+        rows=tuple(
+            Row((*_shared_cells(one, objectives, further), label(one.because)), note=one.because)
+            for one in ties[:shown]
+        ),
+    )
+
+
+def _baseline_table(
+    recommendation: Recommendation, objectives: Sequence[Metric], further: Sequence[Metric]
+) -> Table:
+    return Table(
+        key="baselines",
+        title="For orientation",
+        columns=_shared_columns(objectives, further, probability=False),
+        rows=tuple(
+            Row(
+                _shared_cells(one, objectives, further, place=False),
+                note=_versus(recommendation, one, objectives),
+            )
+            for one in recommendation.baselines
+        ),
+    )
+
+
+def _versus(
+    recommendation: Recommendation, baseline: Baseline, objectives: Sequence[Metric]
+) -> str:
+    """Differences of the front members to one baseline: "Against it: #1 +3.2 points, ..."."""
+    found = []
+    for rank, one in enumerate(recommendation.front, start=1):
+        for versus in one.versus:
+            if versus.baseline != baseline.name or one.name == baseline.name:
+                continue
+            parts = [
+                signed(versus.values[metric.id], metric)
+                for metric in objectives
+                if metric.id in versus.values
+            ]
+            if parts:
+                found.append(f"#{rank} {', '.join(parts)}")
+    return f"Against it: {'; '.join(found)}." if found else ""
+
+
+def _unmeasured(recommendation: Recommendation) -> Listing:
+    names = ", ".join(one.method for one in recommendation.unmeasured)
+    return Listing("Meet every demand, but have no run on this benchmark", (Item("", (names,)),))
+
+
+def _dominated_table(
+    recommendation: Recommendation, objectives: Sequence[Metric], further: Sequence[Metric]
+) -> Table:
+    return Table(
+        key="dominated",
+        title="Dominated",
+        columns=(*_shared_columns(objectives, further), Column("dominated_by", hidden=True)),
+        rows=tuple(
+            Row(
+                (*_shared_cells(one, objectives, further), label(one.dominated_by)),
+                note=f"dominated by {one.dominated_by}",
+            )
+            for one in recommendation.dominated
+        ),
+    )
+
+
+def _dropped_table(recommendation: Recommendation) -> Table:
+    return Table(
+        key="dropped",
+        title="Dropped, with every constraint that each fails",
+        columns=(Column("name", "Configuration", least=24), Column("reasons", "Fails", least=30)),
+        rows=tuple(Row((_name(one), label(_failures(one)))) for one in recommendation.dropped),
+    )
+
+
+def _failures(one: Dropped) -> str:
+    return "; ".join(f"{failure.constraint}: {failure.reason}" for failure in one.failures)
+
+
+def _footnotes(recommendation: Recommendation, objectives: Sequence[Metric]) -> tuple[str, ...]:
+    found = []
+    groups = (recommendation.front, recommendation.ties, recommendation.dominated)
+    measured = [one for group in groups for one in group]
+    noisy = [metric for metric in objectives if any(metric.id in one.sds for one in measured)]
+    if measured:
+        text = "P(front): probability of being on the front of the true figures"
+        if noisy:
+            names = " and ".join(metric.label for metric in noisy)
+            text += f", when {names} would change as in a re-run (±: one standard deviation)"
+        seeds = {one.run.provenance.seed for one in measured}
+        if len(seeds) == 1:
+            text += (
+                f". Every run has seed {next(iter(seeds))}: another seed adds noise that is not "
+                "counted, so all of this is surer than it should be"
+            )
+        found.append(text + ".")
+    several = {
+        one.method: one.configurations
+        for one in sorted(measured, key=lambda one: (-one.configurations, one.method))
+        if one.configurations > 1
+    }
+    if several:
+        listed = ", ".join(f"{method} {count}" for method, count in several.items())
+        found.append(
+            f"Configurations tried: {listed}; one of every other method. More tries give a better "
+            "best one by luck alone."
+        )
+    return (*found, provenance(recommendation))
+
+
+# --- records ---
+
+
+def _record(recommendation: Recommendation, place: str, one: Candidate, reasons: str) -> _Record:
+    return _flat(recommendation, place, one, one.values, one.front_probability, reasons=reasons)
+
+
+def _dropped_record(recommendation: Recommendation, one: Dropped, run: Run) -> _Record:
+    """Figures as measured, comparable or not: the reasons tell."""
+    values = {
+        metric.id: run.metrics[metric.field]
+        for metric in recommendation.metrics
+        if metric.field in run.metrics
+    }
+    return _flat(recommendation, "dropped", one, values, None, reasons=_failures(one))
+
+
+def _flat(
+    recommendation: Recommendation,
+    place: str,
+    one: Candidate | Dropped,
+    values: Mapping[str, float],
+    probability: float | None,
+    *,
+    reasons: str,
+) -> _Record:
+    return {
+        "place": place,
+        "name": one.name,
+        "method": one.method,
+        "variants": " ".join(one.variants),
+        "front_probability": probability,
+        **{metric.field: values.get(metric.id) for metric in recommendation.metrics},
+        "reasons": reasons,
+    }

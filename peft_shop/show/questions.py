@@ -1,0 +1,76 @@
+"""The question of an answer in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peft_shop.ask.judging import ATTRIBUTES, GROUPS, SERVE
+from peft_shop.units import format_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.query import Query
+
+__all__ = ["demands", "provenance"]
+
+
+def demands(recommendation: Recommendation) -> list[str]:
+    """What was asked for beyond the defaults, in words."""
+    query = recommendation.query
+    metrics = {metric.id: metric for metric in recommendation.metrics}
+    found = [f"configurations for {query.model.name}"] if query.model is not None else []
+    if query.memory is not None:
+        found.append(f"memory at most {query.memory.text}")
+    found += _requirements(query)
+    found += [
+        f"{metrics[bound.metric].label} "
+        f"{'at most' if bound.kind == 'max' else 'at least'} {bound.text}"
+        for bound in query.bounds
+    ]
+    if query.methods:
+        found.append(f"only {', '.join(query.methods)}")
+    if query.exclude:
+        found.append(f"not {', '.join(query.exclude)}")
+    if query.min_evidence:
+        found.append(f"capabilities at least {query.min_evidence}")
+    if query.floor != recommendation.benchmark.floor:
+        headline = metrics[recommendation.benchmark.headline]
+        found.append(f"floor {format_quantity(query.floor, headline.unit)}")
+    if query.accelerator:
+        found.append(f"measured on {query.accelerator}")
+    if query.rank_by == "weights":
+        shares = ", ".join(f"{name}={weight:g}" for name, weight in query.weights.items())
+        found.append(f"ordered by weights {shares}")
+    elif query.rank_by != "headline":
+        found.append(f"ordered by {query.rank_by}")
+    return found
+
+
+def _requirements(query: Query) -> Iterable[str]:
+    for one in query.requirements:
+        name = one.name.replace("_", " ")
+        if one.name == SERVE:
+            yield f"served on {(' or ' if one.mode == 'any' else ' and ').join(one.values)}"
+        elif one.name in {*GROUPS, *ATTRIBUTES}:
+            yield f"{name} {(' or ' if one.mode == 'any' else ' and ').join(one.values)}"
+        elif one.values == ("no",):
+            yield f"no {name}"
+        else:
+            yield f"{name}, at least partial" if one.values == ("partial",) else name
+
+
+def provenance(recommendation: Recommendation) -> str:
+    """Which evidence and which versions the answer rests on."""
+    query = recommendation.query
+    eras = {era.id: era.title for era in recommendation.benchmark.eras}
+    parts = [f"snapshot {query.snapshot}" if query.snapshot else "all runs on file"]
+    if query.era is not None:
+        parts.append(f"era: {eras.get(query.era, query.era)}")
+    if query.evidence == "pooled":
+        parts.append("pooled runs")
+    parts.append(f"catalog {recommendation.catalog_version} (peft {recommendation.peft_version})")
+    wanted = query.peft_version
+    parts.append(f"for peft {wanted}" if wanted else "for any peft")
+    return f"Evidence: {', '.join(parts)}."

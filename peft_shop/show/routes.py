@@ -1,0 +1,184 @@
+"""How adapters reach engines: a table of all, the page of one, one sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.serve.adapter import Adapter
+    from peft_shop.serve.cases import Way
+    from peft_shop.serve.routes import Route
+    from peft_shop.show.documents import Value
+
+__all__ = ["route_document", "route_records", "route_sentence", "routes_document"]
+
+_FOOTNOTES: Final = (
+    (
+        "native: loads it as it is; convert: a LoRA is made of it first, by peft or by `peft-shop "
+        "convert`; merge: a full copy of the model per task; unknown: nobody knows of a way that "
+        "works; none: there is none."
+    ),
+    "`--engine NAME` tells the facts behind one route, with what goes wrong otherwise.",
+)
+
+
+def route_sentence(route: Route) -> str:
+    """The best way to an engine and what it takes, in one paragraph."""
+    best = route.best
+    if best is None:
+        return f"{route.engine}: no way is known to work: {route.obstacles()}."
+    text = f"{route.engine} {route.version}: {_kind(best)}. {' '.join(best.conditions)}"
+    if best.warnings:
+        text += f" Careful: {' '.join(best.warnings)}"
+    return text.strip()
+
+
+def _kind(way: Way) -> str:
+    words = {
+        "native": "loads it as it is",
+        "convert": "after conversion to LoRA",
+        "merge": "merged",
+    }
+    text = words[way.kind]
+    if way.kind == "convert" and way.rank is not None:
+        text += f" of rank {way.rank}"
+    return text
+
+
+def route_records(routes: Iterable[Route]) -> list[dict[str, Value]]:
+    """Every way to every engine, one dictionary each; several texts are joined by spaces."""
+    return [
+        {
+            "adapter": route.adapter,
+            "engine": route.engine,
+            "version": route.version,
+            "route": route.kind,
+            "way": way.kind,
+            "by": way.by,
+            "works": way.works,
+            "exact": way.exact if way.works == "yes" else None,
+            "rank": way.rank,
+            "reasons": "; ".join(way.reasons) or None,
+            "conditions": " ".join(way.conditions) or None,
+            "warnings": " ".join(way.warnings) or None,
+        }
+        for route in routes
+        for way in route.ways
+    ]
+
+
+def routes_document(adapter: Adapter, routes: Sequence[Route]) -> Document:
+    """The best way to each engine, one a row."""
+
+    def row(route: Route) -> Row:
+        best = route.best
+        todo = " ".join(best.conditions) if best else f"{route.obstacles()}."
+        kinds = {way.kind: None for way in route.ways[1:] if way.works == "yes"}
+        others = [kind for kind in kinds if kind != route.kind]
+        rank = best.rank if best else None
+        return Row(
+            (
+                label(route.engine),
+                Cell(route.kind if rank is None else f"{route.kind}, rank {rank}", route.kind),
+                Cell(" ".join(others) or "-", " ".join(others) or None),
+                Cell(todo or "Nothing.", todo or None),
+                Cell(route.version, route.version),
+            )
+        )
+
+    return Document(
+        title=f"Routes of {adapter.name} to {len(routes)} engines",
+        paragraphs=tuple(_about(adapter)),
+        parts=(
+            Table(
+                key="routes",
+                title="",
+                columns=(
+                    Column("engine", "Engine", least=12),
+                    Column("route", "Route", least=8),
+                    Column("also", "Also", least=7, priority=2),
+                    Column("conditions", "What to do, or what stands in the way", least=24),
+                    Column("version", "Facts about", least=10, priority=3),
+                ),
+                rows=tuple(map(row, routes)),
+            ),
+        ),
+        footnotes=_FOOTNOTES,
+    )
+
+
+def _about(adapter: Adapter) -> Iterable[str]:
+    if not adapter.stated:
+        yield "About the method as such: a run or a saved adapter also has ranks and a scale."
+    elif adapter.ranks:
+        low, high = min(adapter.ranks), max(adapter.ranks)
+        alpha = f", lora_alpha {adapter.alpha:g}" if adapter.alpha is not None else ""
+        yield f"Rank {low if low == high else f'{low} to {high}'}{alpha}."
+
+
+def route_document(catalog: Catalog, adapter: Adapter, route: Route) -> Document:
+    """Every way to one engine, the facts that they rest on, and the engine's hazards."""
+    engine = catalog.engine_by_id[route.engine]
+    parts: list[Table | Listing] = [
+        Listing(
+            "Ways",
+            tuple(Item(f"{way.name} ({_verdict(way)}):", _texts(way)) for way in route.ways),
+        ),
+        Table(
+            key="facts",
+            title="Facts behind it",
+            columns=(
+                Column("about", "About", least=9),
+                Column("topic", "Topic", least=12),
+                Column("value", "Found", least=7),
+                Column("place", "Source", least=20),
+                Column("version", "Version", least=8, priority=1),
+                Column("date", "Date", least=10, priority=2),
+            ),
+            rows=tuple(
+                Row(
+                    (
+                        label(one.about),
+                        label(one.topic),
+                        label(one.value),
+                        label(one.place),
+                        label(one.version),
+                        Cell(one.date or "-", one.date),
+                    )
+                )
+                for one in dict.fromkeys(one for way in route.ways for one in way.basis)
+            ),
+        ),
+    ]
+    remarks = [one.text for one in engine.hazards]
+    if engine.layers:
+        remarks.append(f"Layers: {engine.layers}")
+    if remarks:
+        parts.append(
+            Listing(f"Also know of {engine.title}", tuple(Item("", (text,)) for text in remarks))
+        )
+    return Document(
+        title=f"{adapter.name} to {engine.title} {engine.version}: {route.kind}",
+        paragraphs=tuple(_about(adapter)),
+        parts=tuple(parts),
+        footnotes=(f"Facts about {engine.title} were read on {engine.checked}.",),
+    )
+
+
+def _verdict(way: Way) -> str:
+    if way.works == "yes":
+        rank = f", rank {way.rank}" if way.rank is not None else ""
+        return f"works, {'exact' if way.exact else 'approximate'}{rank}"
+    return "does not work" if way.works == "no" else "unknown"
+
+
+def _texts(way: Way) -> tuple[str, ...]:
+    found = [f"{text.rstrip('.')}." for text in way.reasons]
+    found += way.conditions
+    found += [f"Careful: {text}" for text in way.warnings]
+    return tuple(found) or ("Nothing to be done.",)

@@ -1,0 +1,196 @@
+"""Why one candidate stands where it stands in an answer, all constraints included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peft_shop.errors import UnknownNameError
+from peft_shop.show.adaptations import adaptation_sentences
+from peft_shop.show.documents import Column, Document, Item, Listing, Row, Table, label
+from peft_shop.show.figures import chance, comparison, figures, quantity, signed
+from peft_shop.show.questions import demands, provenance
+from peft_shop.show.routes import route_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.candidates import (
+        Baseline,
+        Candidate,
+        Dominated,
+        Dropped,
+        FrontMember,
+        Tied,
+        Unmeasured,
+    )
+    from peft_shop.catalog.runs import Metric, Run
+
+__all__ = ["why_document"]
+
+
+def why_document(recommendation: Recommendation, name: str, *, hint: str | None = None) -> Document:
+    """Where a candidate stands in the answer and why; for a method, where all its runs stand.
+
+    Args:
+        recommendation: the answer.
+        name: a candidate, its run's id, a method, a variant, or `full_finetuning`.
+        hint: added to the error when the name is unknown.
+
+    Raises:
+        UnknownNameError: nothing in the answer is called so; names the nearest.
+    """
+    explained = _Explanations(recommendation, name)
+    if not explained.listings:
+        valid = [*explained.seen, *(one.method for one in recommendation.unmeasured)]
+        where = f"this asks about {recommendation.benchmark.id}"
+        if recommendation.query.snapshot:
+            where += f", snapshot {recommendation.query.snapshot}"
+        raise UnknownNameError("candidate", name, valid, hint=hint or where)
+    asked = demands(recommendation)
+    return Document(
+        title=f"{name} on {recommendation.benchmark.title}",
+        paragraphs=(f"Asked for: {'; '.join(asked)}.",) if asked else (),
+        parts=(*explained.listings, explained.table()),
+        footnotes=(provenance(recommendation),),
+    )
+
+
+class _Explanations:
+    """One listing and one row per candidate that a name stands for."""
+
+    def __init__(self, recommendation: Recommendation, name: str) -> None:
+        by_id = {metric.id: metric for metric in recommendation.metrics}
+        headline = recommendation.benchmark.headline
+        self.metrics: list[Metric] = [
+            by_id[one]
+            for one in sorted(recommendation.query.objectives, key=lambda one: one != headline)
+        ]
+        self.recommendation = recommendation
+        self.listings: list[Listing] = []
+        self.rows: list[Row] = []
+        self.seen: dict[str, None] = {}
+        self.name = name
+        self.folded = name.lower().replace("-", "_")
+        for rank, member in enumerate(recommendation.front, start=1):
+            if self._is_meant(member.name, member.method, member.run):
+                self._front(rank, member)
+        groups: tuple[tuple[Iterable[Any], Callable[[Any], None]], ...] = (
+            (recommendation.ties, self._tie),
+            (recommendation.dominated, self._dominated),
+            (recommendation.dropped, self._dropped),
+            ((one for one in recommendation.baselines if _is_no_candidate(one)), self._baseline),
+        )
+        for group, explain in groups:
+            for one in group:
+                if self._is_meant(one.name, one.method, one.run):
+                    explain(one)
+        for absent in recommendation.unmeasured:
+            if self._is_meant(absent.method, absent.method, None):
+                self._unmeasured(absent)
+
+    def table(self) -> Table:
+        """The same for programs: a row per candidate."""
+        keys = ("place", "name", "method", "front_probability", "reasons")
+        return Table(
+            "why",
+            "",
+            tuple(Column(key, hidden=True) for key in keys),
+            tuple(self.rows),
+        )
+
+    def _is_meant(self, name: str, method: str, run: Run | None) -> bool:
+        self.seen |= dict.fromkeys((name, method, *(run.variants if run is not None else ())))
+        names = {name, method}
+        if run is not None:
+            names |= {run.experiment, run.id, *run.variants}
+        return self.name in names or self.folded in names
+
+    def _add(
+        self,
+        place: str,
+        one: Candidate | Dropped | Unmeasured,
+        name: str,
+        texts: Sequence[tuple[str, str]],
+        probability: float | None = None,
+    ) -> None:
+        title = one.title if one.title == name else f"{one.title}, {name}"
+        self.listings.append(
+            Listing(
+                f"{title}: {place}",
+                tuple(Item(f"{head}:", (text,)) for head, text in texts if text),
+            )
+        )
+        reasons = " | ".join(f"{head}: {text}" for head, text in texts if text)
+        cells = (label(place), label(name), label(one.method), chance(probability), label(reasons))
+        self.rows.append(Row(cells))
+
+    def _figures(self, one: Candidate) -> list[tuple[str, str]]:
+        found = [("Figures", figures(one, self.metrics))]
+        if one.front_probability is not None:
+            found.append(("P(front)", chance(one.front_probability).text))
+        if one.configurations > 1:
+            found.append(("Tried", f"{one.configurations} configurations of {one.method}"))
+        if one.notes:
+            found.append(("Notes", "; ".join(one.notes)))
+        if one.retargeted is not None:
+            found.append(("Your model", " ".join(adaptation_sentences(one))))
+        return found
+
+    def _front(self, rank: int, one: FrontMember) -> None:
+        texts = [*self._figures(one), ("Why", one.why), ("Gives up", one.gives_up)]
+        if one.warning:
+            texts.append(("Careful", one.warning))
+        texts += [("Serving", route_sentence(route)) for route in one.routes.values()]
+        for versus in one.versus:
+            if versus.baseline == one.name:
+                continue
+            parts = [
+                f"{signed(versus.values[metric.id], metric)} of {metric.label}"
+                for metric in self.metrics
+                if metric.id in versus.values
+            ]
+            texts.append((f"Against {versus.baseline}", ", ".join(parts)))
+        self._add(f"on the front, place {rank}", one, one.name, texts, one.front_probability)
+
+    def _tie(self, one: Tied) -> None:
+        texts = [*self._figures(one), ("Tied because", one.because)]
+        self._add("tied with the front", one, one.name, texts, one.front_probability)
+
+    def _dominated(self, one: Dominated) -> None:
+        winner = self.recommendation[one.dominated_by]
+        text = f"{winner.name} is {comparison(winner, one, self.metrics)}"
+        texts = [*self._figures(one), ("Dominated by", text)]
+        self._add("dominated", one, one.name, texts, one.front_probability)
+
+    def _unmeasured(self, one: Unmeasured) -> None:
+        text = (
+            f"meets every demand, but no run of it on {self.recommendation.benchmark.title} is on "
+            "file, so it cannot be ranked"
+        )
+        self._add("not measured", one, one.method, [("Why", text), ("What it is", one.summary)])
+
+    def _dropped(self, one: Dropped) -> None:
+        texts = [(failure.constraint, failure.reason) for failure in one.failures]
+        if one.run is not None:
+            values = [
+                f"{metric.label} {quantity(one.run.metrics[metric.field], metric).text}"
+                for metric in self.metrics
+                if metric.field in one.run.metrics
+            ]
+            texts.append(("As measured", ", ".join(values)))
+        count = len(one.failures)
+        self._add(
+            f"dropped, fails {count} constraint{'s' if count > 1 else ''}", one, one.name, texts
+        )
+
+    def _baseline(self, one: Baseline) -> None:
+        texts = [
+            *self._figures(one),
+            ("Why", "full fine-tuning is shown for orientation and is never a candidate"),
+        ]
+        self._add("baseline", one, one.name, texts)
+
+
+def _is_no_candidate(one: Baseline) -> bool:
+    return one.kind == "full_finetuning"

@@ -1,0 +1,154 @@
+"""Probabilities and ties: limits, symmetry, agreement of the two methods, calibration."""
+
+from __future__ import annotations
+
+import math
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_shop.ask.noise import (
+    _sampled,
+    front_probabilities,
+    probability_below,
+    significance_threshold,
+    tie_set,
+)
+from peft_shop.errors import InputError
+from peft_shop.pareto import front
+
+points = st.lists(
+    st.tuples(st.integers(0, 6).map(float), st.floats(-3, 3).map(lambda x: round(x, 3))),
+    min_size=1,
+    max_size=12,
+)
+
+
+def noisy(rows: list[tuple[float, float]], sd: float) -> list[tuple[float, float]]:
+    return [(0.0, sd)] * len(rows)
+
+
+@given(points)
+def test_without_noise_the_front_is_certain(rows: list[tuple[float, float]]) -> None:
+    certain = [1.0 if i in front(rows) else 0.0 for i in range(len(rows))]
+    assert front_probabilities(rows, noisy(rows, 0.0)) == certain
+    assert tie_set(rows, noisy(rows, 0.0)) == front(rows)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(-30, 30)), unique=True, max_size=12))
+def test_vanishing_noise_tends_to_the_front(rows: list[tuple[int, int]]) -> None:
+    # distinct scores: equal ones stay undecided however small the noise is
+    distinct = list({y: (float(x), float(y)) for x, y in rows}.values())
+    certain = [1.0 if i in front(distinct) else 0.0 for i in range(len(distinct))]
+    assert front_probabilities(distinct, noisy(distinct, 1e-6)) == pytest.approx(certain)
+
+
+@given(st.integers(1, 9))
+def test_boundless_noise_leaves_only_the_order_of_costs(count: int) -> None:
+    rows = [(float(i), float(i % 3)) for i in range(count)]
+    got = front_probabilities(rows, noisy(rows, 1e9))
+    # the k-th cheapest must beat k - 1 equal rivals
+    assert got == pytest.approx([1 / (i + 1) for i in range(count)], abs=1e-5)
+
+
+def test_two_rivals_have_a_closed_form() -> None:
+    rows, sds = [(1.0, 0.3), (2.0, 0.0)], [(0.0, 1.0), (0.0, 2.0)]
+    want = probability_below(0.0 - 0.3, math.hypot(1, 2))
+    assert front_probabilities(rows, sds) == pytest.approx([1.0, want], abs=1e-9)
+
+
+def test_unequal_noise_is_integrated_finely_enough() -> None:
+    rows = [(1.0, 0.0), (1.5, 0.1), (2.0, 0.05)]
+    sds = [(0.0, 0.01), (0.0, 0.02), (0.0, 1.0)]
+    want = _sampled(rows, [(1e-12, sd) for _, sd in sds], seed=3)
+    assert front_probabilities(rows, sds) == pytest.approx(want, abs=0.015)
+
+
+@given(points, st.randoms(use_true_random=False), st.floats(0.01, 100))
+def test_invariant_to_order_and_units(
+    rows: list[tuple[float, float]], rng: random.Random, scale: float
+) -> None:
+    places = list(range(len(rows)))
+    rng.shuffle(places)
+    moved = [(1000 * rows[i][0] + 5, scale * rows[i][1]) for i in places]
+    base = front_probabilities(rows, noisy(rows, 0.5))
+    got = front_probabilities(moved, noisy(moved, 0.5 * scale))
+    assert got == pytest.approx([base[i] for i in places], abs=1e-9)
+    again = tie_set(moved, noisy(moved, 0.5 * scale))
+    assert sorted(places[i] for i in again) == tie_set(rows, noisy(rows, 0.5))
+
+
+@given(points)
+def test_at_least_one_row_is_on_every_front(rows: list[tuple[float, float]]) -> None:
+    got = front_probabilities(rows, noisy(rows, 0.7))
+    assert all(0 <= p <= 1 for p in got)
+    assert sum(got) >= 1 - 1e-6
+
+
+@given(points, st.floats(0.05, 2.0), st.sampled_from([(0.6, 0.9), (0.9, 0.99)]))
+def test_ties_hold_the_front_and_grow_with_confidence(
+    rows: list[tuple[float, float]], sd: float, levels: tuple[float, float]
+) -> None:
+    low, high = (set(tie_set(rows, noisy(rows, sd), confidence=level)) for level in levels)
+    assert set(front(rows)) <= low <= high
+
+
+def test_integration_and_sampling_agree() -> None:
+    rng = random.Random(5)
+    rows = [(rng.random(), rng.gauss(0, 1)) for _ in range(15)]
+    exact = front_probabilities(rows, noisy(rows, 0.6))
+    # noise far below every difference of the first column changes nothing but the method
+    sampled = front_probabilities(rows, [(1e-12, 0.6)] * len(rows))
+    assert sampled == pytest.approx(exact, abs=0.015)
+    assert sampled == front_probabilities(rows, [(1e-12, 0.6)] * len(rows))
+
+
+def test_probabilities_are_calibrated() -> None:
+    """Draws truths and measurements: what is called 70 % likely is true in 70 % of the cases.
+
+    With a flat prior the truth given a measurement is normal around it, which is the model.
+    """
+    rng = random.Random(11)
+    bins: dict[int, list[float]] = {}
+    for _ in range(600):
+        measured = [(float(i), rng.uniform(-3, 3)) for i in range(6)]
+        truth = [(x, rng.gauss(y, 0.8)) for x, y in measured]
+        real = set(front(truth))
+        for i, p in enumerate(front_probabilities(measured, noisy(measured, 0.8))):
+            bins.setdefault(min(int(p * 5), 4), []).append(p - (i in real))
+    for gaps in bins.values():
+        error = 0.5 / math.sqrt(len(gaps))
+        assert abs(sum(gaps) / len(gaps)) < 3 * error
+    assert sum(len(gaps) for gaps in bins.values()) == 3600
+
+
+def test_the_truly_best_run_is_among_the_ties_at_the_stated_rate() -> None:
+    rng = random.Random(2)
+    held = 0
+    rounds = 1500
+    for _ in range(rounds):
+        truth = [0.0, 0.4, 0.8, 1.0]
+        measured = [(1.0, rng.gauss(y, 0.5)) for y in truth]
+        held += 0 in tie_set(measured, noisy(measured, 0.5), confidence=0.95)
+    # three rivals, each of which may beat it by chance with at most 5 %
+    assert held / rounds > 1 - 3 * 0.05
+    assert held < rounds
+
+
+def test_exact_metrics_tie_within_their_epsilon() -> None:
+    rows = [(1.0, 10.0), (1.05, 10.4), (2.0, 20.0)]
+    zero = [(0.0, 0.0)] * 3
+    assert tie_set(rows, zero) == [0]
+    assert tie_set(rows, zero, epsilons=[0.1, 0.5]) == [0, 1]
+
+
+def test_threshold_is_the_normal_quantile() -> None:
+    assert significance_threshold(0.95) == pytest.approx(1.6449, abs=1e-4)
+    grid = [significance_threshold(level) for level in (0.5, 0.7, 0.9, 0.99)]
+    assert all(a < b for a, b in pairwise(grid))
+    for bad in (0.2, 1.0, math.nan):
+        with pytest.raises(InputError, match="confidence"):
+            significance_threshold(bad)

@@ -1,0 +1,319 @@
+"""Catalog files of users: every mistake is told at once, with its place; sound ones load equal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import peft_shop
+from peft_shop import load_catalog, recommend
+from peft_shop.catalog.catalog import SCHEMA_VERSION, Catalog
+from peft_shop.catalog.store import load, parse
+from peft_shop.errors import CatalogError, CatalogVersionError
+
+if TYPE_CHECKING:
+    from peft_shop.errors import Problem
+
+EMBEDDED: Final = Path(peft_shop.__file__).parent / "_catalog.json"
+TEXT: Final = EMBEDDED.read_bytes()
+Document = dict[str, Any]
+
+
+def document() -> Document:
+    loaded: Document = json.loads(TEXT)
+    return loaded
+
+
+def refused(content: bytes | Document) -> dict[str, Problem]:
+    """Problems by place of what `parse` says about a broken catalog."""
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    with pytest.raises(CatalogError) as caught:
+        parse(text, name="mine.json")
+    problems = caught.value.problems
+    assert problems
+    assert all(problem.path == "mine.json" for problem in problems)
+    assert all(f"  {problem}" in str(caught.value) for problem in problems)
+    return {problem.where: problem for problem in problems}
+
+
+# --- sound files ---
+
+
+def test_a_copy_of_the_embedded_file_loads_equal(tmp_path: Path) -> None:
+    copy = tmp_path / "catalog.json"
+    shutil.copy(EMBEDDED, copy)
+    assert load(copy) == load(str(copy)) == load_catalog()
+
+
+def test_what_is_written_loads_equal() -> None:
+    catalog = load_catalog()
+    assert parse(catalog.model_dump_json(exclude_defaults=True).encode()) == catalog
+    assert parse(catalog.model_dump_json(indent=2).encode()) == catalog
+
+
+def test_the_embedded_file_passes_the_checks_that_are_made_of_others() -> None:
+    assert parse(TEXT) == load_catalog()
+
+
+def test_the_embedded_catalog_is_read_once() -> None:
+    assert load_catalog() is load_catalog()
+
+
+def test_a_path_can_be_given_to_recommend(tmp_path: Path) -> None:
+    copy = tmp_path / "catalog.json"
+    shutil.copy(EMBEDDED, copy)
+    assert recommend(catalog=copy) == recommend(catalog=str(copy)) == recommend()
+
+
+def test_later_minor_versions_of_the_schema_load() -> None:
+    raw = document()
+    major = SCHEMA_VERSION.partition(".")[0]
+    raw["schema_version"] = f"{major}.99"
+    assert parse(json.dumps(raw).encode()).schema_version == f"{major}.99"
+
+
+# --- files that are no catalog ---
+
+
+def cannot_read(path: Path) -> str:
+    with pytest.raises(CatalogError) as caught:
+        load(path)
+    (problem,) = caught.value.problems
+    assert problem.path == str(path)
+    return f"{problem.message} {problem.hint}"
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    text = cannot_read(tmp_path / "none.json")
+    assert "No such file" in text
+    assert "peft-shop catalog compile" in text
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert "directory" in cannot_read(tmp_path)
+
+
+def test_a_file_that_is_far_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "huge.json"
+    with path.open("wb") as file:
+        file.truncate(2**30)  # sparse: takes no room on the disk
+    assert "1073741824 bytes is too large for a catalog" in cannot_read(path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, len(TEXT) // 2, len(TEXT) - 2])
+def test_a_truncated_file(size: int) -> None:
+    (problem,) = refused(TEXT[:size]).values()
+    assert problem.message.startswith("not a JSON document: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"catalog", b"\x80abc", b"\x00", b'{"schema_version": "1.0",}', TEXT + b"}", b"\xff\xfe{}"],
+)
+def test_text_that_is_no_json(text: bytes) -> None:
+    (problem,) = refused(text).values()
+    assert problem.message.startswith("not a JSON document: ")
+
+
+@pytest.mark.parametrize("text", [b"{}", b"[]", b"null", b'"1.0"', b'["schema_version"]'])
+def test_json_that_is_no_catalog(text: bytes) -> None:
+    problem = refused(text)["schema_version"]
+    assert "not a peft-shop catalog" in problem.message
+    assert "peft-shop catalog compile" in problem.hint
+
+
+@pytest.mark.parametrize("depth", [500, 100_000])
+@pytest.mark.parametrize("shape", [(b"[", b"]"), (b'{"a":', b"}")])
+def test_nesting_without_end(depth: int, shape: tuple[bytes, bytes]) -> None:
+    opening, closing = shape
+    text = b'{"schema_version": "1.0", "methods": ' + opening * depth
+    refused(text + (b"1" if closing == b"}" else b"") + closing * depth + b"}")
+
+
+@pytest.mark.parametrize("version", ["0.9", "2.0", "10.1", "x", ""])
+def test_another_schema(version: str) -> None:
+    raw = document() | {"schema_version": version}
+    with pytest.raises(CatalogVersionError, match=f"written for schema {version}.*upgrade"):
+        parse(json.dumps(raw).encode())
+
+
+# --- mistakes in the format ---
+
+
+def test_every_mistake_is_told_at_once_with_its_place() -> None:
+    raw = document()
+    raw["licance"] = raw.pop("licence")
+    raw["benchmarks"][0]["floor"] = None
+    raw["methods"][3]["famly"] = raw["methods"][3].pop("family")
+    raw["methods"][5]["capabilities"]["merging"]["support"] = "perhaps"
+    raw["runs"][0]["metrics"]["peak_memory_bytes"] = "21 GiB"
+    raw["runs"][1]["metrics"]["train_loss"] = float("nan")
+    raw["runs"][2]["metrics"]["train_loss"] = float("inf")
+    raw["runs"][3]["created_at"] = "yesterday"
+    raw["runs"][4]["flags"] = [{"code": "brokenconfig", "reason": "It is."}]
+    raw["runs"][5]["recipe"]["training"]["learning_rate"] = "1e-4?"
+    problems = refused(raw)
+    assert set(problems) == {
+        "licance",
+        "benchmarks[0].floor",
+        "methods[3].famly",
+        "methods[3].family",
+        "methods[5].capabilities.merging.support",
+        "runs[0].metrics.peak_memory_bytes",
+        "runs[1].metrics.train_loss",
+        "runs[2].metrics.train_loss",
+        "runs[3].created_at",
+        "runs[4].flags[0].code",
+        "runs[5].recipe.training.learning_rate",
+    }
+    assert "'licence'" in problems["licance"].hint
+    assert "'family'" in problems["methods[3].famly"].hint
+    assert problems["methods[3].family"].message == "required key is missing"
+    assert "'perhaps'" in problems["methods[5].capabilities.merging.support"].message
+    assert "'broken_config'" in problems["runs[4].flags[0].code"].hint
+    assert "'21 GiB'" in problems["runs[0].metrics.peak_memory_bytes"].message
+    assert "finite" in problems["runs[1].metrics.train_loss"].message
+
+
+REQUIRED = sorted(name for name, field in Catalog.model_fields.items() if field.is_required())
+
+
+@given(st.sets(st.sampled_from(REQUIRED), min_size=1))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_every_missing_key_is_told(missing: set[str]) -> None:
+    raw = {key: value for key, value in document().items() if key not in missing}
+    problems = refused(raw)
+    if "schema_version" in missing:  # then it may be anything else
+        assert set(problems) == {"schema_version"}
+    else:
+        assert set(problems) == missing
+
+
+# --- references that lead nowhere ---
+
+
+def broken(*place: str | int, value: Any) -> Document:
+    """The embedded catalog with the member at `place` replaced; `...` removes it."""
+    raw = document()
+    here: Any = raw
+    for key in place[:-1]:
+        here = here[key]
+    if value is ...:
+        del here[place[-1]]
+    else:
+        here[place[-1]] = value
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "where", "message", "hint"),
+    [
+        (("runs", 7, "benchmark"), "metamathq", "runs[7].benchmark", "benchmark", "metamathqa"),
+        (("runs", 7, "method"), "lorra", "runs[7].method", "method", "lora"),
+        (("runs", 7, "variants"), ["nonsense"], "runs[7].variants", "variant", ""),
+        (("runs", 7, "era"), "gredy", "runs[7].era", "era", "greedy"),
+        (("runs", 7, "snapshots"), ["2026-06-11"], "runs[7].snapshots", "snapshot", "2026-06-10"),
+        (
+            ("runs", 7, "metrics", "peak_memory_byte"),
+            1,
+            "runs[7].metrics",
+            "metric",
+            "peak_memory_bytes",
+        ),
+        (("noise", 0, "metric"), "peak_memry", "noise[0].metric", "metric", "peak_memory"),
+        (("noise", 0, "benchmark"), "image", "noise[0].benchmark", "benchmark", "image_gen"),
+        (("noise", 0, "era"), "sampeld", "noise[0].era", "era", "sampled"),
+        (("era_shifts", 0, "older"), "gredy", "era_shifts[0].older", "era", "greedy"),
+        (("era_shifts", 0, "newer"), "gredy", "era_shifts[0].newer", "era", "greedy"),
+        (
+            ("era_shifts", 0, "metric"),
+            "accuracy",
+            "era_shifts[0].metric",
+            "metric",
+            "test_accuracy",
+        ),
+        (
+            ("benchmarks", 0, "headline"),
+            "test_acuracy",
+            "benchmarks[0].headline",
+            "metric",
+            "test_accuracy",
+        ),
+        (("benchmarks", 1, "metrics", 2), "peak", "benchmarks[1].metrics[2]", "metric", "peak_mem"),
+    ],
+)
+def test_a_reference_to_nothing_names_the_nearest(
+    place: tuple[str | int, ...], value: Any, where: str, message: str, hint: str
+) -> None:
+    problem = refused(broken(*place, value=value))[where]
+    assert problem.message.startswith(f"unknown {message} ")
+    assert hint in problem.hint
+
+
+def test_every_feature_is_there_and_known() -> None:
+    raw = document()
+    capabilities = raw["methods"][2]["capabilities"]
+    capabilities["mergin"] = capabilities.pop("merging")
+    problems = refused(raw)
+    assert "did you mean 'merging'?" in problems["methods[2].capabilities"].hint
+    assert problems["methods[2].capabilities.merging"].message == "missing"
+
+
+def test_a_variant_says_nothing_of_unknown_features() -> None:
+    broken = document()
+    place = next(i for i, one in enumerate(broken["methods"]) if one.get("variants"))
+    variant = broken["methods"][place]["variants"][0]
+    variant["capabilities"] = {"merginf": {"support": "yes", "level": "trained"}}
+    problem = refused(broken)[f"methods[{place}].variants[0].capabilities"]
+    assert "merginf" in problem.message
+    assert "merging" in problem.hint
+
+
+@pytest.mark.parametrize("kind", ["metrics", "benchmarks", "methods", "snapshots", "runs"])
+def test_nothing_stands_twice(kind: str) -> None:
+    raw = document()
+    raw[kind].append(raw[kind][0])
+    problem = refused(raw)[f"{kind}[{len(raw[kind]) - 1}]"]
+    assert problem.message.endswith("stands here twice")
+
+
+def test_a_catalog_without_benchmarks_is_refused() -> None:
+    raw = document() | {"benchmarks": [], "runs": [], "noise": [], "era_shifts": []}
+    assert set(refused(raw)) == {"benchmarks"}
+
+
+def test_all_dangling_references_are_told_at_once() -> None:
+    raw = document()
+    raw["runs"][0]["method"] = "lorra"
+    raw["runs"][1]["era"] = "gredy"
+    raw["noise"][0]["metric"] = "nothing"
+    raw["benchmarks"][0]["headline"] = "nothing"
+    assert set(refused(raw)) >= {
+        "runs[0].method",
+        "runs[1].era",
+        "noise[0].metric",
+        "benchmarks[0].headline",
+    }
+
+
+# --- whatever else happens to a file ---
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_a_damaged_file_is_refused_or_loads(data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(TEXT) - 1))
+    damage = data.draw(st.binary(max_size=4))
+    text = TEXT[:place] + damage + TEXT[place + len(damage) :]
+    try:
+        catalog = parse(text)
+    except CatalogError as error:
+        assert error.problems  # noqa: PT017 - either outcome is right, a crash is not
+    else:
+        assert len(catalog.methods) == len(load_catalog().methods)
