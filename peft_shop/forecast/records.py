@@ -1,4 +1,5 @@
-"""What a forecast is asked and what it answers, as frozen records; no torch, no arithmetic.
+"""What a forecast or a fit is asked and what it answers, as frozen records; no torch, no
+arithmetic.
 
 Bytes are those that torch's caching allocator reserves on the accelerator (what
 `torch.cuda.max_memory_reserved` reports), without the CUDA context of the process.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from peft_shop.catalog.features import QuantizationBackend
 from peft_shop.records import Finite, Name, Record, Text
@@ -18,8 +19,10 @@ __all__ = [
     "Dtype",
     "Forecast",
     "Interval",
+    "NothingFits",
     "Optimizer",
     "Settings",
+    "Setup",
     "StepTime",
     "Term",
     "TermName",
@@ -62,6 +65,8 @@ class Settings(Record):
 
     Attributes:
         batch_size: sequences or images per step, before gradient accumulation.
+        accumulation: steps whose gradients are added up before the optimizer moves; times
+            `batch_size` they are the effective batch.
         sequence_length: tokens of the longest padded batch, prompt tokens of an adapter not
             counted; for an image model, tokens of the text prompt.
         image_size: side of a square image [pixels]; ignored for text.
@@ -85,6 +90,7 @@ class Settings(Record):
     """
 
     batch_size: Count = 4
+    accumulation: Count = 1
     sequence_length: Count = 512
     image_size: Count = 512
     dtype: Dtype = "bfloat16"
@@ -184,3 +190,49 @@ class Forecast(Record):
     terms: tuple[Term, ...]
     step_time: tuple[StepTime, ...] = ()
     warnings: tuple[Text, ...] = ()
+
+
+class Setup(Record):
+    """The training settings under which a candidate runs on the user's device.
+
+    Attributes:
+        settings: the training step.
+        effect: on the result, against the step as it was asked: `same`, or `slight` (a quantized
+            base); `class` in JSON.
+        changes: settings that were chosen to make it fit, by the fields of `Settings`.
+        effective_batch: sequences or images behind one step of the optimizer.
+        time_factor: expected time of a whole effective batch against the same base in 16 bit, in
+            one piece, without checkpointing.
+        fits: `yes` if even the upper end of the peak does, else `maybe`.
+        peak: forecast of what the allocator reserves [B].
+        longest_sequence: tokens up to which this setup still surely fits; `None` where unknown.
+        alternative: a setup with less effect on the result that is too close to call.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    settings: Settings
+    effect: Literal["same", "slight"] = Field(alias="class")
+    changes: tuple[Name, ...] = ()
+    effective_batch: Count
+    time_factor: Finite
+    fits: Literal["yes", "maybe"]
+    peak: Interval
+    longest_sequence: Count | None = None
+    alternative: Setup | None = None
+
+
+class NothingFits(Record):
+    """What to do where no candidate has a setup that fits.
+
+    Attributes:
+        least: the setup that needs least, with its peak; its `fits` is that on `device`.
+        device: the smallest device of the table that surely holds it; `None` if none does.
+        longest_sequence: the longest sequence that fits with that setup; `None` if none does.
+        parameters: about how many parameters of a base would fit the device asked for.
+    """
+
+    least: Setup | None = None
+    device: Text | None = None
+    longest_sequence: Count | None = None
+    parameters: Count | None = None
