@@ -18,105 +18,68 @@ from peft_shop.ask.candidates import (
     Tied,
     Unmeasured,
 )
-from peft_shop.ask.contenders import Contender, field_of_play
+from peft_shop.ask.contenders import field_of_play
 from peft_shop.ask.judging import MEMORY, SERVE, judge, retargeted
-from peft_shop.ask.noise import front_probabilities, significance_threshold, tie_set
-from peft_shop.ask.ranking import epsilons, ranked
+from peft_shop.ask.noise import significance_threshold
+from peft_shop.ask.standing import standings
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.pareto import dominators, front
 from peft_shop.serve.routes import candidate_route, demanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Literal, TypeAlias
 
+    from peft_shop.ask.contenders import Contender, Field
     from peft_shop.ask.query import Query, Verdict
+    from peft_shop.ask.standing import Standing, Standings
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Metric
+
+    Kind: TypeAlias = Literal["lora", "full_finetuning"]
 
 __all__ = ["answer", "title"]
 
 
 def answer(catalog: Catalog, query: Query) -> Recommendation:
     """The answer to `query` from `catalog`; the same question always gets the same answer."""
-    field = field_of_play(catalog, query)
-    if query.training is not None:
-        from peft_shop.ask.appraisal import appraised  # noqa: PLC0415 - only where costs are asked
-
-        field = replace(
-            field,
-            contenders=appraised(catalog, query, field.contenders),
-            baselines=appraised(catalog, query, field.baselines),
-        )
+    field = _costed(catalog, query, field_of_play(catalog, query))
     verdicts = judge(catalog, query, field.contenders)
+    judged = tuple(zip(field.contenders, verdicts, strict=True))
     benchmark = catalog.benchmark_by_id[query.benchmark]
     objectives = _argued_first(
         [catalog.metric_by_id[name] for name in query.objectives], benchmark.headline
     )
-    kept = [
-        one
-        for one, verdict in zip(field.contenders, verdicts, strict=True)
-        if verdict.kept and one.run is not None
-    ]
-    tried = Counter(one.method for one in field.contenders if one.run is not None)
-    costs = [tuple(reasons.cost(one, metric) for metric in objectives) for one in kept]
-    sds = [tuple(one.sds.get(metric.id, 0.0) for metric in objectives) for one in kept]
-    on_front = ranked(catalog, query, kept, front(costs), objectives)
-    tied = tie_set(costs, sds, confidence=query.confidence, epsilons=epsilons(kept, objectives))
-    above = dominators(costs, on_front)
-    chance = front_probabilities(costs, sds)
-    members = [kept[i] for i in on_front]
+    qualified = [contender for contender, verdict in judged if verdict.kept]
+    measured = [contender for contender in qualified if contender.run is not None]
+    placed = standings(catalog, query, measured, objectives)
     baselines = _baselines(catalog, query, field.contenders, field.baselines)
-    ties = sorted((i for i in tied if i in above), key=lambda i: (-chance[i], kept[i].name))
-    rest = [i for i in range(len(kept)) if i in above and i not in set(ties)]
-    threshold = significance_threshold(query.confidence)
-
-    def base(one: Contender, probability: float | None = None) -> dict[str, Any]:
-        return _candidate(catalog, query, one, tried[one.method], probability)
-
+    records = _Records(
+        catalog,
+        query,
+        placed,
+        contenders=field.contenders,
+        objectives=objectives,
+        baselines=baselines,
+    )
     return Recommendation(
         query=query,
         benchmark=benchmark,
         metrics=tuple(catalog.metric_by_id[name] for name in benchmark.metrics),
-        front=tuple(
-            FrontMember(
-                **base(kept[i], chance[i]),
-                why=reasons.why(i, kept, costs, objectives),
-                gives_up=reasons.gives_up(kept[i], members, objectives),
-                versus=tuple(_difference(kept[i], one) for _, one in baselines),
-                warning=reasons.luck(i, kept, costs, objectives, tried[kept[i].method]),
-            )
-            for i in on_front
-        ),
-        ties=tuple(
-            Tied(
-                **base(kept[i], chance[i]),
-                dominated_by=kept[above[i]].name,
-                because=reasons.tie_reason(kept[i], kept[above[i]], objectives, threshold),
-            )
-            for i in ties
-        ),
-        dominated=tuple(
-            Dominated(**base(kept[i], chance[i]), dominated_by=kept[above[i]].name) for i in rest
-        ),
+        front=tuple(map(records.front_member, placed.front)),
+        ties=tuple(map(records.tied, placed.ties)),
+        dominated=tuple(map(records.dominated, placed.dominated)),
         unmeasured=tuple(
-            _unmeasured(catalog, query, one)
-            for one, verdict in zip(field.contenders, verdicts, strict=True)
-            if verdict.kept and one.run is None
+            _unmeasured(catalog, query, contender)
+            for contender in qualified
+            if contender.run is None
         ),
         dropped=tuple(
-            Dropped(
-                name=one.name,
-                title=title(catalog, one.method, one.variants),
-                method=one.method,
-                variants=one.variants,
-                run=one.run,
-                failures=verdict.failures,
-            )
-            for one, verdict in zip(field.contenders, verdicts, strict=True)
+            _dropped(catalog, contender, verdict)
+            for contender, verdict in judged
             if not verdict.kept
         ),
-        baselines=tuple(Baseline(**base(one), kind=kind) for kind, one in baselines),
-        relaxations=() if kept else relaxations(catalog, query, field.contenders, verdicts),
+        baselines=tuple(records.baseline(kind, contender) for kind, contender in baselines),
+        relaxations=() if measured else relaxations(catalog, query, field.contenders, verdicts),
         warnings=(
             *_fitting(catalog, query, field.contenders, verdicts),
             *field.warnings,
@@ -125,6 +88,116 @@ def answer(catalog: Catalog, query: Query) -> Recommendation:
         catalog_version=catalog.catalog_version,
         peft_version=catalog.peft_version,
     )
+
+
+def _costed(catalog: Catalog, query: Query, field: Field) -> Field:
+    """The field with forecasts in place of measured costs, where the question asks for them."""
+    if query.training is None:
+        return field
+    from peft_shop.ask.appraisal import appraised  # noqa: PLC0415 - only where costs are asked
+
+    return replace(
+        field,
+        contenders=appraised(catalog, query, field.contenders),
+        baselines=appraised(catalog, query, field.baselines),
+    )
+
+
+class _Records:
+    """Makes the records of one answer out of standings."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        query: Query,
+        placed: Standings,
+        *,
+        contenders: Iterable[Contender],
+        objectives: Sequence[Metric],
+        baselines: Sequence[tuple[Kind, Contender]],
+    ) -> None:
+        self.catalog = catalog
+        self.query = query
+        self.placed = placed
+        self.objectives = objectives
+        self.baselines = baselines
+        self.members = [standing.contender for standing in placed.front]
+        self.tried = Counter(one.method for one in contenders if one.run is not None)
+        self.threshold = significance_threshold(query.confidence)
+
+    def front_member(self, standing: Standing) -> FrontMember:
+        """The record of a member of the front, with what it beats and gives up."""
+        contender, placed = standing.contender, self.placed
+        configurations = self.tried[contender.method]
+        return FrontMember(
+            **self._candidate(contender, standing.chance),
+            why=reasons.why(standing.row, placed.kept, placed.costs, self.objectives),
+            gives_up=reasons.gives_up(contender, self.members, self.objectives),
+            versus=tuple(_difference(contender, other) for _, other in self.baselines),
+            warning=reasons.luck(
+                standing.row, placed.kept, placed.costs, self.objectives, configurations
+            ),
+        )
+
+    def tied(self, standing: Standing) -> Tied:
+        """The record of a tie, with the reason."""
+        dominator = _above(standing)
+        return Tied(
+            **self._candidate(standing.contender, standing.chance),
+            dominated_by=dominator.name,
+            because=reasons.tie_reason(
+                standing.contender, dominator, self.objectives, self.threshold
+            ),
+        )
+
+    def dominated(self, standing: Standing) -> Dominated:
+        """The record of a dominated contender."""
+        return Dominated(
+            **self._candidate(standing.contender, standing.chance),
+            dominated_by=_above(standing).name,
+        )
+
+    def baseline(self, kind: Kind, contender: Contender) -> Baseline:
+        """The record of a baseline, which stands nowhere."""
+        return Baseline(**self._candidate(contender), kind=kind)
+
+    def _candidate(self, contender: Contender, chance: float | None = None) -> dict[str, Any]:
+        run = contender.run
+        flags = run.flags if run is not None else ()
+        return {
+            "name": contender.name,
+            "title": title(self.catalog, contender.method, contender.variants),
+            "method": contender.method,
+            "variants": contender.variants,
+            "run": run,
+            "values": contender.values,
+            "unusable": contender.unusable,
+            "sds": contender.sds,
+            "front_probability": chance,
+            "configurations": max(self.tried[contender.method], 1),
+            "pooled": contender.pooled,
+            "notes": (*contender.notes, *(f"{flag.code}: {flag.reason}" for flag in flags)),
+            "routes": {
+                engine: candidate_route(
+                    self.catalog, engine, self.query.benchmark, run or contender.method
+                )
+                for engine in _engines(self.query)
+            },
+            "retargeted": retargeted(self.catalog, self.query, contender),
+            "forecasted": contender.forecast,
+        }
+
+
+def _above(standing: Standing) -> Contender:
+    if standing.dominator is None:
+        raise AssertionError(f"{standing.contender.name} is on the front")
+    return standing.dominator
+
+
+def _engines(query: Query) -> Iterable[str]:
+    for requirement in query.requirements:
+        if requirement.name == SERVE:
+            yield from (demanded(value)[0] for value in requirement.values)
 
 
 def title(catalog: Catalog, method: str, variants: Sequence[str] = ()) -> str:
@@ -156,39 +229,6 @@ def _fitting(
         yield advice
 
 
-def _candidate(
-    catalog: Catalog, query: Query, one: Contender, configurations: int, probability: float | None
-) -> dict[str, Any]:
-    run = one.run
-    flags = run.flags if run is not None else ()
-    engines = [
-        demanded(value)[0]
-        for requirement in query.requirements
-        if requirement.name == SERVE
-        for value in requirement.values
-    ]
-    return {
-        "name": one.name,
-        "title": title(catalog, one.method, one.variants),
-        "method": one.method,
-        "variants": one.variants,
-        "run": run,
-        "values": one.values,
-        "unusable": one.unusable,
-        "sds": one.sds,
-        "front_probability": probability,
-        "configurations": max(configurations, 1),
-        "pooled": one.pooled,
-        "notes": (*one.notes, *(f"{flag.code}: {flag.reason}" for flag in flags)),
-        "routes": {
-            engine: candidate_route(catalog, engine, query.benchmark, run or one.method)
-            for engine in engines
-        },
-        "retargeted": retargeted(catalog, query, one),
-        "forecasted": one.forecast,
-    }
-
-
 def _unmeasured(catalog: Catalog, query: Query, one: Contender) -> Unmeasured:
     method = catalog.method_by_id[one.method]
     return Unmeasured(
@@ -197,6 +237,17 @@ def _unmeasured(catalog: Catalog, query: Query, one: Contender) -> Unmeasured:
         summary=method.summary,
         capabilities=method.capabilities,
         retargeted=retargeted(catalog, query, one),
+    )
+
+
+def _dropped(catalog: Catalog, contender: Contender, verdict: Verdict) -> Dropped:
+    return Dropped(
+        name=contender.name,
+        title=title(catalog, contender.method, contender.variants),
+        method=contender.method,
+        variants=contender.variants,
+        run=contender.run,
+        failures=verdict.failures,
     )
 
 
@@ -210,7 +261,7 @@ def _baselines(
     query: Query,
     contenders: Iterable[Contender],
     full: Iterable[Contender],
-) -> list[tuple[str, Contender]]:
+) -> list[tuple[Kind, Contender]]:
     """The best plain LoRA run and full fine-tuning, of the query's era where it has one."""
     headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
 
@@ -226,7 +277,7 @@ def _baselines(
 
     plain = best(one for one in contenders if one.method == "lora" and not one.variants)
     whole = best(full)
-    found = [("lora", plain), ("full_finetuning", whole)]
+    found: list[tuple[Kind, Contender | None]] = [("lora", plain), ("full_finetuning", whole)]
     return [(kind, one) for kind, one in found if one is not None]
 
 
