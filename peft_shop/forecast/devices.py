@@ -20,12 +20,23 @@ from peft_shop.units import parse_quantity
 if TYPE_CHECKING:
     from peft_shop.forecast.records import Interval
 
-__all__ = ["CONTEXT_BYTES", "DEVICES_RESOURCE", "Device", "Fit", "device_of", "devices", "fits"]
+__all__ = [
+    "CONTEXT_BYTES",
+    "DEVICES_RESOURCE",
+    "Device",
+    "Fit",
+    "Platform",
+    "device_of",
+    "devices",
+    "fits",
+]
 
 DEVICES_RESOURCE: Final = "devices.json"
 CONTEXT_BYTES: Final = int(0.6 * 2**30)
 """Upper end of what the CUDA context of a process takes beside the allocator (0.3 to 0.6 GiB)."""
 Fit: TypeAlias = Literal["yes", "maybe", "no"]
+Platform: TypeAlias = Literal["cuda", "rocm", "xpu", "hpu", "mps"]
+"""Whose allocator PyTorch uses on a device."""
 
 _COUNT: Final = re.compile(r"^\s*(?P<count>\d{1,3})\s*[x×*]\s*(?P<name>.+)$", re.IGNORECASE)  # noqa: RUF001 - people write it
 _MAKERS: Final = re.compile(r"nvidia|geforce|tesla|quadro|amd|instinct|intel|sxm\d?|pcie|oam")
@@ -39,12 +50,16 @@ class Device(Record):
         name: as the table has it, or what was asked for.
         memory_bytes: of one device, as its driver reports it [B].
         count: how many were asked for; a forecast is for one of them.
+        platform: whose allocator PyTorch uses there; forecasts follow that of CUDA.
+        shared: whether the processor and the system live in the same memory.
         source: where the figure comes from; `None` for a size that the user stated.
     """
 
     name: Text
     memory_bytes: int = Field(gt=0)
     count: int = 1
+    platform: Platform = "cuda"
+    shared: bool = False
     source: Text | None = None
 
     @property

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from peft_shop.errors import CatalogError, Problem
-from peft_shop.forecast.devices import Device
+from peft_shop.forecast.devices import Device, Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["devices_bytes", "read_devices"]
 
-_FIELDS = frozenset({"name", "gib", "ecc", "source"})
+_FIELDS = frozenset({"name", "gib", "ecc", "platform", "shared", "source"})
 
 
 def read_devices(path: Path) -> tuple[Device, ...]:
@@ -43,7 +43,15 @@ def read_devices(path: Path) -> tuple[Device, ...]:
         size = entry["gib"] * 2**30
         # check bits in the same memory take a sixteenth of it
         usable = size * 15 // 16 if entry.get("ecc") == "inline" else size
-        found.append(Device(name=entry["name"], memory_bytes=usable, source=entry["source"]))
+        found.append(
+            Device(
+                name=entry["name"],
+                memory_bytes=usable,
+                platform=entry.get("platform", "cuda"),
+                shared=entry.get("shared", False),
+                source=entry["source"],
+            )
+        )
     if problems:
         raise CatalogError("the devices break their format", problems)
     return tuple(found)
@@ -60,6 +68,10 @@ def _mistake(entry: Mapping[str, Any]) -> str:
         return f"gib: expected a positive whole number, got {entry['gib']!r}"
     if entry.get("ecc") not in {None, "inline"}:
         return f"ecc: expected 'inline' or nothing, got {entry['ecc']!r}"
+    if entry.get("platform", "cuda") not in get_args(Platform):
+        return f"platform: expected one of {get_args(Platform)}, got {entry['platform']!r}"
+    if entry.get("shared") not in {None, True}:
+        return f"shared: expected true or nothing, got {entry['shared']!r}"
     return ""
 
 
