@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from peft_shop.errors import CatalogError, Problem
 from peft_shop.forecast.devices import Device, Platform
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["devices_bytes", "read_devices"]
 
 _FIELDS = frozenset({"name", "gib", "ecc", "platform", "shared", "source"})
+_VALUES: Final[dict[str, tuple[object, ...]]] = {
+    "ecc": ("inline",),
+    "platform": get_args(Platform),
+    "shared": (True,),
+}
+"""What a key that may be absent may say."""
 
 
 def read_devices(path: Path) -> tuple[Device, ...]:
@@ -66,12 +72,10 @@ def _mistake(entry: Mapping[str, Any]) -> str:
         return f"missing {missing}"
     if not isinstance(entry["gib"], int) or entry["gib"] < 1:
         return f"gib: expected a positive whole number, got {entry['gib']!r}"
-    if entry.get("ecc") not in {None, "inline"}:
-        return f"ecc: expected 'inline' or nothing, got {entry['ecc']!r}"
-    if entry.get("platform", "cuda") not in get_args(Platform):
-        return f"platform: expected one of {get_args(Platform)}, got {entry['platform']!r}"
-    if entry.get("shared") not in {None, True}:
-        return f"shared: expected true or nothing, got {entry['shared']!r}"
+    for key, values in _VALUES.items():
+        if key in entry and entry[key] not in values:
+            allowed = " or ".join(map(repr, values))
+            return f"{key}: expected {allowed} or nothing, got {entry[key]!r}"
     return ""
 
 
