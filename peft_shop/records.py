@@ -1,13 +1,102 @@
-"""What every record of the vocabulary is made of: the base class and the common types."""
+"""What every record of the vocabulary is made of: the base class and the common types.
+
+Frozen means frozen: mappings and lists inside a record are read-only all the way down, since
+answers and catalogs are shared by everything in the process. A copy of one (`dict(...)`,
+`copy.deepcopy`) is a plain one that may be changed.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from copy import deepcopy
+from typing import Annotated, Any, NoReturn, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-__all__ = ["Date", "Finite", "Json", "Name", "Number", "Record", "Text", "Url"]
+__all__ = [
+    "Date",
+    "Finite",
+    "Frozen",
+    "FrozenDict",
+    "FrozenList",
+    "Json",
+    "Name",
+    "Number",
+    "Record",
+    "Text",
+    "Url",
+    "frozen",
+]
 
+_T = TypeVar("_T")
+
+
+class FrozenDict(dict[Any, Any]):
+    """A read-only dictionary; equal to, and written like, a plain one of the same items."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        """Refuses a change.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("this mapping belongs to a record and cannot change: copy it with dict()")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __copy__(self) -> dict[Any, Any]:
+        return dict(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
+        return {deepcopy(key, memo): deepcopy(value, memo) for key, value in self.items()}
+
+    def __reduce__(self) -> tuple[type, tuple[dict[Any, Any]]]:
+        return FrozenDict, (dict(self),)
+
+
+class FrozenList(list[Any]):
+    """A read-only list; equal to, and written like, a plain one of the same items."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        """Refuses a change.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("this list belongs to a record and cannot change: copy it with list()")
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __copy__(self) -> list[Any]:
+        return list(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+        return [deepcopy(value, memo) for value in self]
+
+    def __reduce__(self) -> tuple[type, tuple[list[Any]]]:
+        return FrozenList, (list(self),)
+
+
+def frozen(value: Any) -> Any:
+    """`value` with every dictionary, list and set in it read-only; what is so already stays."""
+    if isinstance(value, FrozenDict | FrozenList):
+        return value
+    if isinstance(value, dict):
+        return FrozenDict({key: frozen(inner) for key, inner in value.items()})
+    if isinstance(value, list):
+        return FrozenList(map(frozen, value))
+    if isinstance(value, set):
+        return frozenset(value)
+    return value
+
+
+Frozen: TypeAlias = Annotated[_T, AfterValidator(frozen), Field(validate_default=True)]
+"""A field whose containers are read-only, such as `Frozen[dict[str, int]]`."""
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 """Identifier of a method, variant, benchmark, metric or feature."""
 Date: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
@@ -15,7 +104,7 @@ Url: TypeAlias = Annotated[str, StringConstraints(pattern=r"^https://[^\s]*[A-Za
 Text: TypeAlias = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 Number: TypeAlias = int | Finite
-Json: TypeAlias = Any
+Json: TypeAlias = Annotated[Any, AfterValidator(frozen)]
 """A JSON value of a peft configuration or of a trainer's settings."""
 
 

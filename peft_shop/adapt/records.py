@@ -11,7 +11,7 @@ from pydantic import Field
 
 from peft_shop.catalog.features import TaskType
 from peft_shop.model.structure import Role, Tower
-from peft_shop.records import Finite, Json, Name, Record, Text
+from peft_shop.records import Finite, Frozen, Json, Name, Record, Text
 
 if TYPE_CHECKING:
     from peft_shop.catalog.runs import Recipe
@@ -83,7 +83,7 @@ class Retargeted(Record):
     """
 
     method: Name
-    config: dict[str, Json]
+    config: Frozen[dict[str, Json]]
     changes: tuple[Change, ...] = ()
     problems: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()

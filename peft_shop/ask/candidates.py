@@ -19,7 +19,7 @@ from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
 from peft_shop.forecast.records import Forecast
 from peft_shop.model.structure import Structure
-from peft_shop.records import Finite, Name, Number, Record, Text
+from peft_shop.records import Finite, Frozen, Name, Number, Record, Text
 from peft_shop.serve.adapter import adapter_of_run
 from peft_shop.serve.routes import Route, resolve_engine, route
 
@@ -87,14 +87,14 @@ class Candidate(Record):
     method: Name
     variants: tuple[Name, ...] = ()
     run: Run
-    values: dict[str, Number]
-    unusable: dict[str, str] = Field(default_factory=dict)
-    sds: dict[str, Finite] = Field(default_factory=dict)
+    values: Frozen[dict[str, Number]]
+    unusable: Frozen[dict[str, str]] = Field(default_factory=dict)
+    sds: Frozen[dict[str, Finite]] = Field(default_factory=dict)
     front_probability: Finite | None = None
     configurations: int = 1
     pooled: int = 1
     notes: tuple[str, ...] = ()
-    routes: dict[str, Route] = Field(default_factory=dict)
+    routes: Frozen[dict[str, Route]] = Field(default_factory=dict)
     retargeted: Retargeted | None = None
     preflighted: Preflight | None = None
     forecasted: Forecast | None = None
@@ -294,7 +294,7 @@ class Difference(Record):
     """Front member minus baseline, by metric id, in base units; missing where either is."""
 
     baseline: str
-    values: dict[str, Number]
+    values: Frozen[dict[str, Number]]
 
 
 class FrontMember(Candidate):
@@ -335,7 +335,7 @@ class Unmeasured(Record):
     method: Name
     title: Text
     summary: Text
-    capabilities: dict[str, Capability]
+    capabilities: Frozen[dict[str, Capability]]
     retargeted: Retargeted | None = None
 
 

@@ -134,6 +134,10 @@ def _check_names(key: str, value: Any) -> None:
 
 def default_benchmark(catalog: Catalog, model: Structure | None) -> Benchmark:
     """The benchmark whose runs are evidence for `model`, else the catalog's first."""
-    if model is not None and model.benchmark in catalog.benchmark_by_id:
+    if (
+        model is not None
+        and model.benchmark is not None
+        and model.benchmark in catalog.benchmark_by_id
+    ):
         return catalog.benchmark_by_id[model.benchmark]
     return catalog.benchmarks[0]

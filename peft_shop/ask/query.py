@@ -10,7 +10,7 @@ from peft_shop.adapt.records import TargetOptions
 from peft_shop.catalog.features import EvidenceLevel
 from peft_shop.forecast.records import Settings
 from peft_shop.model.structure import Structure
-from peft_shop.records import Finite, Name, Record, Text
+from peft_shop.records import Finite, Frozen, Name, Record, Text
 
 __all__ = [
     "Bound",
@@ -91,7 +91,7 @@ class Query(Record):
     min_evidence: EvidenceLevel | None = None
     floor: Finite
     rank_by: str = "headline"
-    weights: dict[str, Finite] = Field(default_factory=dict)
+    weights: Frozen[dict[str, Finite]] = Field(default_factory=dict)
     accelerator: str | None = None
     include_flagged: bool = False
     confidence: Finite = 0.95

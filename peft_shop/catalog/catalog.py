@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping  # noqa: TC003 - pydantic reads them
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from pydantic import Field
@@ -25,7 +26,7 @@ from peft_shop.catalog.runs import (
     Snapshot,
     Source,
 )
-from peft_shop.records import Record
+from peft_shop.records import Frozen, Record
 
 __all__ = ["SCHEMA_VERSION", "Catalog"]
 
@@ -40,7 +41,7 @@ class Catalog(Record):
     catalog_version: str
     peft_version: str
     licence: str = "Apache-2.0"
-    files: dict[str, str] = Field(default_factory=dict)
+    files: Frozen[dict[str, str]] = Field(default_factory=dict)
     features: tuple[Feature, ...]
     metrics: tuple[Metric, ...]
     benchmarks: tuple[Benchmark, ...]
@@ -67,34 +68,34 @@ class Catalog(Record):
         return {}
 
     @cached_property
-    def method_by_id(self) -> dict[str, Method]:
+    def method_by_id(self) -> Mapping[str, Method]:
         """Methods by identifier."""
-        return {method.id: method for method in self.methods}
+        return MappingProxyType({method.id: method for method in self.methods})
 
     @cached_property
-    def metric_by_id(self) -> dict[str, Metric]:
+    def metric_by_id(self) -> Mapping[str, Metric]:
         """Metrics by identifier."""
-        return {metric.id: metric for metric in self.metrics}
+        return MappingProxyType({metric.id: metric for metric in self.metrics})
 
     @cached_property
-    def metric_by_field(self) -> dict[str, Metric]:
+    def metric_by_field(self) -> Mapping[str, Metric]:
         """Metrics by field."""
-        return {metric.field: metric for metric in self.metrics}
+        return MappingProxyType({metric.field: metric for metric in self.metrics})
 
     @cached_property
-    def benchmark_by_id(self) -> dict[str, Benchmark]:
+    def benchmark_by_id(self) -> Mapping[str, Benchmark]:
         """Benchmarks by identifier."""
-        return {benchmark.id: benchmark for benchmark in self.benchmarks}
+        return MappingProxyType({benchmark.id: benchmark for benchmark in self.benchmarks})
 
     @cached_property
-    def engine_by_id(self) -> dict[str, Engine]:
+    def engine_by_id(self) -> Mapping[str, Engine]:
         """Serving engines by identifier."""
-        return {engine.id: engine for engine in self.engines}
+        return MappingProxyType({engine.id: engine for engine in self.engines})
 
     @cached_property
-    def runs_by_benchmark(self) -> dict[str, tuple[Run, ...]]:
+    def runs_by_benchmark(self) -> Mapping[str, tuple[Run, ...]]:
         """Runs by benchmark, in the file's order."""
         grouped: dict[str, list[Run]] = {benchmark.id: [] for benchmark in self.benchmarks}
         for run in self.runs:
             grouped[run.benchmark].append(run)
-        return {benchmark: tuple(runs) for benchmark, runs in grouped.items()}
+        return MappingProxyType({name: tuple(runs) for name, runs in grouped.items()})

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints
 
-from peft_shop.records import Date, Name, Record, Text
+from peft_shop.records import Date, Frozen, Name, Record, Text
 
 __all__ = [
     "FORMATS",
@@ -206,8 +206,8 @@ class Engine(Record):
     models: tuple[Modality, ...] = ("text",)
     version: str
     checked: Date
-    sources: dict[str, EngineSource]
-    facts: dict[str, Fact]
+    sources: Frozen[dict[str, EngineSource]]
+    facts: Frozen[dict[str, Fact]]
     ranks: RankRule = Field(default_factory=RankRule)
     whole_alpha: bool = False
     layers: Text | None = None
@@ -238,7 +238,7 @@ class Conversion(Record):
     traits: tuple[Name, ...] = ()
     verdict: Literal["exact", "approximate", "wrong", "refused", "unknown"]
     rank: tuple[tuple[str, ...], ...] = ()
-    defaults: dict[str, int] = Field(default_factory=dict)
+    defaults: Frozen[dict[str, int]] = Field(default_factory=dict)
     because: Text | None = None
     initial_model: bool = False
     level: Literal["declared", "verified"] = "verified"

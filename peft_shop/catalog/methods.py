@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import Field
 
 from peft_shop.catalog.features import Category, EvidenceLevel, Family, LayerType, Support, TaskType
-from peft_shop.records import Finite, Json, Name, Number, Record, Text, Url
+from peft_shop.records import Finite, Frozen, Json, Name, Number, Record, Text, Url
 
 __all__ = [
     "FIDELITY_RANKS",
@@ -45,7 +45,7 @@ class Capability(Record):
     note: Text | None = None
     source: Literal["observed", "curated"] = "observed"
     environment: str = "cpu"
-    measured: dict[str, Number] = Field(default_factory=dict)
+    measured: Frozen[dict[str, Number]] = Field(default_factory=dict)
 
 
 class Environment(Record):
@@ -56,7 +56,7 @@ class Environment(Record):
     torch: str | None = None
     transformers: str | None = None
     device: str = "cpu"
-    packages: dict[str, str] = Field(default_factory=dict)
+    packages: Frozen[dict[str, str]] = Field(default_factory=dict)
 
 
 DeltaKind: TypeAlias = Literal[
@@ -87,8 +87,8 @@ class MeasuredRank(Record):
             as `48x40`.
     """
 
-    config: dict[str, Json] = Field(default_factory=dict)
-    ranks: dict[str, int]
+    config: Frozen[dict[str, Json]] = Field(default_factory=dict)
+    ranks: Frozen[dict[str, int]]
 
 
 class Fidelity(Record):
@@ -125,7 +125,7 @@ class VariantObservation(Record):
     `fidelity` is `None` where it is the method's.
     """
 
-    capabilities: dict[str, Capability] = Field(default_factory=dict)
+    capabilities: Frozen[dict[str, Capability]] = Field(default_factory=dict)
     fidelity: Fidelity | None = None
 
 
@@ -149,11 +149,11 @@ class Observation(Record):
     method: Name
     config_class: str
     category: Category
-    environments: dict[str, Environment]
-    capabilities: dict[str, Capability]
+    environments: Frozen[dict[str, Environment]]
+    capabilities: Frozen[dict[str, Capability]]
     options: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
-    variants: dict[str, VariantObservation] = Field(default_factory=dict)
+    variants: Frozen[dict[str, VariantObservation]] = Field(default_factory=dict)
     initialisation: Text | None = None
     inference: Text | None = None
     fidelity: Fidelity | None = None
@@ -216,7 +216,7 @@ class Variant(Record):
     summary: Text
     paper: Paper | None = None
     when: tuple[Condition, ...] = ()
-    capabilities: dict[str, Capability] = Field(default_factory=dict)
+    capabilities: Frozen[dict[str, Capability]] = Field(default_factory=dict)
     fidelity: Fidelity | None = None
     since: str | None = None
 
@@ -246,8 +246,8 @@ class Curated(Record):
     aliases: tuple[str, ...] = ()
     notes: tuple[Text, ...] = ()
     variants: tuple[Variant, ...] = ()
-    overrides: dict[str, Override] = Field(default_factory=dict)
-    probe: dict[str, Json] = Field(default_factory=dict)
+    overrides: Frozen[dict[str, Override]] = Field(default_factory=dict)
+    probe: Frozen[dict[str, Json]] = Field(default_factory=dict)
 
 
 class Method(Record):
@@ -272,8 +272,8 @@ class Method(Record):
     paper: Paper | None = None
     aliases: tuple[str, ...] = ()
     notes: tuple[Text, ...] = ()
-    capabilities: dict[str, Capability]
-    environments: dict[str, Environment]
+    capabilities: Frozen[dict[str, Capability]]
+    environments: Frozen[dict[str, Environment]]
     options: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     initialisation: Text | None = None
@@ -281,7 +281,7 @@ class Method(Record):
     fidelity: Fidelity | None = None
     variants: tuple[Variant, ...] = ()
     since: str | None = None
-    fields: dict[str, str] = Field(default_factory=dict)
+    fields: Frozen[dict[str, str]] = Field(default_factory=dict)
 
     def capability(self, feature: str, variants: tuple[str, ...] = ()) -> Capability:
         """Capability of this method under `variants`; the weakest one where they differ."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from peft_shop.catalog.features import Better, ExperimentName, Timestamp
-from peft_shop.records import Date, Finite, Json, Name, Number, Record, Text, Url
+from peft_shop.records import Date, Finite, Frozen, Json, Name, Number, Record, Text, Url
 from peft_shop.units import Unit
 
 __all__ = [
@@ -112,7 +112,7 @@ class Training(Record):
     model_id: str
     optimizer: str
     learning_rate: Finite
-    optimizer_options: dict[str, Json] = Field(default_factory=dict)
+    optimizer_options: Frozen[dict[str, Json]] = Field(default_factory=dict)
     lr_scheduler: str | None = None
     max_steps: int
     batch_size: int
@@ -124,7 +124,7 @@ class Training(Record):
     mixed_precision: bool = False
     compile: bool = False
     seed: int = 0
-    options: dict[str, Json] = Field(default_factory=dict)
+    options: Frozen[dict[str, Json]] = Field(default_factory=dict)
 
 
 class Recipe(Record):
@@ -141,8 +141,8 @@ class Recipe(Record):
     """
 
     peft_type: str | None
-    config: dict[str, Json] = Field(default_factory=dict)
-    resolved: dict[str, Json] = Field(default_factory=dict)
+    config: Frozen[dict[str, Json]] = Field(default_factory=dict)
+    resolved: Frozen[dict[str, Json]] = Field(default_factory=dict)
     config_source: Literal["experiment", "result"] = "result"
     written_by: str | None = None
     training: Training
@@ -165,7 +165,7 @@ class Provenance(Record):
     commit: str | None = None
     file: str
     sha256: str | None = None
-    packages: dict[str, str]
+    packages: Frozen[dict[str, str]]
     peft_commit: str | None = None
     peft_branch: str | None = None
     worktree_dirty: bool | None = None
@@ -219,7 +219,7 @@ class Run(Record):
     variants: tuple[Name, ...] = ()
     era: Name | None = None
     snapshots: tuple[str, ...] = ()
-    metrics: dict[str, Number]
+    metrics: Frozen[dict[str, Number]]
     curve: Curve | None = None
     recipe: Recipe
     flags: tuple[Flag, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-from peft_shop.records import Finite, Record, Text
+from peft_shop.records import Finite, Frozen, Record, Text
 from peft_shop.serve.cases import Way
 
 __all__ = [
@@ -127,4 +127,4 @@ class ConversionReport(Record):
     warnings: tuple[Text, ...] = ()
     seconds: Finite
     peak_memory_bytes: int | None = None
-    versions: dict[str, str]
+    versions: Frozen[dict[str, str]]
