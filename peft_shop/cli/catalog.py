@@ -3,7 +3,7 @@
 What only maintainers need is imported when one of these commands runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,8 +14,17 @@ import typer
 
 from peft_shop.catalog.store import load
 from peft_shop.cli.options import takes
-from peft_shop.cli.output import Output, output, say, write_file, write_out, writing
+from peft_shop.cli.output import (
+    Output,
+    output,
+    say,
+    write_file,
+    write_files,
+    write_out,
+    writing,
+)
 from peft_shop.errors import InputError, QueryError
+from peft_shop.files import new_folder
 
 __all__ = ["app"]
 
@@ -83,10 +92,7 @@ def export(
         return
     if destination is None:
         raise QueryError("CSV is several tables: name one with --table, or a folder with --output")
-    with writing(destination):
-        destination.mkdir(parents=True, exist_ok=True)
-    for name, rows in found.items():
-        write_file(destination / f"{name}.csv", write(rows), force=force)
+    _deliver_all({f"{name}.csv": write(rows) for name, rows in found.items()}, destination, force)
     say(f"wrote {', '.join(f'{name}.csv' for name in found)} into {destination}")
 
 
@@ -112,6 +118,16 @@ def _deliver(content: str, destination: Path | None, *, force: bool) -> None:
     else:
         write_file(destination, content, force=force)
         say(f"wrote {destination}")
+
+
+def _deliver_all(contents: Mapping[str, str], folder: Path, force: bool) -> None:
+    """Makes a folder of files in one step; of one that is there, changes all files or none."""
+    if folder.is_dir():
+        write_files({folder / name: content for name, content in contents.items()}, force=force)
+        return
+    with writing(folder), new_folder(folder, replace=False) as made:
+        for name, content in contents.items():
+            (made.path / name).write_text(content, encoding="utf-8")
 
 
 def _checkout_only(name: str) -> Callable[[], None]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from peft_shop.errors import CatalogError, InputError, PeftShopError, Problem, QueryError
+from peft_shop.files import write_all
 from peft_shop.show.documents import Document, Value
 from peft_shop.show.markup import markdown
 from peft_shop.show.tables import csv_text, json_text, records
@@ -27,6 +28,7 @@ __all__ = [
     "output",
     "say",
     "write_file",
+    "write_files",
     "write_out",
     "writing",
 ]
@@ -135,21 +137,33 @@ def write_out(content: str) -> None:
 
 
 def write_file(path: Path, content: str, *, force: bool = False) -> None:
-    """Writes a file, whole or not at all.
+    """Writes a file, whole or not at all; a link is followed.
 
     Raises:
         InputError: the file exists and `force` is false.
-        PeftShopError: it cannot be written.
+        PeftShopError: it cannot be written, or there is something else than a regular file.
     """
-    if path.exists() and not force:
-        raise InputError(f"{path} exists already; choose another name or add --force")
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_files({path: content}, force=force)
+
+
+def write_files(contents: Mapping[Path, str], *, force: bool = False) -> None:
+    """Writes several files, all or none of them, into folders that exist.
+
+    Raises:
+        InputError: one exists and `force` is false.
+        PeftShopError: one cannot be written, or there is something else than a regular file.
+    """
+    for path in contents:
+        if not path.parent.is_dir():
+            raise PeftShopError(f"cannot write {path}: there is no folder {path.parent}")
     try:
-        neighbour.write_text(content, encoding="utf-8")
-        neighbour.replace(path)
+        write_all({path: text.encode() for path, text in contents.items()}, replace=force)
+    except FileExistsError as error:
+        name = error.filename or next(iter(contents))
+        raise InputError(f"{name} exists already; choose another name or add --force") from error
     except OSError as error:
-        neighbour.unlink(missing_ok=True)
-        raise PeftShopError(f"cannot write {path}: {error.strerror or error}") from error
+        name = ", ".join(map(str, contents))
+        raise PeftShopError(f"cannot write {name}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import ConfigError, MissingExtraError, UnknownConfigKeyError, nearest_names
+from peft_shop.files import write_all
 from peft_shop.upstream.source import (
     UPGRADE,
     InstalledPeft,
@@ -109,15 +110,18 @@ def save_config(recipe: Recipe, directory: str | Path, *, overwrite: bool = Fals
     directory = Path(directory)
     target = directory / _CONFIG_FILE
     config = build_config(recipe)
-    if target.exists() and not overwrite:
-        msg = f"{target} exists already; choose another folder or pass overwrite=True"
-        raise ConfigError(msg)
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".peft-shop-") as folder:
+        with tempfile.TemporaryDirectory() as folder:
             config.save_pretrained(folder)
-            directory.mkdir(exist_ok=True)
-            (Path(folder) / _CONFIG_FILE).replace(target)
+            content = (Path(folder) / _CONFIG_FILE).read_bytes()
+        write_all({target: content}, replace=overwrite)
+    except FileExistsError as error:
+        msg = (
+            f"{target} exists already; choose another folder or pass overwrite=True"
+            if target.exists()
+            else f"cannot write {target}: {directory} is no folder"
+        )
+        raise ConfigError(msg) from error
     except OSError as error:
         msg = f"cannot write {target}: {error.strerror or error}"
         raise ConfigError(msg) from error

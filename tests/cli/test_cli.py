@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,7 +31,6 @@ from peft_shop.errors import InputError, PeftShopError, QueryError, UnknownNameE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from conftest import Folders, Suite
 
@@ -434,6 +434,62 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(PeftShopError, match="cannot write"):
         cli_output.write_file(tmp_path / "folder", "text", force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_output_is_a_regular_file_or_nothing_happens(run: Command, tmp_path: Path) -> None:
+    real = tmp_path / "real.json"
+    link = tmp_path / "link.json"
+    real.write_text("old")
+    link.symlink_to("real.json")
+    arguments = ("catalog", "export", "--force", "--output")
+    for place, reason in (
+        ("/dev/null", "is a device"),
+        (str(tmp_path), "is a folder"),
+        (".", "is a folder"),
+        ("/", "is a folder"),
+        (str(tmp_path / ("x" * 300)), "too long"),
+        ("/proc/nowhere/x", "no folder"),
+    ):
+        code, _, err = run(*arguments, place)
+        assert code == 2, place
+        assert reason in err
+        assert len(err.strip().splitlines()) == 1
+    assert Path("/dev/null").is_char_device()
+    assert run(*arguments, str(link))[0] == 0
+    assert link.is_symlink()
+    assert json.loads(real.read_text())["schema_version"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "real.json"]
+
+
+def test_tables_come_all_or_none(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "new" / "tables"
+    arguments = ("catalog", "export", "--format", "csv", "--output", str(folder))
+    names = ["capabilities.csv", "methods.csv", "runs.csv", "variants.csv"]
+    assert run(*arguments)[0] == 0
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert [path.name for path in folder.parent.iterdir()] == ["tables"]
+    (folder / "runs.csv").write_text("mine")
+    (folder / "methods.csv").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert run(*arguments)[0] == 2
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    replace, calls = os.replace, 0
+
+    def fail(source: Any, target: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    code, _, err = run(*arguments, "--force")
+    assert (code, "No space left" in err) == (2, True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert run(*arguments, "--force")[0] == 0
+    assert sorted(path.name for path in folder.iterdir()) == names
 
 
 def test_the_versions(run: Command) -> None:

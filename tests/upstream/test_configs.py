@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -239,7 +240,7 @@ def test_a_failing_write_leaves_everything_as_it_was(
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(ConfigError, match="No space left"):
         save_config(recipe(r=8), folder, overwrite=True)
     assert file.read_bytes() == before
