@@ -106,6 +106,7 @@ class Case:
         groups: modules that are adapted, filled in on the way.
         parameters: expert weights that are adapted, filled in on the way.
         feedforward: names of the modules that IA3 scales at their input.
+        resolved: what peft fills in for fields that the draft leaves to it.
     """
 
     method: Method
@@ -119,6 +120,7 @@ class Case:
     groups: list[ModuleGroup] = field(default_factory=list)
     parameters: list[ModuleGroup] = field(default_factory=list)
     feedforward: set[str] = field(default_factory=set)
+    resolved: dict[str, Json] = field(default_factory=dict)
 
     @property
     def peft_type(self) -> str:

@@ -38,6 +38,10 @@ def name_targets(case: Case) -> None:
         draft.set("target_modules", [], because)
     if case.has_field("feedforward_modules"):
         _name_feedforward(case, wanted, because)
+    if recipe and draft.value("target_modules") is None:
+        for name in ("target_modules", "feedforward_modules"):
+            if name in recipe.resolved and name not in draft.config:
+                case.resolved[name] = recipe.resolved[name]
     if case.parameters:
         _name_parameters(case, because)
 

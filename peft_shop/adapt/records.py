@@ -77,6 +77,8 @@ class Retargeted(Record):
     Attributes:
         method: identifier of the method.
         config: `peft_type` and the fields that differ from the class's defaults, JSON-able.
+        resolved: what peft fills in for fields that `config` leaves to it, such as the
+            `target_modules` of its own table for this type of model.
         changes: every difference from the recipe, once.
         problems: why it cannot work on this model; empty means that it applies.
         notes: what the user should know; changes nothing.
@@ -84,6 +86,7 @@ class Retargeted(Record):
 
     method: Name
     config: Frozen[dict[str, Json]]
+    resolved: Frozen[dict[str, Json]] = Field(default_factory=dict)
     changes: tuple[Change, ...] = ()
     problems: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
@@ -92,6 +95,11 @@ class Retargeted(Record):
     def applies(self) -> bool:
         """Whether nothing speaks against it."""
         return not self.problems
+
+    @property
+    def whole_config(self) -> dict[str, Json]:
+        """The configuration with what peft fills in: what names its modules without peft."""
+        return {**self.resolved, **self.config}
 
 
 def retargeted_recipe(recipe: Recipe, retargeted: Retargeted) -> Recipe:

@@ -15,6 +15,7 @@ from peft_shop.adapt.references import fit_references
 from peft_shop.adapt.refusals import refuse, version_key
 from peft_shop.catalog.runs import Run
 from peft_shop.upstream.defaults import class_defaults
+from peft_shop.upstream.tables import own_targets
 from peft_shop.upstream.targets import Names
 
 if TYPE_CHECKING:
@@ -64,9 +65,11 @@ def retarget(
             fit_values(case)
         fit_references(case)
     _keep_to_version(case, catalog.peft_version)
+    _resolve(case)
     return Retargeted(
         method=case.method.id,
         config={"peft_type": case.peft_type, **dict(sorted(case.draft.config.items()))},
+        resolved=case.resolved,
         changes=case.draft.changes(),
         problems=tuple(case.draft.problems),
         notes=tuple(case.draft.notes),
@@ -109,6 +112,15 @@ def _names(catalog: Catalog, structure: Structure) -> Names:
         kept = catalog.derived[_NAMES] = (structure, Names(structure))
     names: Names = kept[1]
     return names
+
+
+def _resolve(case: Case) -> None:
+    """Say what peft will fill in where the draft names no modules, by its own table."""
+    if case.draft.value("target_modules") is not None:
+        return
+    for name, value in own_targets(case.peft_type, case.structure.model_type).items():
+        if case.draft.value(name) is None:
+            case.resolved.setdefault(name, value)
 
 
 def _keep_to_version(case: Case, newest: str) -> None:

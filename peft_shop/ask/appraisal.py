@@ -81,7 +81,7 @@ def _forecast(
         return None, "it cannot work on this model"
     if one.run is not None:
         settings = settings_of(one.run, settings)
-    config = None if one.method == FULL_FINETUNING or adapted is None else adapted.config
+    config = None if one.method == FULL_FINETUNING or adapted is None else adapted.whole_config
     subject = one.run.id if one.run is not None else one.method
     key = ("forecast", query.benchmark, subject, settings, query.adapt, query.model)
     if key not in catalog.derived:

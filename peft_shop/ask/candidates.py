@@ -183,7 +183,7 @@ class Candidate(Record):
         from peft_shop.preflight.checking import preflight  # noqa: PLC0415 - torch only when asked for
 
         target = self._live(model, "a preflight")
-        return preflight(target, self._fields_for(model, target, adapt))
+        return preflight(target, self._adapted(model, target, adapt).config)
 
     def forecast(
         self,
@@ -214,7 +214,7 @@ class Candidate(Record):
             wanted = self._live(model, "a forecast")
         structure = structure_of(wanted)
         settings = settings_of(self.run, read_settings(training, structure))
-        return forecast(wanted, self._fields_for(model, wanted, adapt), settings)
+        return forecast(wanted, self._adapted(model, wanted, adapt).whole_config, settings)
 
     def _live(self, model: object, what: str) -> Target:
         """The model itself, inspected."""
@@ -225,17 +225,17 @@ class Candidate(Record):
             raise ConfigError(f"{what} needs the model itself: pass it as `model`")
         return inspect_model(wanted)
 
-    def _fields_for(
+    def _adapted(
         self, model: object, target: object, adapt: TargetOptions | Mapping[str, Any] | None
-    ) -> dict[str, Any]:
-        """Fields of the configuration for `target`: the question's own where nothing else is said.
+    ) -> Retargeted:
+        """The configuration for `target`: the question's own where nothing else is said.
 
         Raises:
             ConfigError: the method cannot work on it.
         """
         if model is None and adapt is None and self.retargeted is not None:
-            return dict(self.retargeted.config)
-        return self._applied(target, adapt).config
+            return self.retargeted
+        return self._applied(target, adapt)
 
     def _applied(
         self, model: object, adapt: TargetOptions | Mapping[str, Any] | None

@@ -133,7 +133,7 @@ class _Work:
             return Appraised(name, adapted.method, None, reason=reason)
         model = structure if self.quick else self.target
         try:
-            found = ask(model, adapted.config, settings_of(subject, self.step))
+            found = ask(model, adapted.whole_config, settings_of(subject, self.step))
         except (ConfigError, ForecastError) as error:
             return Appraised(name, adapted.method, None, reason=f"no forecast: {error}")
         fit = None if self.device is None else fits(found.peak_memory, self.device)

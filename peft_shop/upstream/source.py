@@ -25,6 +25,8 @@ __all__ = [
     "InstalledPeft",
     "find_peft",
     "installed_peft",
+    "source_text",
+    "source_tree",
     "unknown_method",
 ]
 
@@ -120,12 +122,12 @@ def find_peft() -> Path | None:
 
 @lru_cache(maxsize=8)
 def _read_peft(folder: Path) -> InstalledPeft:
-    match = _VERSION.search(_text(folder / "__init__.py"))
+    match = _VERSION.search(source_text(folder / "__init__.py"))
     # The source states the version that an import would run; package metadata, slower to read,
     # can be left over from another one.
     version = match[1] if match else _metadata_version()
     source = folder / "utils" / "peft_types.py"
-    for node in _tree(source).body:
+    for node in source_tree(source).body:
         if isinstance(node, ast.ClassDef) and node.name == "PeftType":
             methods = tuple(
                 statement.value.value
@@ -155,7 +157,7 @@ def _config_class(folder: Path, peft_type: str) -> _Class:
     for source in dict.fromkeys([own, *others]):  # the folder is named like the method, so far
         if not source.is_file():
             continue
-        for node in ast.walk(_tree(source)):
+        for node in ast.walk(source_tree(source)):
             if not (isinstance(node, ast.Call) and _name(node.func) == "register_peft_method"):
                 continue
             given = {keyword.arg: keyword.value for keyword in node.keywords}
@@ -202,7 +204,7 @@ def _not_an_argument(value: ast.expr | None) -> bool:
 
 def _find_class(folder: Path, source: Path, name: str) -> _Class | None:
     """The definition of `name` as seen from `source`, followed through imports inside peft."""
-    for node in ast.walk(_tree(source)):
+    for node in ast.walk(source_tree(source)):
         if isinstance(node, ast.ClassDef) and node.name == name:
             return source, node
         if isinstance(node, ast.ImportFrom):
@@ -234,14 +236,24 @@ def _name(node: ast.expr) -> str:
 
 
 @lru_cache(maxsize=128)
-def _tree(source: Path) -> ast.Module:
+def source_tree(source: Path) -> ast.Module:
+    """Syntax tree of a file of peft; the last ones are kept.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
-        return ast.parse(_text(source))
+        return ast.parse(source_text(source))
     except (SyntaxError, ValueError) as error:  # ValueError: null bytes
         raise _unreadable(source, str(error)) from error
 
 
-def _text(source: Path) -> str:
+def source_text(source: Path) -> str:
+    """Text of a file of peft.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         return source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -21,6 +21,7 @@ from peft_shop.catalog.store import load
 from peft_shop.model.structure import Dimensions, ModuleGroup, Structure
 from peft_shop.upstream import defaults
 from peft_shop.upstream import targets as matching
+from peft_shop.upstream.tables import own_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -140,6 +141,23 @@ def test_a_recipe_needs_no_change_on_the_model_it_was_measured_on(
     assert found.changes == ()
     assert found.problems == ()
     assert found.config == {"peft_type": run.recipe.peft_type, **run.recipe.config}
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.benchmark}:{run.id}")
+def test_what_peft_fills_in_is_known_without_it(run: Run, catalog: Catalog) -> None:
+    """A recipe that leaves its targets to peft names the modules that it was measured on."""
+    on = MEASURED_STRUCTURES[run.benchmark]
+    found = retarget(catalog, run, on)
+    left = {"target_modules", "feedforward_modules"} - set(run.recipe.config)
+    assert set(found.resolved) <= left
+    for name in left:
+        measured = run.recipe.resolved.get(name)
+        # these two find their places in the model itself
+        if measured is not None and run.method not in {"shadow", "trainable_tokens"}:
+            assert sorted(found.resolved[name]) == sorted(measured)
+            own = own_targets(found.config["peft_type"], on.model_type)
+            assert sorted(own[name]) == sorted(measured)
+    assert found.whole_config == {**found.resolved, **found.config}
 
 
 def test_full_finetuning_has_no_configuration(catalog: Catalog) -> None:

@@ -256,7 +256,7 @@ def test_intervals_widen_where_nothing_was_measured(llama: Structure) -> None:
     ("config", "message"),
     [
         ({"r": 8}, "peft_type: missing"),
-        ({"peft_type": "LORA"}, "target_modules is not stated"),
+        ({"peft_type": "SHIRA", "target_modules": []}, "nothing but parameters"),
         ({"peft_type": "LORA", "target_modules": ["q_prj"]}, "matches no module.*q_proj"),
         ({**LORA, "bias": "all"}, "no closed form for bias='all'"),
         ({**LORA, "trainable_token_indices": [1]}, "no closed form for trainable_token"),
@@ -272,6 +272,14 @@ def test_what_cannot_be_forecast_is_said(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         closed_form(llama, config, Settings())
+
+
+def test_targets_left_to_peft_are_those_of_its_own_table(llama: Structure) -> None:
+    stated = closed_form(llama, {**LORA, "target_modules": ["q_proj", "v_proj"]}, Settings())
+    left = {key: value for key, value in LORA.items() if key != "target_modules"}
+    assert closed_form(llama, left, Settings()) == stated
+    with pytest.raises(ConfigError, match=r"target_modules is not stated.*no entry for other"):
+        closed_form(llama.model_copy(update={"model_type": "other"}), left, Settings())
 
 
 def test_an_unknown_method_names_the_nearest(llama: Structure) -> None:

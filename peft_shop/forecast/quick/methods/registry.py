@@ -9,6 +9,7 @@ from peft_shop.forecast.quick.methods import low_rank, prompts, rotations, share
 from peft_shop.forecast.quick.methods.defaults import COMMON, DEFAULTS
 from peft_shop.forecast.quick.methods.parts import Adapter, Fields, Site
 from peft_shop.forecast.quick.methods.sites import sites_of
+from peft_shop.upstream.tables import own_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +92,12 @@ def fields_of(structure: Structure, config: Mapping[str, Any]) -> Fields:
         raise ConfigError(msg)
     if method not in CLOSED_FORMS:
         raise UnknownNameError("method", method, [*CLOSED_FORMS, *WITHOUT_CLOSED_FORM])
-    return Fields(method, {**COMMON, **DEFAULTS[method], **config}, structure)
+    values = {**COMMON, **DEFAULTS[method], **config}
+    if values["target_modules"] is None:
+        for name, value in own_targets(method, structure.model_type).items():
+            if values.get(name) is None:
+                values[name] = value
+    return Fields(method, values, structure)
 
 
 def adapter_of(structure: Structure, config: Mapping[str, Any]) -> Adapter:

@@ -24,8 +24,8 @@ def sites_of(fields: Fields) -> list[Site]:
     """Modules that the configuration wraps, in the order in which peft meets them.
 
     Raises:
-        ConfigError: `target_modules` is not stated (peft's own table is not read here), or
-            nothing matches.
+        ConfigError: `target_modules` is not stated and no installed peft has an entry for this
+            type of model in its own table, or nothing matches.
     """
     if fields.method in PROMPT_METHODS:
         return []
@@ -34,8 +34,9 @@ def sites_of(fields: Fields) -> list[Site]:
         targets = _embeddings(fields.structure)
     if targets is None:
         msg = (
-            f"{fields.method}: target_modules is not stated, and which modules peft's own table "
-            "names is not known without peft; state them, for example as `retarget` gives them"
+            f"{fields.method}: target_modules is not stated, and the installed peft's own table "
+            f"has no entry for {fields.structure.model_type or fields.structure.architecture}; "
+            "state them, for example as `retarget` gives them"
         )
         raise ConfigError(msg)
     if not targets:
