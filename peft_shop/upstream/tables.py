@@ -71,7 +71,8 @@ def _calls(source: Path) -> _Table:
         for statement in source_tree(source).body
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict)
         for key, record in zip(statement.value.keys, statement.value.values, strict=True)
-        if isinstance(key, ast.Constant) and isinstance(record, ast.Call)
+        if isinstance(key, ast.Constant) and isinstance(key.value, str)
+        if isinstance(record, ast.Call)
         for keyword in record.keywords
         if keyword.arg == "target_modules"
     }
