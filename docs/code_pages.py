@@ -386,16 +386,12 @@ def commands(app: Any) -> Iterable[tuple[str, Any, dict[str, Any]]]:
     """
     import typer  # noqa: PLC0415 - only this page needs the CLI
 
-    def walk(name: str, group: Any, command: Any) -> Iterable[tuple[str, Any, dict[str, Any]]]:
-        callback = group.registered_callback
-        yield name, command, _takes(callback.callback if callback else None)
-        for info in group.registered_commands:
-            known = info.name or info.callback.__name__.replace("_", "-")
-            yield f"{name} {known}", command.commands[known], _takes(info.callback)
-        for info in group.registered_groups:
-            yield from walk(f"{name} {info.name}", info.typer_instance, command.commands[info.name])
+    def walk(name: str, command: Any) -> Iterable[tuple[str, Any, dict[str, Any]]]:
+        yield name, command, _takes(command.callback)
+        for known, one in getattr(command, "commands", {}).items():
+            yield from walk(f"{name} {known}", one)
 
-    yield from walk("peft-shop", app, typer.main.get_command(app))
+    yield from walk("peft-shop", typer.main.get_command(app))
 
 
 def _takes(callback: Callable[..., object] | None) -> dict[str, Any]:

@@ -11,7 +11,10 @@ import typer
 from peft_shop.catalog.store import load
 from peft_shop.cli.options import CatalogFile, takes
 from peft_shop.cli.output import NOTHING_FOUND, Output, output
+from peft_shop.conversion.verb import convert as work
 from peft_shop.errors import InexactError
+from peft_shop.show.conversions import conversion_document
+from peft_shop.show.progress import progress_bar
 
 __all__ = ["convert"]
 
@@ -147,10 +150,6 @@ def convert(
     The change of every layer is measured against the base, and the result compared with the
     original before it counts as done. Exit code 1: further off than the tolerance, nothing written.
     """
-    from peft_shop.conversion.verb import convert as work  # noqa: PLC0415 - not for --help
-    from peft_shop.show.conversions import conversion_document  # noqa: PLC0415 - as above
-    from peft_shop.show.progress import progress_bar  # noqa: PLC0415 - not for --help
-
     # so that what was begun is taken away again
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:

@@ -5,12 +5,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from peft_shop.adapt.installed import for_installed
+from peft_shop.adapt.retarget import retarget
+from peft_shop.ask.lookup import best_run, resolve_card, resolve_run
+from peft_shop.ask.model import read_options, read_settings
 from peft_shop.catalog.store import load
 from peft_shop.cli.model import Adapt, Device, Training, TrustRemoteCode, inspected
 from peft_shop.cli.options import Benchmark, CatalogFile, takes
 from peft_shop.cli.output import NOTHING_FOUND, OK, Output, output
 from peft_shop.cli.values import settings
 from peft_shop.errors import ConfigError, ForecastError, QueryError
+from peft_shop.forecast.asking import forecast as ask
+from peft_shop.forecast.asking import settings_of
+from peft_shop.forecast.devices import device_of, fits
+from peft_shop.show.forecasts import (
+    Appraised,
+    forecast_document,
+    forecast_records,
+    forecasts_document,
+)
+from peft_shop.show.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,7 +36,6 @@ if TYPE_CHECKING:
     from peft_shop.forecast.devices import Device as Accelerator
     from peft_shop.forecast.records import Settings
     from peft_shop.model.inspection import Target
-    from peft_shop.show.forecasts import Appraised
 
 __all__ = ["forecast"]
 
@@ -68,11 +81,6 @@ def forecast(
 
     Exit code with --device: 0 it fits (with --all: one does), 1 it does not, 3 too close to call.
     """
-    from peft_shop.adapt.installed import for_installed  # noqa: PLC0415 - as above
-    from peft_shop.ask.model import read_options, read_settings  # noqa: PLC0415 - as above
-    from peft_shop.forecast.devices import device_of  # noqa: PLC0415 - not for --help
-    from peft_shop.show.forecasts import forecast_document, forecast_records, forecasts_document  # noqa: PLC0415 - as above
-
     if (candidate is None) != everything:
         raise QueryError("name a candidate (a run or a method), or give --all")
     source = load(catalog)
@@ -118,14 +126,8 @@ class _Work:
         self.device = device
         self.quick = quick
 
-    def appraise(self, name: str, subject: "Run | Method") -> "Appraised":
+    def appraise(self, name: str, subject: "Run | Method") -> Appraised:
         """The subject's forecast, or why there is none."""
-        from peft_shop.adapt.retarget import retarget  # noqa: PLC0415 - as above
-        from peft_shop.forecast.asking import forecast as ask  # noqa: PLC0415 - as above
-        from peft_shop.forecast.asking import settings_of  # noqa: PLC0415 - as above
-        from peft_shop.forecast.devices import fits  # noqa: PLC0415 - not for --help
-        from peft_shop.show.forecasts import Appraised  # noqa: PLC0415 - as above
-
         structure = self.target.structure
         adapted = retarget(self.catalog, subject, structure, self.options)
         if adapted.problems:
@@ -144,8 +146,6 @@ def _subjects(
     catalog: "Catalog", candidate: str | None, benchmark: str | None, target: "Target"
 ) -> "Iterable[tuple[str, Run | Method]]":
     """What is forecast: one run or method, or every method."""
-    from peft_shop.ask.lookup import best_run, resolve_card, resolve_run  # noqa: PLC0415 - as above
-
     where = benchmark or target.structure.benchmark
     if candidate is not None:
         if any(candidate in {run.experiment, run.id} for run in catalog.runs):
@@ -163,8 +163,7 @@ def _subjects(
 
 def _progressing(
     subjects: "list[tuple[str, Run | Method]]", work: "Callable[..., Appraised]"
-) -> "list[Appraised]":
-    from peft_shop.show.progress import progress_bar  # noqa: PLC0415 - not for --help
+) -> list[Appraised]:
 
     found = []
     with progress_bar("Forecasting") as tell:
@@ -174,7 +173,7 @@ def _progressing(
     return found
 
 
-def _code(found: "list[Appraised]") -> int:
+def _code(found: list[Appraised]) -> int:
     fits = {one.fit for one in found if one.fit is not None}
     if not fits:
         return OK if any(one.forecast for one in found) else NOTHING_FOUND
@@ -183,7 +182,7 @@ def _code(found: "list[Appraised]") -> int:
     return TOO_CLOSE if "maybe" in fits else NOTHING_FOUND
 
 
-def _json(found: "list[Appraised]", *, whole: bool) -> str:
+def _json(found: list[Appraised], *, whole: bool) -> str:
     plain: list[dict[str, Any]] = [
         {
             "name": one.name,

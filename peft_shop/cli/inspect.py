@@ -8,6 +8,7 @@ import typer
 from peft_shop.cli.model import TrustRemoteCode
 from peft_shop.cli.options import takes
 from peft_shop.cli.output import Output, output
+from peft_shop.show.structures import structure_document, structure_records
 
 __all__ = ["inspect"]
 
@@ -31,7 +32,6 @@ def inspect(
     Needs torch and transformers, and diffusers for a diffusion model; no weights and no GPU.
     """
     from peft_shop.model.inspection import inspect_model  # noqa: PLC0415 - torch only for a model
-    from peft_shop.show.structures import structure_document, structure_records  # noqa: PLC0415 - as above
 
     structure = inspect_model(model, trust_remote_code=trust_remote_code).structure
 

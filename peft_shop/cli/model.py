@@ -1,19 +1,13 @@
 """The options that name the user's model, written once for every command that takes one."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from peft_shop.cli.values import settings
-from peft_shop.errors import QueryError
-
 if TYPE_CHECKING:
-    from peft_shop.adapt.records import Retargeted
-    from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Run
     from peft_shop.model.inspection import Target
 
-__all__ = ["Adapt", "Device", "Model", "Training", "TrustRemoteCode", "adapted", "inspected"]
+__all__ = ["Adapt", "Device", "Model", "Training", "TrustRemoteCode", "inspected"]
 
 _PANEL: Final = "Which model"
 
@@ -80,29 +74,3 @@ def inspected(model: str | None, *, trust_remote_code: bool = False) -> "Target 
     from peft_shop.model.inspection import inspect_model  # noqa: PLC0415 - torch only for a model
 
     return inspect_model(model, trust_remote_code=trust_remote_code)
-
-
-def adapted(
-    catalog: "Catalog", run: "Run", target: "Target | None", adapt: list[str] | None
-) -> "Retargeted | None":
-    """The run's configuration for the model; `None` without one.
-
-    Raises:
-        QueryError: the method cannot work on it, or options without a model.
-        UnknownNameError: there is no such option.
-    """
-    from peft_shop.adapt.installed import for_installed  # noqa: PLC0415 - not for --help
-    from peft_shop.adapt.retarget import retarget  # noqa: PLC0415 - as above
-    from peft_shop.ask.model import read_options  # noqa: PLC0415 - as above
-
-    options: dict[str, Any] = settings("adapt", adapt)
-    if target is None:
-        if options:
-            raise QueryError("--adapt is about the model that you name: give --model too")
-        return None
-    found = retarget(catalog, run, target.structure, for_installed(read_options(options)))
-    if found.problems:
-        raise QueryError(
-            f"{run.experiment} cannot work on {target.structure.name}: {'; '.join(found.problems)}"
-        )
-    return found

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
 import typer
-from typer.core import TyperCommand
 
 from peft_shop.catalog.store import load
 from peft_shop.cli.model import Adapt, Device, Model, Training, TrustRemoteCode, inspected
@@ -16,7 +15,9 @@ from peft_shop.errors import UnknownNameError
 __all__ = [
     "Benchmark",
     "CatalogFile",
-    "Command",
+    "Destination",
+    "Force",
+    "RunName",
     "Snapshot",
     "capabilities",
     "question",
@@ -29,21 +30,6 @@ _MODEL: Final = "Which model"
 _CAN: Final = "What it must be able to do (--no-NAME: must not)"
 _KIND: Final = "Which methods"
 _EVIDENCE: Final = "Which evidence"
-
-
-class Command(TyperCommand):
-    """A command whose help names the flags whole: with their opposites they would be cut off."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Writes the help with the positive half of every pair of flags."""
-        opposites = {id(one): one.secondary_opts for one in self.params}
-        try:
-            for one in self.params:
-                one.secondary_opts = []
-            super().format_help(ctx, formatter)
-        finally:
-            for one in self.params:
-                one.secondary_opts = opposites[id(one)]
 
 
 def takes(*blocks: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -116,6 +102,15 @@ CatalogFile: TypeAlias = Annotated[
         panel=_EVIDENCE,
         metavar="FILE",
     ),
+]
+Destination: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Where to write it instead of showing it."),
+]
+Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
+RunName: TypeAlias = Annotated[
+    str,
+    typer.Argument(help="A run, or a method that has one run only.", metavar="NAME"),
 ]
 Flag: TypeAlias = bool | None
 

@@ -27,6 +27,7 @@ __all__ = [
     "Output",
     "output",
     "say",
+    "write_code",
     "write_file",
     "write_files",
     "write_out",
@@ -184,3 +185,17 @@ def writing(place: Path) -> Iterator[None]:
 def say(text: str) -> None:
     """Tells people what was done; programs read the standard output."""
     sys.stderr.write(text + "\n")
+
+
+def write_code(out: Output, code: str, language: str, as_json: str) -> None:
+    """Writes code as it is, fenced, or inside JSON.
+
+    Raises:
+        QueryError: as CSV.
+    """
+    if out.format is Format.CSV:
+        raise QueryError(f"{language} code cannot be written as CSV")
+    if out.format is Format.MARKDOWN:
+        write_out(f"```{language}\n{code}```\n")
+    else:
+        write_out(as_json if out.format is Format.JSON else code)

@@ -5,10 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from peft_shop.ask.lookup import resolve_adapter
 from peft_shop.catalog.store import load
 from peft_shop.cli.options import Benchmark, CatalogFile, takes
 from peft_shop.cli.output import NOTHING_FOUND, Output, output
 from peft_shop.cli.values import split
+from peft_shop.serve.routes import resolve_engine
+from peft_shop.serve.routes import route as route_to
+from peft_shop.show.routes import route_document, route_records, routes_document
 
 __all__ = ["route"]
 
@@ -41,11 +45,6 @@ def route(
 
     Each route says what to do, what goes wrong otherwise, and which facts it rests on.
     """
-    from peft_shop.ask.lookup import resolve_adapter  # noqa: PLC0415 - not for --help
-    from peft_shop.serve.routes import resolve_engine  # noqa: PLC0415 - as above
-    from peft_shop.serve.routes import route as route_to  # noqa: PLC0415 - as above
-    from peft_shop.show.routes import route_document, route_records, routes_document  # noqa: PLC0415 - as above
-
     source = load(catalog)
     adapter = resolve_adapter(source, subject, benchmark)
     wanted = split(engine) or [one.id for one in source.engines]

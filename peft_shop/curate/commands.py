@@ -1,18 +1,16 @@
 """The commands of `peft-shop catalog` that make and check the catalog: they need a checkout."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 import typer
 
 from peft_shop.cli.options import takes
 from peft_shop.cli.output import NOTHING_FOUND, Output, output, say, writing
 from peft_shop.cli.values import split
-from peft_shop.curate.ready_command import ready
 from peft_shop.errors import QueryError
 
-__all__ = ["COMMANDS"]
+__all__ = ["compile_", "history", "ingest", "noise", "probe", "validate"]
 
 Sources = Annotated[
     Path,
@@ -208,15 +206,3 @@ def noise(
         with writing(path):
             changed = write_atomically(path, dump(model))
         say(f"{'wrote' if changed else 'unchanged:'} {path}")
-
-
-COMMANDS: Final[dict[str, Callable[..., Any]]] = {
-    "compile": compile_,
-    "history": history,
-    "ingest": ingest,
-    "noise": noise,
-    "probe": probe,
-    "ready": ready,
-    "validate": validate,
-}
-"""The commands by name."""

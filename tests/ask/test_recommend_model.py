@@ -134,7 +134,7 @@ def test_every_way_to_a_configuration_asks_the_installed_peft(
 ) -> None:
     from peft_shop import load_catalog
     from peft_shop.adapt import installed as asking
-    from peft_shop.cli.model import adapted
+    from peft_shop.cli.adapting import adapted
     from peft_shop.upstream import source as installed
 
     lily = next(one for one in recommend(peft_version="any").candidates if one.method == "lily")

@@ -309,7 +309,7 @@ def test_an_unexpected_failure_shows_itself(run: Command, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("peft_shop.cli.app.load", fail)
+    monkeypatch.setattr("peft_shop.cli.show.load", fail)
     with pytest.raises(ZeroDivisionError):
         run("show", "lora")
 
@@ -318,7 +318,7 @@ def test_an_interrupt_ends_quietly(run: Command, monkeypatch: pytest.MonkeyPatch
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("peft_shop.cli.app.load", interrupt)
+    monkeypatch.setattr("peft_shop.cli.show.load", interrupt)
     code, out, err = run("show", "lora")
     assert (code, out) == (130, "")
     assert "Traceback" not in err

@@ -1,0 +1,53 @@
+"""`peft-shop compare`: runs or methods side by side."""
+
+from typing import Annotated
+
+import typer
+
+from peft_shop.ask.lookup import benchmark_of, resolve_subjects
+from peft_shop.ask.reading import build_query
+from peft_shop.catalog.store import load
+from peft_shop.cli.options import Benchmark, CatalogFile, Snapshot, takes
+from peft_shop.cli.output import Output, output
+from peft_shop.cli.values import split
+from peft_shop.errors import QueryError
+from peft_shop.show.comparisons import compare_document
+
+__all__ = ["compare"]
+
+
+@takes(output)
+def compare(
+    out: Output,
+    names: Annotated[
+        list[str], typer.Argument(help="Runs or methods, two or more.", metavar="NAME...")
+    ],
+    *,
+    benchmark: Benchmark = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option("--objective", "-o", help="Metrics to put in words.", metavar="METRIC"),
+    ] = None,
+    snapshot: Snapshot = None,
+    era: Annotated[
+        str | None,
+        typer.Option("--era", help="'shifted' moves older scores by the shift.", metavar="NAME"),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also show what is the same for all.")
+    ] = False,
+    catalog: CatalogFile = None,
+) -> None:
+    """Put runs or methods side by side: figures with their certainty, recipes, capabilities."""
+    source = load(catalog)
+    query = build_query(
+        source,
+        benchmark=benchmark or benchmark_of(source, names),
+        objectives=split(objective) or None,
+        snapshot=snapshot,
+        era=era,
+    )
+    subjects = resolve_subjects(source, query, names)
+    if len(subjects) < 2:
+        raise QueryError("compare needs two different runs or methods")
+    out.show(compare_document(source, query, subjects, everything=everything))

@@ -1,0 +1,53 @@
+"""`peft-shop config`: the peft configuration of a run."""
+
+from peft_shop.adapt.records import retargeted_recipe
+from peft_shop.ask.lookup import resolve_run
+from peft_shop.catalog.store import load
+from peft_shop.cli.adapting import adapted
+from peft_shop.cli.model import Adapt, Model, TrustRemoteCode, inspected
+from peft_shop.cli.options import Benchmark, CatalogFile, Destination, Force, RunName, takes
+from peft_shop.cli.output import Output, output, say, write_code
+from peft_shop.errors import InputError
+from peft_shop.show.adaptations import change_sentence
+from peft_shop.show.tables import json_text
+from peft_shop.upstream.configs import config_dict, save_config
+
+__all__ = ["config"]
+
+
+@takes(output)
+def config(
+    out: Output,
+    name: RunName,
+    *,
+    destination: Destination = None,
+    force: Force = False,
+    benchmark: Benchmark = None,
+    model: Model = None,
+    adapt: Adapt = None,
+    trust_remote_code: TrustRemoteCode = False,
+    catalog: CatalogFile = None,
+) -> None:
+    """Print a run's peft configuration as JSON; with -o, write it into a folder as peft does.
+
+    With --model it is valid on that model; what had to change is told on the standard error.
+    """
+    source = load(catalog)
+    run = resolve_run(source, name, benchmark)
+    recipe = run.recipe
+    target = inspected(model, trust_remote_code=trust_remote_code)
+    found = adapted(source, run, target, adapt)
+    if found is not None:
+        recipe = retargeted_recipe(recipe, found)
+        for change in found.changes:
+            say(change_sentence(change))
+    if destination is None:
+        content = json_text(config_dict(recipe))
+        write_code(out, content, "json", content)
+    elif (destination / "adapter_config.json").exists() and not force:
+        raise InputError(
+            f"{destination} has an adapter_config.json already; choose another folder or add "
+            "--force"
+        )
+    else:
+        say(f"wrote {save_config(recipe, destination, overwrite=force)}")

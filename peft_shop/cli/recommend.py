@@ -1,0 +1,52 @@
+"""`peft-shop recommend`: the best measured configurations that meet the constraints."""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from peft_shop.ask.recommendation import recommend as ask
+from peft_shop.cli.options import question, takes
+from peft_shop.cli.output import NOTHING_FOUND, Format, Output, output
+from peft_shop.show.answers import answer_document, answer_records
+
+__all__ = ["recommend"]
+
+
+@takes(question, output)
+def recommend(
+    asked: dict[str, Any],
+    out: Output,
+    *,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Also list what is dominated and what was dropped.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
+) -> None:
+    """Find the best measured configurations that meet your constraints.
+
+    Best: no other one is better in one objective without being worse in another.
+
+    Each has its reason, what it gives up, and the probability that it really belongs there.
+
+    Example: peft-shop recommend -b metamathqa --max peak_memory=20GiB --merging
+    """
+    answer = ask(**asked)
+    if asked["model"] is not None:
+        answer = answer.preflighted()
+    document = answer_document(answer, everything=everything)
+    if answer.front and out.format is Format.TABLE:
+        name = answer.best.name
+        further = f"Next: peft-shop why {name} | snippet {name} | config {name}"
+        document = replace(document, footnotes=(*document.footnotes, further))
+    out.show(
+        document,
+        rows=answer_records(answer),
+        json=lambda: answer.to_json(indent=2) + "\n",
+    )
+    if not answer:
+        raise typer.Exit(NOTHING_FOUND)

@@ -1,0 +1,40 @@
+"""`peft-shop snippet`: the training script of a run."""
+
+from peft_shop.ask.lookup import resolve_run
+from peft_shop.catalog.store import load
+from peft_shop.cli.adapting import adapted
+from peft_shop.cli.model import Adapt, Model, TrustRemoteCode, inspected
+from peft_shop.cli.options import Benchmark, CatalogFile, Destination, Force, RunName, takes
+from peft_shop.cli.output import Output, output, say, write_code, write_file
+from peft_shop.scripts.script import snippet as script_of
+from peft_shop.show.tables import json_text
+
+__all__ = ["snippet"]
+
+
+@takes(output)
+def snippet(
+    out: Output,
+    name: RunName,
+    *,
+    destination: Destination = None,
+    force: Force = False,
+    benchmark: Benchmark = None,
+    model: Model = None,
+    adapt: Adapt = None,
+    trust_remote_code: TrustRemoteCode = False,
+    catalog: CatalogFile = None,
+) -> None:
+    """Print a training script with the run's own configuration and hyper-parameters."""
+    source = load(catalog)
+    run = resolve_run(source, name, benchmark)
+    target = inspected(model, trust_remote_code=trust_remote_code)
+    found = adapted(source, run, target, adapt)
+    structure = None if target is None else target.structure
+    script = script_of(run, source.benchmark_by_id[run.benchmark], found, structure)
+    if destination is not None:
+        write_file(destination, script, force=force)
+        say(f"wrote {destination}")
+    else:
+        whole = {"name": run.experiment, "benchmark": run.benchmark, "script": script}
+        write_code(out, script, "python", json_text(whole))
