@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from peft_shop.errors import InputError
@@ -62,8 +63,9 @@ def front(costs: Costs) -> list[int]:
         return []
     width = len(next(iter(places)))
     for point in places:
-        if len(point) != width or not math.isfinite(math.fsum(point)):
-            raise InputError(f"costs must be finite rows of one length, got {point!r}")
+        if len(point) != width or not _finite(point):
+            shown = repr(point) if len(point) < 20 else f"a row of {len(point)}"
+            raise InputError(f"costs must be finite rows of one length, got {shown[:300]}")
     if width == 0:
         return list(range(len(costs)))
     # in this order whatever dominates a row comes before it
@@ -76,9 +78,18 @@ def front(costs: Costs) -> list[int]:
         kept = _sweep_three(points)
     elif len(points) < _LARGE:
         kept = _filter(points)
+    elif find_spec("moocore") is not None:
+        kept = _by_moocore(points)
     else:
         kept = _filter_large(points)
     return sorted(index for point in kept for index in places[point])
+
+
+def _finite(point: Point) -> bool:
+    try:
+        return all(map(math.isfinite, point))
+    except (OverflowError, TypeError, ValueError):  # beyond floats, or no number at all
+        return False
 
 
 def dominators(costs: Costs, candidates: Sequence[int]) -> dict[int, int]:
@@ -88,13 +99,29 @@ def dominators(costs: Costs, candidates: Sequence[int]) -> dict[int, int]:
         costs: (n, m) costs.
         candidates: indices of rows, usually the front in order of preference.
     """
-    found: dict[int, int] = {}
+    if len(costs) * len(candidates) > _LARGE**2:
+        return _dominators_large(costs, candidates)
+    first: dict[int, int] = {}
     for index, row in enumerate(costs):
         for candidate in candidates:
             if dominates(costs[candidate], row):
-                found[index] = candidate
+                first[index] = candidate
                 break
-    return found
+    return first
+
+
+def _dominators_large(costs: Costs, candidates: Sequence[int]) -> dict[int, int]:
+    import numpy as np
+
+    rows = np.asarray(costs, dtype=float)
+    first: dict[int, int] = {}
+    alive = np.arange(len(rows))
+    for candidate in candidates:
+        point = rows[candidate]
+        beaten = (point <= rows[alive]).all(axis=1) & (point < rows[alive]).any(axis=1)
+        first.update(dict.fromkeys(alive[beaten].tolist(), candidate))
+        alive = alive[~beaten]
+    return first
 
 
 def _sweep_two(points: list[Point]) -> list[Point]:
@@ -151,3 +178,14 @@ def _filter_large(points: list[Point]) -> list[Point]:
         kept.append(int(first))
         alive = alive[(rows[alive] < rows[first]).any(axis=1)]
     return [points[index] for index in kept]
+
+
+def _by_moocore(points: list[Point]) -> list[Point]:
+    """As `_filter_large`, which is quadratic where all rows are on the front."""
+    import numpy as np
+    from moocore import is_nondominated  # noqa: PLC0415 - optional, and only for large arrays
+
+    # ranks, since floats would make large integers equal
+    ranks = [np.unique(column, return_inverse=True)[1] for column in np.array(points).T]
+    kept = is_nondominated(np.column_stack(ranks).astype(float))
+    return [points[index] for index in np.flatnonzero(kept)]

@@ -8,7 +8,7 @@ answers and catalogs are shared by everything in the process. A copy of one (`di
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Annotated, Any, NoReturn, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -82,12 +82,20 @@ class FrozenList(list[Any]):
         return FrozenList, (list(self),)
 
 
+_SIMPLE: Final = frozenset({bool, float, int, str, type(None)})
+
+
 def frozen(value: Any) -> Any:
     """`value` with every dictionary, list and set in it read-only; what is so already stays."""
     if isinstance(value, FrozenDict | FrozenList):
         return value
     if isinstance(value, dict):
-        return FrozenDict({key: frozen(inner) for key, inner in value.items()})
+        return FrozenDict(
+            {
+                key: inner if type(inner) in _SIMPLE else frozen(inner)
+                for key, inner in value.items()
+            }
+        )
     if isinstance(value, list):
         return FrozenList(map(frozen, value))
     if isinstance(value, set):

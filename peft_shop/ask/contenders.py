@@ -166,16 +166,18 @@ def _figures(
     run: Run, pool: Sequence[Run], metrics: Sequence[Metric], reference: _Conditions | None
 ) -> _Figures:
     found = _Figures()
+    conditions = [_conditions(each) for each in pool]
+    own = _conditions(run)
     for metric in metrics:
-        reason = _why_unusable(run, metric, reference)
+        reason = _why_unusable(run, own, metric, reference)
         if reason is not None:
             older = _older_definition(run, metric, metrics)
             found.unusable[metric.id] = reason if older is None else older
             continue
         measured = [
-            one.metrics[metric.field]
-            for one in pool
-            if _why_unusable(one, metric, reference) is None
+            each.metrics[metric.field]
+            for each, theirs in zip(pool, conditions, strict=True)
+            if _why_unusable(each, theirs, metric, reference) is None
         ]
         found.values[metric.id] = (
             # fsum: the mean does not depend on the order of the file
@@ -232,7 +234,9 @@ def _usual_conditions(runs: Sequence[Run], accelerator: str | None) -> _Conditio
     return min(counts, key=lambda key: (-counts[key], key)) if counts else None
 
 
-def _why_unusable(run: Run, metric: Metric, reference: _Conditions | None) -> str | None:
+def _why_unusable(
+    run: Run, mine: _Conditions, metric: Metric, reference: _Conditions | None
+) -> str | None:
     if metric.field not in run.metrics:
         for flag in run.flags:
             if flag.code == "sentinel" and metric.field in flag.metrics:
@@ -240,7 +244,6 @@ def _why_unusable(run: Run, metric: Metric, reference: _Conditions | None) -> st
         return "not measured"
     if reference is None:
         return None
-    mine = _conditions(run)
     if metric.scope in _ENVIRONMENT_SCOPES and mine.environment != reference.environment:
         differences = ", ".join(
             f"{name} {ours} instead of {theirs}"
@@ -250,8 +253,9 @@ def _why_unusable(run: Run, metric: Metric, reference: _Conditions | None) -> st
             if ours != theirs
         )
         return f"measured under other conditions ({differences})"
-    marks = mine.marks_on(metric)
-    if marks != reference.marks_on(metric):
+    marks = mine.marks_on(metric) if mine.marks else []
+    usual = reference.marks_on(metric) if reference.marks else []
+    if marks != usual:
         return " ".join(marks) or "measured under other conditions than most runs"
     return None
 

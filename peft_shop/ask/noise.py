@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft_shop.errors import InputError
-from peft_shop.pareto import dominates
+from peft_shop.pareto import dominates, front
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,8 @@ _SPAN = 6.0
 """The integral is cut at this many standard deviations: what is left out is below 2e-9."""
 _STEP = 0.6
 """Step of the trapezoidal rule in deviations of the sharpest factor: the error is below 2e-6."""
+_CUT = 0.5
+"""Pairs of steps of Simpson's rule are this much of the trapezoidal step: the error is as small."""
 _SURE = 6.5
 """Differences of more standard deviations than this are taken as certain."""
 _DRAWS = 20_000
@@ -77,33 +79,70 @@ def front_probabilities(costs: Matrix, sds: Matrix, *, seed: int = 0) -> list[fl
         sds: (n, m) standard deviations, not negative.
         seed: of the generator; used only when several columns are noisy.
     """
-    noisy = sorted({k for row in sds for k, sd in enumerate(row) if sd > 0})
     if not costs:
         return []
+    noisy = _noisy_columns(sds)
+    result = [0.0] * len(costs)
+    close = _close_to_front(costs, sds, noisy)
+    near, spread = [costs[i] for i in close], [sds[i] for i in close]
     if not noisy:
-        return [0.0 if any(dominates(other, row) for other in costs) else 1.0 for row in costs]
-    if len(noisy) == 1:
-        return _integrated(costs, sds, noisy[0])
-    return _sampled(costs, sds, seed)
+        chances = [1.0] * len(close)
+    elif len(noisy) == 1:
+        chances = _integrated(near, spread, noisy[0])
+    else:
+        chances = _sampled(near, spread, seed)
+    for i, chance in zip(close, chances, strict=True):
+        result[i] = chance
+    return result
+
+
+def _noisy_columns(sds: Matrix) -> list[int]:
+    return sorted({k for row in sds for k, sd in enumerate(row) if sd > 0})
+
+
+def _close_to_front(costs: Matrix, sds: Matrix, noisy: Sequence[int]) -> list[int]:
+    """Indices of the rows that no member of the measured front certainly dominates, ascending.
+
+    Certain is nowhere worse in the exact columns and better by `_SURE` deviations in every noisy
+    one. What is certainly dominated is on no front, and whatever it dominates is dominated by the
+    same member of the front all the more: the rest decides alone, and is few.
+    """
+    members = front(costs)
+    if not noisy:
+        return members
+    exact = [k for k in range(len(costs[0])) if k not in noisy]
+    best = [(costs[i], sds[i]) for i in members]
+
+    def beaten(row: Sequence[float], sd: Sequence[float]) -> bool:
+        for other, other_sd in best:
+            if all(other[k] <= row[k] for k in exact) and all(
+                row[k] - other[k] > _SURE * math.hypot(sd[k], other_sd[k]) for k in noisy
+            ):
+                return True
+        return False
+
+    return [i for i, (row, sd) in enumerate(zip(costs, sds, strict=True)) if not beaten(row, sd)]
 
 
 def _rivals(costs: Matrix, exact: Sequence[int]) -> list[list[int]]:
     """For each row the other rows that are nowhere worse in the `exact` columns."""
-    count = len(costs)
-    if len(exact) != 1:
-        keys = [tuple(row[k] for k in exact) for row in costs]
+    if len(exact) == 1:
+        column = [row[exact[0]] for row in costs]
+        order = sorted(range(len(column)), key=column.__getitem__)
+        ascending = [column[i] for i in order]
         return [
-            [
-                j
-                for j in range(count)
-                if j != i and all(a <= b for a, b in zip(keys[j], keys[i], strict=True))
-            ]
-            for i in range(count)
+            [j for j in order[: bisect_right(ascending, value)] if j != i]
+            for i, value in enumerate(column)
         ]
-    column = [row[exact[0]] for row in costs]
-    order = sorted(range(count), key=column.__getitem__)
-    ends = [column[i] for i in order]
-    return [[j for j in order[: bisect_right(ends, column[i])] if j != i] for i in range(count)]
+    keys = [tuple(row[k] for k in exact) for row in costs]
+    return [
+        [
+            j
+            for j, other in enumerate(keys)
+            if j != i and all(a <= b for a, b in zip(other, key, strict=True))
+        ]
+        for i, key in enumerate(keys)
+    ]
 
 
 def _integrated(costs: Matrix, sds: Matrix, column: int) -> list[float]:
@@ -144,42 +183,80 @@ def _survival(mean: float, sd: float, rivals: list[tuple[float, float]]) -> floa
     scaled = [((mean - m) / (s * root), sd / (s * root)) for m, s in sorted(rivals) if s > 0]
     steps = [(m - mean) / sd for m, s in rivals if s == 0]
     upper = min([_SPAN, *steps])
+    if upper <= -_SPAN:
+        return 0.0
     erfc = math.erfc
-    total = 0.0
-    for index in range(-round(_SPAN / step), round(_SPAN / step) + 1):
-        t = index * step
-        if t > upper:
-            break
+
+    def density(t: float) -> float:
         value = math.exp(-0.5 * t * t)
         for offset, slope in scaled:
             value *= 0.5 * erfc(offset + slope * t)
             if value < 1e-14:
                 break
-        total += value
-    return min(1.0, total * step / math.sqrt(2 * math.pi))
+        return value
+
+    if upper == _SPAN:
+        half = round(_SPAN / step)
+        total = math.fsum(density(index * step) for index in range(-half, half + 1)) * step
+    else:
+        # a rival without noise cuts the integrand off where it has not vanished: Simpson's rule
+        count = 2 * math.ceil((upper + _SPAN) / (_CUT * step))
+        width = (upper + _SPAN) / count
+        weights = ((4 if index % 2 else 2) for index in range(1, count))
+        inner = (
+            weight * density(index * width - _SPAN) for index, weight in enumerate(weights, start=1)
+        )
+        total = math.fsum([density(-_SPAN), *inner, density(upper)]) * width / 3
+    return min(1.0, total / math.sqrt(2 * math.pi))
 
 
 def _sampled(costs: Matrix, sds: Matrix, seed: int) -> list[float]:
     import numpy as np
 
-    means = np.asarray(costs, dtype=float)
+    means, deviations = np.asarray(costs, dtype=float), np.asarray(sds, dtype=float)
     rng = np.random.default_rng(seed)
-    count = len(means)
+    count, width = means.shape
+    # rows without noise that are equal stay equal in every draw, which a sweep does not see
+    still = [tuple(row) for row, sd in zip(costs, sds, strict=True) if not any(sd)]
+    apart = width != 2 or len(set(still)) < len(still)
     hits = np.zeros(count)
-    block = max(1, min(_DRAWS, 4_000_000 // (count * count)))
-    done = 0
-    while done < _DRAWS:
-        size = min(block, _DRAWS - done)
-        draws = means + rng.standard_normal((size, *means.shape)) * np.asarray(sds, dtype=float)
-        no_worse = np.ones((size, count, count), dtype=bool)
-        better = np.zeros((size, count, count), dtype=bool)
-        for k in range(means.shape[1]):
-            mine, other = draws[:, None, :, k], draws[:, :, None, k]
-            no_worse &= other <= mine
-            better |= other < mine
-        hits += (~(no_worse & better).any(axis=1)).sum(axis=0)
-        done += size
+    size = max(1, min(_DRAWS, 4_000_000 // count**2))
+    for start in range(0, _DRAWS, size):
+        shape = (min(size, _DRAWS - start), count, width)
+        draws = means + rng.standard_normal(shape) * deviations
+        hits += (_front_of_many(draws) if apart else _front_of_two(draws)).sum(axis=0)
     return [float(value) for value in hits / _DRAWS]
+
+
+def _front_of_two(draws: Any) -> Any:
+    """Which rows of each draw are on its front; (s, n, 2) -> (s, n).
+
+    Sorted by the first column, a row is on the front where its second is below all before it.
+    """
+    import numpy as np
+
+    order = np.lexsort((draws[:, :, 1], draws[:, :, 0]), axis=1)
+    second = np.take_along_axis(draws[:, :, 1], order, axis=1)
+    least = np.minimum.accumulate(second, axis=1)
+    on_front = np.ones(order.shape, dtype=bool)
+    on_front[:, 1:] = second[:, 1:] < least[:, :-1]
+    result = np.empty_like(on_front)
+    np.put_along_axis(result, order, on_front, axis=1)
+    return result
+
+
+def _front_of_many(draws: Any) -> Any:
+    """Which rows of each draw are on its front; (s, n, m) -> (s, n)."""
+    import numpy as np
+
+    size, count, width = draws.shape
+    no_worse = np.ones((size, count, count), dtype=bool)
+    better = np.zeros((size, count, count), dtype=bool)
+    for k in range(width):
+        mine, other = draws[:, None, :, k], draws[:, :, None, k]
+        no_worse &= other <= mine
+        better |= other < mine
+    return ~(no_worse & better).any(axis=1)
 
 
 def tie_set(
@@ -204,9 +281,8 @@ def tie_set(
     """
     if not costs:
         return []
-    columns = range(len(costs[0]))
-    noisy = [k for k in columns if any(row[k] > 0 for row in sds)]
-    exact = [k for k in columns if k not in noisy]
+    noisy = _noisy_columns(sds)
+    exact = [k for k in range(len(costs[0])) if k not in noisy]
     slack = list(epsilons) if epsilons is not None else [0.0] * len(costs[0])
     threshold = significance_threshold(confidence)
 
@@ -219,6 +295,18 @@ def tie_set(
                 return False
         return True
 
+    if noisy and threshold <= _SURE:
+        # what the front certainly dominates is beaten, and beats nobody whom the front does not
+        judges = suspects = _close_to_front(costs, sds, noisy)
+    elif noisy:
+        judges = suspects = list(range(len(costs)))
+    else:
+        # what an exact row beats, the member of the front that dominates it beats as well
+        judges, suspects = front(costs), list(range(len(costs)))
+
+    def no_worse(j: int, i: int) -> bool:
+        return all(costs[j][k] <= costs[i][k] for k in exact)
+
     return [
-        i for i, others in enumerate(_rivals(costs, exact)) if not any(beats(j, i) for j in others)
+        i for i in suspects if not any(j != i and no_worse(j, i) and beats(j, i) for j in judges)
     ]

@@ -6,11 +6,15 @@ import math
 import random
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_shop.ask.noise import (
+    _front_of_many,
+    _front_of_two,
+    _integrated,
     _sampled,
     front_probabilities,
     probability_below,
@@ -52,6 +56,71 @@ def test_boundless_noise_leaves_only_the_order_of_costs(count: int) -> None:
     got = front_probabilities(rows, noisy(rows, 1e9))
     # the k-th cheapest must beat k - 1 equal rivals
     assert got == pytest.approx([1 / (i + 1) for i in range(count)], abs=1e-5)
+
+
+@given(
+    st.integers(1, 3).flatmap(
+        lambda width: st.lists(
+            st.tuples(*[st.integers(0, 8).map(float)] * width), min_size=1, max_size=12
+        )
+    ),
+    st.data(),
+)
+def test_what_is_far_from_the_front_may_be_left_out(
+    rows: list[tuple[float, ...]], data: st.DataObject
+) -> None:
+    width = len(rows[0])
+    column = data.draw(st.integers(0, width - 1))
+    kinds = st.sampled_from([0.0, 0.05, 0.3, 2.0])
+    sds = [tuple(data.draw(kinds) if k == column else 0.0 for k in range(width)) for _ in rows]
+    if not any(map(any, sds)):
+        return
+    # the definition, with every row a rival of every other
+    assert front_probabilities(rows, sds) == pytest.approx(_integrated(rows, sds, column), abs=2e-6)
+    threshold = significance_threshold(0.95)
+    beaten = {
+        i
+        for i, row in enumerate(rows)
+        for j, other in enumerate(rows)
+        if i != j
+        and all(other[k] <= row[k] for k in range(width) if k != column)
+        and row[column] - other[column] > threshold * math.hypot(sds[i][column], sds[j][column])
+    }
+    assert tie_set(rows, sds) == [i for i in range(len(rows)) if i not in beaten]
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(0, 3).map(float)] * 2), min_size=1, max_size=9),
+    st.lists(st.sampled_from([0.0, 0.4, 3.0]), min_size=9, max_size=9),
+)
+def test_the_sweep_of_two_noisy_columns_is_the_definition(
+    rows: list[tuple[float, float]], sds: list[float]
+) -> None:
+    draws = (
+        np.asarray(rows)
+        + np.random.default_rng(7).standard_normal((50, len(rows), 2))
+        * (np.asarray(sds[: len(rows)])[None, :, None])
+    )
+    if len(set(rows)) < len(rows):
+        draws += np.arange(len(rows))[None, :, None] * 1e-9  # equal rows stand in another test
+    assert (_front_of_two(draws) == _front_of_many(draws)).all()
+
+
+def test_a_rival_without_noise_cuts_exactly() -> None:
+    rows, sds = [(0.0,), (0.3,)], [(0.0,), (1.0,)]
+    below = probability_below(0.3, 1.0)
+    assert front_probabilities(rows, sds) == pytest.approx([1 - below, below], abs=1e-6)
+
+
+def test_equal_rows_without_noise_stand_together_beside_noisy_ones() -> None:
+    rows = [(1.0, 1.0), (1.0, 1.0), (2.0, 0.0)]
+    sds = [(0.0, 0.0), (0.0, 0.0), (0.1, 0.1)]
+    assert front_probabilities(rows, sds) == [1.0, 1.0, pytest.approx(1.0, abs=1e-3)]
+
+
+@pytest.mark.parametrize(("difference", "probability"), [(1.0, 0.0), (0.0, 0.5), (-1.0, 1.0)])
+def test_without_deviation_the_sign_decides(difference: float, probability: float) -> None:
+    assert probability_below(difference, 0.0) == probability
 
 
 def test_two_rivals_have_a_closed_form() -> None:

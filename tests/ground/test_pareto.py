@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,10 +79,28 @@ def test_equal_rows_stand_together() -> None:
     assert front([(1, 1), (1, 1), (2, 1)]) == [0, 1]
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_refuses_what_cannot_be_compared(bad: float) -> None:
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 10**400, -(10**400), "1", None])
+def test_refuses_what_cannot_be_compared(bad: Any) -> None:
     with pytest.raises(InputError, match="finite"):
         front([(1.0, 2.0), (bad, 1.0)])
+
+
+def test_sums_beyond_floats_are_no_obstacle() -> None:
+    assert pareto.front([(1e308, 1e308), (1e308, 1.0)]) == [1]
+
+
+@given(costs)
+def test_the_way_for_large_arrays_through_moocore_agrees(rows: list[tuple[float, ...]]) -> None:
+    pytest.importorskip("moocore", reason="needs peft-shop[fast]")
+    points = sorted(set(rows))
+    if points and points[0]:
+        assert sorted(pareto._by_moocore(points)) == sorted(points[i] for i in brute_force(points))
+
+
+@given(costs.filter(bool))
+def test_dominators_of_large_arrays_agree(rows: list[tuple[float, ...]]) -> None:
+    members = pareto.front(rows)
+    assert pareto._dominators_large(rows, members) == pareto.dominators(rows, members)
 
 
 def test_refuses_ragged_rows() -> None:
