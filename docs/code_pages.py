@@ -18,6 +18,7 @@ from peft_shop.ask import answer, candidates, query, reading, recommendation
 from peft_shop.catalog.catalog import Catalog
 from peft_shop.conversion import report
 from peft_shop.model import structure
+from peft_shop.names import Bounds
 from peft_shop.records import Record
 from peft_shop.serve import cases, routes
 
@@ -248,8 +249,7 @@ def _raises(entries: dict[str, str]) -> str:
 
 
 def _bounds() -> str:
-    names = list(recommendation.Bounds.__annotations__)
-    metrics = dict.fromkeys(name.partition("_")[2] for name in names)
+    metrics = dict.fromkeys(name.partition("_")[2] for name in Bounds.__annotations__)
     rows = [
         (f"`{metric}`", *(f"`{side}_{metric}`" for side in ("max", "min"))) for metric in metrics
     ]

@@ -17,6 +17,7 @@ from peft_shop.catalog.engines import TOPIC_IDS
 from peft_shop.catalog.features import FEATURE_IDS
 from peft_shop.catalog.store import load
 from peft_shop.cli.app import app
+from peft_shop.names import Bounds
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))  # its scripts are not a package
@@ -247,7 +248,7 @@ def test_every_keyword_is_documented() -> None:
     part = text.partition("### `recommend`")[2].partition("### `any_of`")[0]
     keywords = dict.fromkeys(recommendation.recommend.__kwdefaults__ or {})
     assert len(keywords) > 20
-    for keyword in ["benchmark", "objectives", *keywords, *recommendation.Bounds.__annotations__]:
+    for keyword in ["benchmark", "objectives", *keywords, *Bounds.__annotations__]:
         assert f"| `{keyword}` |" in part, keyword
 
 

@@ -17,8 +17,8 @@ import peft_shop
 from peft_shop import load_catalog, recommend
 from peft_shop.ask.judging import ATTRIBUTES, GROUPS
 from peft_shop.ask.reading import build_query
-from peft_shop.ask.recommendation import Bounds
 from peft_shop.catalog.features import FEATURES
+from peft_shop.names import Bounds
 from peft_shop.records import Record
 
 if TYPE_CHECKING:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 from peft_shop.ask.answering import answer
-from peft_shop.ask.judging import version_key
+from peft_shop.ask.judging import ATTRIBUTES, SERVE, version_key
 from peft_shop.ask.model import read_settings
 from peft_shop.ask.query import MemoryLimit
 from peft_shop.ask.reading import AnyOf, build_query
 from peft_shop.catalog.catalog import Catalog
+from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load
 from peft_shop.errors import QueryError
 from peft_shop.model.structure import Structure
@@ -33,47 +34,14 @@ if TYPE_CHECKING:
     )
     from peft_shop.forecast.records import Settings
     from peft_shop.model.inspection import Target
-    from peft_shop.names import BenchmarkName, MethodName, MetricName, OptionName
+    from peft_shop.names import BenchmarkName, Bounds, MethodName, MetricName, OptionName
     from peft_shop.units import Quantity
 
-__all__ = ["Bounds", "installed_peft_version", "recommend"]
+__all__ = ["DEMANDS", "installed_peft_version", "recommend"]
 
 ANY_VERSION = "any"
-
-
-class Bounds(TypedDict, total=False):
-    """A least and a greatest value for every metric; text may carry a unit ("24GiB", "45%")."""
-
-    max_peak_memory: Quantity
-    min_peak_memory: Quantity
-    max_average_memory: Quantity
-    min_average_memory: Quantity
-    max_p99_memory: Quantity
-    min_p99_memory: Quantity
-    max_train_time: Quantity
-    min_train_time: Quantity
-    max_step_time: Quantity
-    min_step_time: Quantity
-    max_total_time: Quantity
-    min_total_time: Quantity
-    max_checkpoint_size: Quantity
-    min_checkpoint_size: Quantity
-    max_trainable_parameters: Quantity
-    min_trainable_parameters: Quantity
-    max_total_parameters: Quantity
-    min_total_parameters: Quantity
-    max_train_loss: Quantity
-    min_train_loss: Quantity
-    max_test_accuracy: Quantity
-    min_test_accuracy: Quantity
-    max_dino_similarity: Quantity
-    min_dino_similarity: Quantity
-    max_forgetting: Quantity
-    min_forgetting: Quantity
-    max_drift: Quantity
-    min_drift: Quantity
-    max_tokens_seen: Quantity
-    min_tokens_seen: Quantity
+DEMANDS: Final = ("quantization", "layer_types", *(one.id for one in SINGLES), *ATTRIBUTES, SERVE)
+"""Keywords that say what a method must be or be able to do."""
 
 
 Demand = bool | Literal["partial"] | None
@@ -203,6 +171,7 @@ def recommend(
         >>> rec.best.values["peak_memory"] <= 20 * 2**30
         True
     """
+    stated = dict(locals())  # before anything else is: what was asked, by keyword
     source = catalog if isinstance(catalog, Catalog) else load(catalog)
     if peft_version is None:
         peft_version = installed_peft_version()
@@ -236,31 +205,7 @@ def recommend(
         snapshot=snapshot,
         era=era,
         evidence=evidence,
-        demands={
-            "quantization": quantization,
-            "layer_types": layer_types,
-            "merging": merging,
-            "convertible_to_lora": convertible_to_lora,
-            "extractable_to_lora": extractable_to_lora,
-            "multiple_adapters": multiple_adapters,
-            "mixed_batches": mixed_batches,
-            "weighted_combination": weighted_combination,
-            "hot_swapping": hot_swapping,
-            "mixed_methods": mixed_methods,
-            "modules_to_save": modules_to_save,
-            "trainable_token_indices": trainable_token_indices,
-            "save_and_reload": save_and_reload,
-            "disable_adapter": disable_adapter,
-            "identity_at_start": identity_at_start,
-            "gradient_checkpointing": gradient_checkpointing,
-            "torch_compile": torch_compile,
-            "deterministic": deterministic,
-            "category": category,
-            "family": family,
-            "task_types": task_types,
-            "options": options,
-            "serve": serve,
-        },
+        demands={name: stated[name] for name in DEMANDS},
         bounds=bounds,  # type: ignore[arg-type]  # a TypedDict of quantities is such a mapping
         methods=methods,
         exclude=exclude,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 
 from pydantic import StringConstraints
 
@@ -13,6 +13,7 @@ __all__ = [
     "FEATURES",
     "FEATURE_IDS",
     "FULL_FINETUNING",
+    "SINGLES",
     "Better",
     "Category",
     "EvidenceLevel",
@@ -21,6 +22,7 @@ __all__ = [
     "Feature",
     "LayerType",
     "QuantizationBackend",
+    "Single",
     "Support",
     "TaskType",
     "Timestamp",
@@ -102,6 +104,104 @@ class Feature(Record):
     question: Text
 
 
+class Single(NamedTuple):
+    """A capability with a keyword and a flag of its own: all that a new one needs.
+
+    Attributes:
+        id: identifier, keyword of `recommend` and, with dashes, flag of the command line.
+        question: the question that support answers.
+        statement: what a method that has it does, as the flag's help.
+    """
+
+    id: str
+    question: str
+    statement: str
+
+
+SINGLES: Final = (
+    Single(
+        "merging",
+        "Can the trained adapter be merged into the weights of a language model?",
+        "It merges into the base weights.",
+    ),
+    Single(
+        "convertible_to_lora",
+        "Does peft convert the trained adapter into a LoRA adapter?",
+        "peft converts it to LoRA.",
+    ),
+    Single(
+        "extractable_to_lora",
+        "Can its update be written as a LoRA (by `peft-shop convert`)?",
+        "`peft-shop convert` writes it as an exact LoRA.",
+    ),
+    Single(
+        "multiple_adapters",
+        "Can one model hold several adapters of it and switch among them?",
+        "One model holds several and switches among them.",
+    ),
+    Single(
+        "mixed_batches",
+        "Can one batch use different adapters per sample (`adapter_names`)?",
+        "One batch uses different adapters per sample.",
+    ),
+    Single(
+        "weighted_combination",
+        "Can adapters be combined with weights (`add_weighted_adapter`)?",
+        "Adapters combine with weights.",
+    ),
+    Single(
+        "hot_swapping",
+        "Can a loaded adapter be replaced in place (`hotswap_adapter`)?",
+        "A loaded adapter is replaced in place.",
+    ),
+    Single(
+        "mixed_methods",
+        "Can it be active beside other methods (`PeftMixedModel`)?",
+        "It works beside other methods.",
+    ),
+    Single(
+        "modules_to_save",
+        "Can whole modules be trained and saved beside it (`modules_to_save`)?",
+        "Whole modules are trained and saved beside it.",
+    ),
+    Single(
+        "trainable_token_indices",
+        "Can single token embeddings be trained beside it?",
+        "Single token embeddings are trained beside it.",
+    ),
+    Single(
+        "save_and_reload",
+        "Does a saved adapter give the same outputs once it is loaded?",
+        "A saved adapter loads back to the same outputs.",
+    ),
+    Single(
+        "disable_adapter",
+        "Does `disable_adapter()` give back the base model's outputs?",
+        "Switched off, it gives back the base model's outputs.",
+    ),
+    Single(
+        "identity_at_start",
+        "Does a fresh adapter leave the base model's outputs as they are?",
+        "Untrained, it leaves the base model as it is.",
+    ),
+    Single(
+        "gradient_checkpointing",
+        "Does it train the same under gradient checkpointing?",
+        "It trains under gradient checkpointing.",
+    ),
+    Single(
+        "torch_compile",
+        "Does `torch.compile` trace it, with equal outputs and gradients?",
+        "It works under torch.compile.",
+    ),
+    Single(
+        "deterministic",
+        "Do two trainings under one seed give the same weights?",
+        "One seed gives one adapter.",
+    ),
+)
+
+
 def _features() -> tuple[Feature, ...]:
     layers: dict[LayerType, str] = {
         "linear": "torch.nn.Linear",
@@ -143,27 +243,9 @@ def _features() -> tuple[Feature, ...]:
         )
         for backend, title in backends.items()
     ]
-    single = {
-        "merging": "Can the trained adapter be merged into the weights of a language model?",
-        "convertible_to_lora": "Does peft convert the trained adapter into a LoRA adapter?",
-        "extractable_to_lora": "Can its update be written as a LoRA (by `peft-shop convert`)?",
-        "multiple_adapters": "Can one model hold several adapters of it and switch among them?",
-        "mixed_batches": "Can one batch use different adapters per sample (`adapter_names`)?",
-        "weighted_combination": "Can adapters be combined with weights (`add_weighted_adapter`)?",
-        "hot_swapping": "Can a loaded adapter be replaced in place (`hotswap_adapter`)?",
-        "mixed_methods": "Can it be active beside other methods (`PeftMixedModel`)?",
-        "modules_to_save": "Can whole modules be trained and saved beside it (`modules_to_save`)?",
-        "trainable_token_indices": "Can single token embeddings be trained beside it?",
-        "save_and_reload": "Does a saved adapter give the same outputs once it is loaded?",
-        "disable_adapter": "Does `disable_adapter()` give back the base model's outputs?",
-        "identity_at_start": "Does a fresh adapter leave the base model's outputs as they are?",
-        "gradient_checkpointing": "Does it train the same under gradient checkpointing?",
-        "torch_compile": "Does `torch.compile` trace it, with equal outputs and gradients?",
-        "deterministic": "Do two trainings under one seed give the same weights?",
-    }
     found += [
-        Feature(id=name, title=name.replace("_", " "), question=question)
-        for name, question in single.items()
+        Feature(id=single.id, title=single.id.replace("_", " "), question=single.question)
+        for single in SINGLES
     ]
     return tuple(found)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
+from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load
 from peft_shop.cli.model import Adapt, Device, Model, Training, TrustRemoteCode, inspected
 from peft_shop.cli.values import limits, names, partial, ranking, settings, split
@@ -115,48 +116,26 @@ RunName: TypeAlias = Annotated[
 Flag: TypeAlias = bool | None
 
 
+def _with_flags(block: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: the `**flags` of a block become an option for every capability of its own."""
+    flags = [
+        inspect.Parameter(
+            single.id,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[Flag, _can(single.id.replace("_", "-"), single.statement)],
+        )
+        for single in SINGLES
+    ]
+    named = [one for one in _parameters(block) if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    signature = inspect.Signature([*flags, *named])
+    block.__signature__ = signature  # type: ignore[attr-defined] # functions have it
+    return block
+
+
+@_with_flags
 def capabilities(
     *,
-    merging: Annotated[Flag, _can("merging", "It merges into the base weights.")] = None,
-    convertible_to_lora: Annotated[
-        Flag, _can("convertible-to-lora", "peft converts it to LoRA.")
-    ] = None,
-    extractable_to_lora: Annotated[
-        Flag, _can("extractable-to-lora", "`peft-shop convert` writes it as an exact LoRA.")
-    ] = None,
-    multiple_adapters: Annotated[
-        Flag, _can("multiple-adapters", "One model holds several and switches among them.")
-    ] = None,
-    mixed_batches: Annotated[
-        Flag, _can("mixed-batches", "One batch uses different adapters per sample.")
-    ] = None,
-    weighted_combination: Annotated[
-        Flag, _can("weighted-combination", "Adapters combine with weights.")
-    ] = None,
-    hot_swapping: Annotated[
-        Flag, _can("hot-swapping", "A loaded adapter is replaced in place.")
-    ] = None,
-    mixed_methods: Annotated[Flag, _can("mixed-methods", "It works beside other methods.")] = None,
-    modules_to_save: Annotated[
-        Flag, _can("modules-to-save", "Whole modules are trained and saved beside it.")
-    ] = None,
-    trainable_token_indices: Annotated[
-        Flag, _can("trainable-token-indices", "Single token embeddings are trained beside it.")
-    ] = None,
-    save_and_reload: Annotated[
-        Flag, _can("save-and-reload", "A saved adapter loads back to the same outputs.")
-    ] = None,
-    disable_adapter: Annotated[
-        Flag, _can("disable-adapter", "Switched off, it gives back the base model's outputs.")
-    ] = None,
-    identity_at_start: Annotated[
-        Flag, _can("identity-at-start", "Untrained, it leaves the base model as it is.")
-    ] = None,
-    gradient_checkpointing: Annotated[
-        Flag, _can("gradient-checkpointing", "It trains under gradient checkpointing.")
-    ] = None,
-    torch_compile: Annotated[Flag, _can("torch-compile", "It works under torch.compile.")] = None,
-    deterministic: Annotated[Flag, _can("deterministic", "One seed gives one adapter.")] = None,
     quantization: Annotated[
         Several,
         _option(
@@ -247,6 +226,7 @@ def capabilities(
         ),
     ] = None,
     catalog: CatalogFile = None,
+    **flags: bool | None,
 ) -> dict[str, Any]:
     """Arguments of `recommend` that say what a method must be and be able to do.
 
@@ -254,27 +234,9 @@ def capabilities(
         InputError: an option that cannot be understood.
         CatalogError: the catalog file is broken.
     """
-    singles: dict[str, bool | None] = {
-        "merging": merging,
-        "convertible_to_lora": convertible_to_lora,
-        "extractable_to_lora": extractable_to_lora,
-        "multiple_adapters": multiple_adapters,
-        "mixed_batches": mixed_batches,
-        "weighted_combination": weighted_combination,
-        "hot_swapping": hot_swapping,
-        "mixed_methods": mixed_methods,
-        "modules_to_save": modules_to_save,
-        "trainable_token_indices": trainable_token_indices,
-        "save_and_reload": save_and_reload,
-        "disable_adapter": disable_adapter,
-        "identity_at_start": identity_at_start,
-        "gradient_checkpointing": gradient_checkpointing,
-        "torch_compile": torch_compile,
-        "deterministic": deterministic,
-    }
     return {
-        **singles,
-        **partial(singles, accept_partial),
+        **flags,
+        **partial(flags, accept_partial),
         "quantization": names("quantization", quantization),
         "layer_types": names("layer-type", layer_type),
         "family": names("family", family),

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from peft_shop.ask.reading import AnyOf, any_of
-from peft_shop.catalog.features import FEATURES
+from peft_shop.catalog.features import SINGLES
 from peft_shop.errors import QueryError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def partial(singles: dict[str, bool | None], given: Sequence[str] | None) -> dic
         UnknownNameError: not a capability with an option of its own.
         QueryError: the capability must also be absent.
     """
-    valid = [feature.id for feature in FEATURES if feature.group is None]
+    valid = [single.id for single in SINGLES]
     found: dict[str, str] = {}
     for name in split(given):
         key = name.replace("-", "_").lower()

@@ -19,7 +19,6 @@ import peft_shop
 from peft_shop import recommend
 from peft_shop.ask.answer import Recommendation
 from peft_shop.ask.reading import any_of
-from peft_shop.ask.recommendation import Bounds
 from peft_shop.catalog.features import EVIDENCE_LEVELS, FEATURES
 from peft_shop.catalog.store import load
 from peft_shop.cli import output as cli_output
@@ -28,6 +27,7 @@ from peft_shop.cli.options import capabilities, question
 from peft_shop.cli.values import limits, names, partial, ranking, split
 from peft_shop.curate.publish.compile import compile_catalog, write
 from peft_shop.errors import InputError, PeftShopError, QueryError, UnknownNameError
+from peft_shop.names import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
