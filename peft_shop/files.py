@@ -101,16 +101,22 @@ def read_bounded(path: Path, limit: int, what: str) -> bytes:
     return content
 
 
-def parse_json(content: bytes | str) -> Any:
+def parse_json(content: bytes | str, *, infinite: bool = False) -> Any:
     """The JSON value of a text from outside, with bounds that no honest file reaches.
+
+    Args:
+        content: the text.
+        infinite: whether Infinity and NaN may be there, as Python writes them; configurations of
+            models have them.
 
     Raises:
         ValueError: it is not JSON, is nested deeper than 100, or has a number of more than 400
             digits or one that is not finite.
     """
+    constant = float if infinite else _no_number
     try:
         value = json.loads(
-            content, parse_constant=_no_number, parse_int=_whole_number, parse_float=_fraction
+            content, parse_constant=constant, parse_int=_whole_number, parse_float=_fraction
         )
     except RecursionError:
         msg = f"nested deeper than {_DEPTH}"

@@ -88,6 +88,7 @@ def read_settings(
         if model.dtype in get_args(Dtype):
             found.setdefault("dtype", model.dtype)
         found.setdefault("quantization", model.quantization or quantization)
+        _store_alike(found, model)
         longest = model.dimensions.max_positions
         if longest is not None:
             usual = Settings.model_fields["sequence_length"].default
@@ -96,6 +97,17 @@ def read_settings(
     if model is not None:
         _check_length(settings, model)
     return settings
+
+
+def _store_alike(found: dict[str, Any], model: Structure) -> None:
+    """Adds bits and groups of a base that is quantized already, as its files state them."""
+    stored = model.stored_quantization
+    if stored is None or model.quantization is None or found["quantization"] != model.quantization:
+        return
+    if stored.bits in {2, 3, 4, 8}:
+        found.setdefault("quantization_bits", int(stored.bits))
+    if stored.group_size is not None:
+        found.setdefault("group_size", stored.group_size)
 
 
 def _check_length(settings: Settings, model: Structure) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError, ForecastError
 from peft_shop.forecast.quick.closed_forms import closed_form
+from peft_shop.model.stored_weights import cautions
 from peft_shop.model.structure import Structure
 
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ def forecast(
         ConfigError: the configuration does not fit the model.
         ForecastError: neither way knows such a model or method; says why for both.
     """
+    found = _forecast(model, config, settings)
+    structure = model if isinstance(model, Structure) else model.structure
+    told = tuple(cautions(structure, dtype=settings.dtype))
+    return found.model_copy(update={"warnings": (*told, *found.warnings)}) if told else found
+
+
+def _forecast(
+    model: Target | Structure, config: Mapping[str, Json] | None, settings: Settings
+) -> Forecast:
     if isinstance(model, Structure):
         return closed_form(model, config, settings)
     if find_spec("torch") is None or find_spec("peft") is None:

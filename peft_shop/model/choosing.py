@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.features import TaskType
 
-__all__ = ["class_for", "diffusers_class"]
+__all__ = ["class_for", "diffusers_class", "unmapped"]
 
 _BY_TASK: Final[dict[TaskType, tuple[str, ...]]] = {
     "CAUSAL_LM": ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM"),
@@ -76,6 +76,20 @@ def class_for(
         f"transformers has no model class{kind} of model type {config.model_type!r}; pass "
         "(class, configuration) instead"
     )
+
+
+def unmapped(config: Any, cls: type[nn.Module]) -> tuple[str, ...]:
+    """What to say where a configuration names another class than the one that is shown."""
+    named = None if isinstance(config, dict) else getattr(config, "architectures", None)
+    names = [one for one in named or () if isinstance(one, str)]
+    if not names or cls.__name__ in names or any(hasattr(transformers, one) for one in names):
+        return ()
+    text = (
+        f"Its configuration names the class {names[0]}, which transformers "
+        f"{transformers.__version__} does not have (a draft, a reward head or a model of another "
+        f"project): {cls.__name__} is shown, and parts that only {names[0]} has are missing."
+    )
+    return (text,)
 
 
 def _tables(config: Any) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from peft_shop.model.dimensions import counts, dimensions, task_type_of, text_co
 from peft_shop.model.layers import find_layers
 from peft_shop.model.quantized import backend_of, remarks
 from peft_shop.model.roles import Roles
+from peft_shop.model.storage import storage_of, storage_of_types
+from peft_shop.model.stored_weights import cautions, stored
 from peft_shop.model.structure import ModuleGroup, Structure
 from peft_shop.model.towers import Towers, modalities_of
 
@@ -55,10 +57,17 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
     tied, parameters, dtype = _parameters(instance, layers)
     backend = backend_of(instance, config)
     others = sum(one.count for one in groups if one.role == "other")
-    notes = list(remarks(instance, config, backend))
+    checkpoint = loaded.checkpoint
+    storage = (
+        storage_of(config)
+        if checkpoint is None
+        else storage_of(checkpoint.content, checkpoint.storage_files)
+        or storage_of_types(checkpoint.stored_types)
+    )
+    notes = [*loaded.remarks, *remarks(instance, config, backend)]
     if others:
         notes.append(f"What {others} linear layers do is not understood: their role is other.")
-    return Structure(
+    found = Structure(
         name=loaded.name,
         architecture=architecture,
         model_type=getattr(config, "model_type", None) or None,
@@ -69,12 +78,15 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
         benchmark_because=because,
         groups=groups,
         quantization=backend,
+        stored_quantization=None if storage is None else stored(storage, groups),
         tied=tied,
-        dtype=dtype,
+        dtype=loaded.dtype or dtype,
+        dtype_stated=not loaded.assumed,
         parameters=parameters,
         dimensions=dimensions(config, groups, unet="UNet" in architecture),
-        notes=tuple(notes),
     )
+    notes += [f"{text[0].upper()}{text[1:]}." for text in cautions(found)]
+    return found.model_copy(update={"notes": tuple(notes)})
 
 
 def _groups(
@@ -168,9 +180,9 @@ def _evidence(architecture: str, modality: str, task: TaskType | None) -> tuple[
     if modality == "image":
         if "2D" in architecture or architecture in {"StableCascadeUNet", "Kandinsky3UNet"}:
             return "image_gen", "a diffusion backbone for images, as the one that was measured"
-        return None, (
-            f"no benchmark on record measures a {architecture}: the one for images measured a "
-            "backbone in two dimensions"
+        return "image_gen", (
+            f"as a guess: no benchmark on record measures a {architecture}, the one for images "
+            "measured a backbone in two dimensions"
         )
     what = {
         "text": f"a {architecture}: the one for text measured a causal language model",

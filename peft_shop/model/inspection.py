@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_shop.errors import MissingExtraError
@@ -11,13 +12,12 @@ for _package in ("torch", "transformers"):
     if find_spec(_package) is None:
         raise MissingExtraError(_package, "peft", "inspecting a model")
 
+from peft_shop.model.checkpoints import open_checkpoint  # noqa: E402 - as below
 from peft_shop.model.description import describe  # noqa: E402 - needs both packages
 from peft_shop.model.loading import load_model  # noqa: E402 - as above
 from peft_shop.model.skeletons import meta_copy  # noqa: E402 - as above
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
 
     from peft_shop.catalog.features import TaskType
@@ -73,5 +73,7 @@ def inspect_model(
     """
     if isinstance(model, Target):
         return model
+    if isinstance(model, str | Path):
+        model = open_checkpoint(model)
     loaded = load_model(model, trust_remote_code=trust_remote_code, task_type=task_type)
     return Target(describe(loaded, task_type), loaded.config, loaded.instance)

@@ -6,8 +6,8 @@ import contextlib
 import copy
 import logging
 import sys
+import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,8 +17,11 @@ from transformers import PretrainedConfig
 from transformers.initialization import no_init_weights
 
 from peft_shop.errors import ModelError
-from peft_shop.model.choosing import class_for
-from peft_shop.model.folders import read_folder, read_hub
+from peft_shop.model.checkpoints import Checkpoint
+from peft_shop.model.choosing import class_for, unmapped
+from peft_shop.model.configurations import configuration_of
+from peft_shop.model.datatypes import ASSUMED, most_of, stated_dtype
+from peft_shop.model.limits import check_sizes
 from peft_shop.model.quantized import quantize_skeleton
 from peft_shop.model.skeletons import meta_copy
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.features import TaskType
 
-__all__ = ["Loaded", "load_model"]
+__all__ = ["Loaded", "load_model", "quiet"]
 
 Library = Literal["transformers", "diffusers", "torch"]
 
@@ -41,12 +44,20 @@ class Loaded:
         instance: on the meta device.
         config: of transformers or diffusers, or `None`.
         library: where its class comes from.
+        dtype: that it states; `None` where it states none, and for an instance of the user's.
+        assumed: whether its data type is an assumption.
+        checkpoint: where its files are; `None` where it came otherwise.
+        remarks: what a reader should know of the way it was read.
     """
 
     name: str
     instance: nn.Module
     config: Any
     library: Library
+    dtype: str | None = None
+    assumed: bool = False
+    checkpoint: Checkpoint | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def load_model(
@@ -60,15 +71,16 @@ def load_model(
     """
     if isinstance(model, nn.Module):
         return _copied(model)
-    name: str | None = None
-    if isinstance(model, str | Path):
-        name = str(model)
-        folder = Path(model).expanduser()
-        model = (
-            read_folder(folder, trust_remote_code=trust_remote_code)
-            if folder.exists() or isinstance(model, Path)
-            else read_hub(name, trust_remote_code=trust_remote_code)
-        )
+    checkpoint = model if isinstance(model, Checkpoint) else None
+    if checkpoint is not None:
+        place = checkpoint.place
+        check_sizes(checkpoint.content, place)
+        stated = stated_dtype(checkpoint.content, place) or most_of(checkpoint.stored_types)
+        model = configuration_of(checkpoint, trust_remote_code=trust_remote_code)
+    else:
+        place = "the configuration"
+        stated = None
+    remarks: tuple[str, ...] = ()
     if isinstance(model, tuple):
         if len(model) != 2 or not isinstance(model[0], type) or not issubclass(model[0], nn.Module):
             raise ModelError(f"expected (class of a model, configuration), got {_short(model)}")
@@ -76,14 +88,27 @@ def load_model(
     elif _is_config(model):
         config = model
         cls = class_for(config, task_type=task_type, trust_remote_code=trust_remote_code)
+        remarks = unmapped(config, cls)
     else:
         raise ModelError(
             f"cannot inspect {_short(model)}: expected a model, a configuration of transformers or "
             "diffusers, (class, configuration), a folder or a hub id"
         )
-    instance = _build(cls, config)
-    own = getattr(instance, "config", config)
-    return Loaded(name or type(instance).__name__, instance, own, _library(instance))
+    if checkpoint is None and (_is_config(config) or isinstance(config, dict)):
+        check_sizes(config, place)
+        stated = stated_dtype(config, place)
+    instance = _build(cls, config, stated or ASSUMED)
+    library = _library(instance)
+    return Loaded(
+        name=type(instance).__name__ if checkpoint is None else checkpoint.name,
+        instance=instance,
+        config=getattr(instance, "config", config),
+        library=library,
+        dtype=stated,
+        assumed=stated is None and library != "torch",
+        checkpoint=checkpoint,
+        remarks=(*remarks, *(() if checkpoint is None else checkpoint.remarks)),
+    )
 
 
 def _copied(model: nn.Module) -> Loaded:
@@ -138,11 +163,11 @@ def _refuse_wrapped(model: nn.Module) -> None:
             )
 
 
-def _build(cls: type[nn.Module], config: Any) -> nn.Module:
-    """A new instance on the meta device; `config` is not changed."""
-    with _meta(), _quiet():
+def _build(cls: type[nn.Module], config: Any, dtype: str) -> nn.Module:
+    """A new instance on the meta device, in `dtype`; `config` is not changed."""
+    with _meta(), quiet():
         try:
-            return _construct(cls, copy.deepcopy(config))
+            return _construct(cls, copy.deepcopy(config), getattr(torch, dtype))
         except ImportError as error:
             raise ModelError(
                 f"{cls.__name__} needs a package that is not installed: {_first_line(error)}"
@@ -158,12 +183,13 @@ def _build(cls: type[nn.Module], config: Any) -> nn.Module:
             ) from error
 
 
-def _construct(cls: type[nn.Module], config: Any) -> nn.Module:
+def _construct(cls: type[nn.Module], config: Any, dtype: torch.dtype) -> nn.Module:
     if hasattr(cls, "from_config") and not hasattr(cls, "_from_config"):
-        return cls.from_config(dict(config) if isinstance(config, dict) else config)
+        # as its loader does: made in torch's own type, then turned
+        return cls.from_config(dict(config) if isinstance(config, dict) else config).to(dtype)
     if hasattr(cls, "_from_config"):
         with no_init_weights():
-            made = cls._from_config(config)
+            made = cls._from_config(config, dtype=dtype)
         made.tie_weights()
         quantize_skeleton(made, config)
         return made
@@ -188,14 +214,16 @@ def _meta() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps advice of the libraries about training and generation out of an inspection."""
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
     levels = [one.level for one in loggers]
     try:
         for one in loggers:
             one.setLevel(logging.ERROR)
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for one, level in zip(loggers, levels, strict=True):
             one.setLevel(level)

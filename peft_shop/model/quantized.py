@@ -93,14 +93,7 @@ def _stated(config: Any) -> tuple[str, dict[str, Any]]:
 def remarks(model: nn.Module, config: Any, backend: QuantizationBackend | None) -> Iterator[str]:
     """What a reader should know of the quantization."""
     method, _ = _stated(config)
-    if not method:
-        return
-    if backend is None:
-        yield (
-            f"Its configuration says that it is quantized with {method}, of which nothing is on "
-            "record; it is taken for what it is without."
-        )
-    elif not any(_by_class(one) for one in model.modules()):
+    if method and backend is not None and not any(_by_class(one) for one in model.modules()):
         yield (
             f"Its layers are shown as they are before {backend} replaces them: load the model and "
             "pass the instance to see them as they will be."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from pydantic import Field
 
 from peft_shop.catalog.features import LayerType, QuantizationBackend, TaskType
-from peft_shop.records import Record, Text
+from peft_shop.records import Finite, Record, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +23,7 @@ __all__ = [
     "LayerKind",
     "ModuleGroup",
     "Role",
+    "StoredQuantization",
     "Structure",
     "Tower",
 ]
@@ -151,6 +152,26 @@ class Dimensions(Record):
     max_positions: int | None = None
 
 
+class StoredQuantization(Record):
+    """How a checkpoint's files hold its weights, where they say that they are quantized.
+
+    Attributes:
+        name: the format or backend, such as `nvfp4 (modelopt)`, `fp8`, `mlx` or `bnb_4bit`.
+        bits: of one weight without its scales; `None` where the files do not tell.
+        group_size: weights that share one scale; `None` where that is not stated.
+        bytes_per_weight: with scales and zeros [B]; `None` where the width is not known.
+        weights: how many are stored so [count].
+        covers: patterns of the groups that are stored so, by most of their modules.
+    """
+
+    name: Text
+    bits: Finite | None = None
+    group_size: int | None = None
+    bytes_per_weight: Finite | None = None
+    weights: int = 0
+    covers: tuple[str, ...] = ()
+
+
 class Structure(Record):
     """What was understood of a model.
 
@@ -164,9 +185,13 @@ class Structure(Record):
         benchmark: the benchmark whose runs are evidence for it; `None` where none is.
         benchmark_because: why that one, or why none.
         groups: every linear-like layer, convolution, embedding, norm and expert parameter, once.
-        quantization: backend of its linear layers as loaded or as its configuration says.
+        quantization: backend of its linear layers as loaded or as its configuration says; of
+            those that peft knows.
+        stored_quantization: how its files hold its weights, in any format; `None` where they are
+            plain or no file says.
         tied: names of parameters that are one and the same, per set.
         dtype: of its floating-point parameters, such as `bfloat16`; the most frequent one.
+        dtype_stated: whether the model says so itself; else it is assumed.
         parameters: all parameters, tied ones once [count].
         dimensions: sizes.
         notes: what a reader should know, such as what could not be understood.
@@ -182,8 +207,10 @@ class Structure(Record):
     benchmark_because: Text
     groups: tuple[ModuleGroup, ...]
     quantization: QuantizationBackend | None = None
+    stored_quantization: StoredQuantization | None = None
     tied: tuple[tuple[str, ...], ...] = ()
     dtype: str | None = None
+    dtype_stated: bool = True
     parameters: int
     dimensions: Dimensions = Field(default_factory=Dimensions)
     notes: tuple[Text, ...] = ()
@@ -195,6 +222,15 @@ class Structure(Record):
         wanted = set(ROLES if roles is None else roles)
         places = set(TOWERS if towers is None else towers)
         return (one for one in self.groups if one.role in wanted and one.tower in places)
+
+    def stored_width(self, group: ModuleGroup) -> float | None:
+        """Bytes of one weight of `group` as the files hold it; `None` where it is plain."""
+        stored = self.stored_quantization
+        return (
+            None
+            if stored is None or group.pattern not in stored.covers
+            else stored.bytes_per_weight
+        )
 
     @property
     def roles(self) -> tuple[Role, ...]:

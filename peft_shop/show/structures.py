@@ -79,13 +79,28 @@ def _about(structure: Structure) -> Listing:
         ("Modality:", structure.modality),
         ("Task type:", structure.task_type),
         ("Parameters:", f"{structure.parameters:,}"),
-        ("Data type:", structure.dtype),
-        ("Quantization:", structure.quantization or "none"),
+        ("Data type:", _dtype(structure)),
+        ("Quantization:", _quantization(structure)),
         ("Tied weights:", "; ".join(" = ".join(names) for names in structure.tied) or "none"),
         ("Layer types:", ", ".join(structure.layer_types)),
         ("Sizes:", _sizes(structure)),
     ]
     return Listing("What it is", tuple(Item(name, (text,)) for name, text in facts if text))
+
+
+def _dtype(structure: Structure) -> str | None:
+    if structure.dtype is None or structure.dtype_stated:
+        return structure.dtype
+    return f"not stated, assumed {structure.dtype}"
+
+
+def _quantization(structure: Structure) -> str:
+    stored = structure.stored_quantization
+    name = structure.quantization or (stored.name if stored else "none")
+    if stored is None or stored.bits is None:
+        return name
+    group = f", groups of {stored.group_size}" if stored.group_size else ""
+    return f"{name} ({stored.bits:g} bits a weight{group})"
 
 
 def _sizes(structure: Structure) -> str:

@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from peft_shop.errors import ConfigError, ForecastError
 from peft_shop.forecast.dry_run.extrapolation import shorten
-from peft_shop.forecast.dry_run.quantized import quantize
+from peft_shop.forecast.dry_run.quantized import quantize, stored_sizes
 from peft_shop.preflight.wrapping import REFUSALS, inject
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from peft_shop.forecast.records import Settings
     from peft_shop.model.inspection import Target
+    from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 
 __all__ = ["Prepared", "prepare"]
@@ -76,15 +77,7 @@ def prepare(
     notes = _set_attention(plain, settings)
     if settings.gradient_checkpointing:
         _checkpoint(plain)
-    sizes: dict[int, int] = {}
-    if settings.quantization is not None:
-        if target.structure.quantization is not None:
-            msg = (
-                f"{target.structure.name} is quantized already, and its kernels do not run without "
-                "an accelerator; inspect the unquantized model and name the backend in the settings"
-            )
-            raise ForecastError(msg)
-        sizes = quantize(plain, target.structure, settings)
+    sizes = _sizes(plain, target.structure, settings, whole=config is None)
     if config is None:
         if sizes:
             msg = "a quantized base cannot be trained in full"
@@ -107,6 +100,24 @@ def prepare(
         # moving copies what a buffer shows, not the larger tensor that it may be a part of
         sizes |= {id(b): b.numel() * b.element_size() for b in model.buffers() if b.is_meta}
     return Prepared(model, plain, base, sizes, _away(model), int(trainable), int(total), notes)
+
+
+def _sizes(
+    plain: nn.Module, structure: Structure, settings: Settings, *, whole: bool
+) -> dict[int, int]:
+    """Bytes of what is stored in few bits; gives quantized layers their behaviour.
+
+    Full fine-tuning turns what the checkpoint stores so into plain weights first.
+    """
+    if settings.quantization is None:
+        return {} if whole else stored_sizes(plain, structure)
+    if structure.quantization is not None:
+        msg = (
+            f"{structure.name} is quantized already, and its kernels do not run without "
+            "an accelerator; inspect the unquantized model and name the backend in the settings"
+        )
+        raise ForecastError(msg)
+    return quantize(plain, structure, settings)
 
 
 def _wrap(plain: nn.Module, config: Any, settings: Settings) -> Any:

@@ -7,6 +7,7 @@ in the backward pass, and is not kept.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from peft_shop.forecast.records import Settings
     from peft_shop.model.structure import Structure
 
-__all__ = ["quantize"]
+__all__ = ["quantize", "stored_sizes"]
 
 _CAST: frozenset[str] = frozenset({"bnb_4bit", "bnb_8bit"})
 """Backends whose other parameters `prepare_model_for_kbit_training` turns into float32."""
@@ -61,6 +62,24 @@ def quantize(model: nn.Module, structure: Structure, settings: Settings) -> dict
                 parameter.data = torch.empty_like(parameter, dtype=torch.float32)
     for parameter in model.parameters():
         parameter.requires_grad = False
+    return sizes
+
+
+def stored_sizes(model: nn.Module, structure: Structure) -> dict[int, int]:
+    """Bytes of the weights that the checkpoint stores in few bits, by `id` of the tensor."""
+    sizes: dict[int, int] = {}
+    for group in structure.groups:
+        width = structure.stored_width(group)
+        for name in () if width is None else group.names:
+            owner, _, own = name.rpartition(".")
+            try:
+                if group.kind == "parameter":
+                    weight = getattr(model.get_submodule(owner), own)
+                else:
+                    weight = model.get_submodule(name).weight
+            except AttributeError:  # a shortened model lacks it
+                continue
+            sizes[id(weight)] = math.ceil(weight.numel() * width)
     return sizes
 
 

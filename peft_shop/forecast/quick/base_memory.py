@@ -134,6 +134,10 @@ def base_bytes(structure: Structure, settings: Settings) -> int:
     """
     size = DTYPE_SIZE[settings.dtype]
     backend = settings.quantization or structure.quantization
+    stored = structure.stored_quantization
+    if backend is None and stored is not None and stored.bytes_per_weight is not None:
+        plain = structure.parameters - stored.weights
+        return plain * size + math.ceil(stored.weights * stored.bytes_per_weight)
     if backend is None:
         return structure.parameters * size
     settings = settings.model_copy(update={"quantization": backend})
