@@ -122,16 +122,15 @@ def parse_json(content: bytes | str, *, infinite: bool = False) -> Any:
         msg = f"nested deeper than {_DEPTH}"
         raise ValueError(msg) from None
     level, depth = [value], 0
-    while level:
+    while level := [inner for inner in level if isinstance(inner, dict | list)]:
         depth += 1
-        if depth > _DEPTH + 1:
+        if depth > _DEPTH:
             msg = f"nested deeper than {_DEPTH}"
             raise ValueError(msg)
         level = [
-            member
-            for item in level
-            if isinstance(item, dict | list)
-            for member in (item.values() if isinstance(item, dict) else item)
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
     return value
 

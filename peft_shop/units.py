@@ -56,10 +56,11 @@ _EXAMPLE: Final = {
 }
 _STEPS: Final[dict[str, tuple[tuple[str, float, int], ...]]] = {
     "bytes": (("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1)),
-    "seconds": (("h", 3600, 2), ("min", 60, 1)),
+    "seconds": (("h", 3600, 2), ("min", 60, 1), ("s", 1, 1), ("ms", 1e-3, 1)),
     "count": (("B", 10**9, 2), ("M", 10**6, 2), ("k", 10**3, 2)),
 }
 _BASE: Final = {"bytes": "B", "seconds": "s", "count": ""}
+"""What stands behind a number that is smaller than every step."""
 _PATTERN: Final = re.compile(
     r"\s*(?P<number>[+-]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>[A-Za-z%]*)\s*",
     re.ASCII,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from peft_shop.catalog.catalog import Catalog
 from peft_shop.catalog.features import FEATURE_IDS
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 # A change is judged by the same examples everywhere; `--hypothesis-profile=search` looks for new
 # ones. No deadline: a busy machine is no mistake.
+if hasattr(providers, "_get_local_constants"):
+    # constants of whatever modules are loaded would make examples depend on which tests came before
+    providers._get_local_constants = providers.Constants
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile("repeatable")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask import reasons
 from peft_shop.ask.answer import Relaxation
@@ -138,11 +138,19 @@ def _words(catalog: Catalog, query: Query, constraint: str) -> str:
     return words.get(constraint, f"give up {constraint}")
 
 
+_FINEST: Final = 100
+"""A limit in words has at least this many steps of its last figure."""
+
+
 def _just_met(value: float, unit: Unit, kind: str) -> str:
     """Short text of a limit that `value` meets: rounded up for a `max`, down for a `min`."""
     text = format_quantity(value, unit)
     number, _, suffix = text.partition(" ")
     decimals = len(number.partition(".")[2])
+    if suffix and 10**-decimals * _FINEST > abs(float(number)):
+        # one more figure than people are shown: a step of 0.1 min is a tenth of a minute's limit
+        text = format_quantity(value, unit, digits=decimals + 1)
+        number, decimals = text.partition(" ")[0], decimals + 1
     step = 10**-decimals if kind == "max" else -(10**-decimals)
     limit = parse_quantity(text, unit)
     if limit < value if kind == "max" else limit > value:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_shop.errors import QuantityError
-from peft_shop.units import Unit, format_quantity, parse_quantity
+from peft_shop.units import _SCALES, Unit, format_quantity, parse_quantity
 
 UNITS: tuple[Unit, ...] = ("bytes", "seconds", "fraction", "count", "score")
 
@@ -30,6 +32,20 @@ UNITS: tuple[Unit, ...] = ("bytes", "seconds", "fraction", "count", "score")
         ("-0.25", "score", -0.25),
         (".5", "score", 0.5),
         ("1e3", "score", 1000),
+        ("2b", "bytes", 2),
+        ("1kB", "bytes", 1000),
+        ("1TB", "bytes", 10**12),
+        ("3KiB", "bytes", 3 * 2**10),
+        ("3MiB", "bytes", 3 * 2**20),
+        ("1TiB", "bytes", 2**40),
+        ("250ms", "seconds", 0.25),
+        ("7s", "seconds", 7),
+        ("7sec", "seconds", 7),
+        ("1hour", "seconds", 3600),
+        ("2hours", "seconds", 7200),
+        ("1d", "seconds", 86400),
+        ("3k", "count", 3000),
+        ("2B", "count", 2 * 10**9),
     ],
 )
 def test_reads(text: str, unit: Unit, value: float) -> None:
@@ -69,6 +85,28 @@ def test_what_is_written_reads_back(unit: Unit, value: float) -> None:
     text = format_quantity(value, unit, digits=9)
     back = parse_quantity(text.replace(" ", ""), unit)
     assert back == pytest.approx(value, rel=1e-6, abs=1 if unit in {"bytes", "count"} else 0.1)
+
+
+def test_every_suffix_is_read_by_a_test() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    for unit, scales in _SCALES.items():
+        for suffix in scales:
+            assert re.search(rf'\("[\d.]+ ?{suffix}", "{unit}"', source, re.IGNORECASE), suffix
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.052, "52.0 ms"),
+        (0.5, "500.0 ms"),
+        (1.5, "1.5 s"),
+        (61.0, "1.0 min"),
+        (5400.0, "1.50 h"),
+        (0.0, "0.0 s"),
+    ],
+)
+def test_short_times_keep_their_figures(seconds: float, text: str) -> None:
+    assert format_quantity(seconds, "seconds") == text
 
 
 def test_binary_and_decimal_bytes_are_told_apart() -> None:
