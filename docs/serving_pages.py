@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from code_pages import GENERATED, table
 
-from peft_shop.catalog.engines import TOPICS
+from peft_shop.catalog.engines import ANY_OTHER, BASE_KINDS, CIRCUMSTANCES, TOPICS
 from peft_shop.catalog.methods import FIDELITY_RANKS
 from peft_shop.catalog.store import load
 from peft_shop.serve.adapter import adapter_of_method
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.engines import Conversion, Engine
+    from peft_shop.catalog.engines import Conversion, Engine, LoadRule
     from peft_shop.catalog.methods import Fidelity
 
 VALUES = {
     "yes": "it loads and computes what was trained",
     "no": "it does not",
-    "reject": "no, with a clear error",
+    "reject": "no, with an error",
     "silent": "it loads, and computes something else without a word",
     "unknown": "nobody knows; the note says what would settle it",
 }
@@ -97,9 +97,11 @@ def _page(engine: Engine) -> str:
     """One engine: what is known about it, and how each method reaches it."""
     catalog = load()
     models = " and ".join(engine.models)
+    # what goes wrong without a word comes first, and what works last
+    order = ("silent", "reject", "no", "unknown", "yes")
     facts = [
         (f"`{name}`", fact.value, fact.note or "", fact.needs or "")
-        for name, fact in engine.facts.items()
+        for name, fact in sorted(engine.facts.items(), key=lambda item: order.index(item[1].value))
     ]
     routes = [route(catalog, adapter_of_method(method), engine.id) for method in catalog.methods]
     return (
@@ -114,6 +116,18 @@ def _page(engine: Engine) -> str:
                     "method, a run or a saved adapter; "
                     f'`recommend(serve="{engine.id}")` keeps what reaches it. '
                     "[All engines](../engines.md) stand side by side."
+                ),
+                "## What it does in silence",
+                _silences(engine),
+                "## On which bases",
+                table(("base", "adapters", "note"), _bases(engine)),
+                "## Under which circumstances",
+                table(
+                    ("where", "value", "what happens", "needed"),
+                    (
+                        (_where(rule), rule.value, rule.note, rule.needs or "")
+                        for rule in sorted(engine.rules, key=lambda rule: order.index(rule.value))
+                    ),
                 ),
                 "## What it loads",
                 table(("topic", "value", "note", "needed"), facts),
@@ -141,8 +155,53 @@ def _page(engine: Engine) -> str:
     )
 
 
+def _silences(engine: Engine) -> str:
+    """What loads and computes something else: facts and rules, those without a way out first."""
+    questions = {topic.id: topic.question for topic in TOPICS}
+    found = [
+        (f"`{name}`: {questions[name]}", fact.note or "", fact.needs or "")
+        for name, fact in engine.facts.items()
+        if fact.value == "silent"
+    ]
+    found += [
+        (_where(rule), rule.note, rule.needs or "")
+        for rule in engine.rules
+        if rule.value == "silent"
+    ]
+    if not found:
+        return "Nothing that is known: what it does not load, it refuses or was not looked up."
+    found.sort(key=lambda row: bool(row[2]))
+    return (
+        "Each of these loads without an error, and something else answers unless you do what the "
+        "last column says.\n\n" + table(("what", "what happens", "what to do"), found)
+    )
+
+
+def _where(rule: LoadRule) -> str:
+    text = CIRCUMSTANCES[rule.when]
+    for field, names in (("`names`", rule.names), ("`lacking`", rule.lacking)):
+        text = text.replace(field, ", ".join(f"`{name}`" for name in names))
+    return text
+
+
+def _bases(engine: Engine) -> list[tuple[str, str, str]]:
+    rows = [
+        (BASE_KINDS[kind], fact.value, fact.note or "")
+        for kind, fact in engine.kinds.items()
+        if kind in BASE_KINDS
+    ]
+    for group in engine.architectures:
+        rest = ANY_OTHER in group.names
+        what = "any other class" if rest else ", ".join(f"`{name}`" for name in group.names)
+        rows.append((what, group.value, group.needs or group.note or ""))
+    return rows
+
+
 def _about(engine: Engine) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
+    if engine.command is not None:
+        rows.append(("start", f"`{engine.command.line}`"))
+        rows.append(("options", ", ".join(f"`{flag}`" for flag in engine.command.flags)))
     if engine.layers:
         rows.append(("layers", engine.layers))
     rows += [("ranks", text) for text in _ranks(engine)]

@@ -192,7 +192,7 @@ def resolve_adapter(catalog: Catalog, name: str, benchmark: str | None = None) -
     except UnknownNameError:
         # what looks like a path is meant as one, and its own error says more
         if path.exists() or name.startswith((".", "/", "~")) or path.suffix == ".json":
-            return read_adapter(catalog, path.expanduser())
+            return read_adapter(catalog, path.expanduser(), weights=True)
         valid = [*(run.experiment for run in catalog.runs), *_names_of_methods(catalog)]
         hint = "a folder must hold adapter_config.json"
         raise UnknownNameError("method, run or folder", name, valid, hint=hint) from None

@@ -1,28 +1,39 @@
 """Serving engines as frozen records: what each loads of what peft saves, and how that is known.
 
-The topics are the questions that can be asked of an engine; a fact is one engine's answer. Who
-asks them of which adapter is for `adapters.py` and `serving.py` to say.
+The topics are the questions that can be asked of an engine; a fact is one engine's answer. Kinds of
+bases and model classes have answers of the same form, and rules answer for what no single setting
+shows. Who asks them of which adapter is for the room `serve` to say.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints
 
 from peft_shop.records import Date, Frozen, Name, Record, Text
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = [
+    "ANY_OTHER",
+    "BASE_KINDS",
+    "CIRCUMSTANCES",
     "FORMATS",
     "OTHER_FORMAT",
     "TOPICS",
     "TOPIC_IDS",
     "TRAIT_IDS",
+    "Architectures",
+    "BaseKind",
+    "Command",
     "Conversion",
     "Engine",
     "EngineSource",
     "Fact",
     "Hazard",
+    "LoadRule",
     "Modality",
     "RankRule",
     "Topic",
@@ -30,7 +41,7 @@ __all__ = [
 
 Modality: TypeAlias = Literal["text", "image"]
 FactValue: TypeAlias = Literal["yes", "no", "reject", "silent", "unknown"]
-"""`reject` is a no with a clear error; `silent` loads and computes something else."""
+"""`reject` is a no with an error; `silent` loads and computes something else."""
 EngineName: TypeAlias = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=40)
 ]
@@ -38,6 +49,50 @@ Period: TypeAlias = Annotated[str, StringConstraints(pattern=r"^\d{4}(-\d\d(-\d\
 """A date, or as much of it as is known."""
 
 OTHER_FORMAT: Final = "other_formats"
+ANY_OTHER: Final = "*"
+"""In a list of model classes: every class that no list of the engine names."""
+
+BaseKind: TypeAlias = Literal[
+    "decoder",
+    "hybrid",
+    "experts",
+    "multimodal",
+    "encoder_decoder",
+    "encoder",
+    "vision",
+    "speech",
+    "unet",
+    "diffusion_transformer",
+]
+BASE_KINDS: Final[dict[BaseKind, str]] = {
+    "decoder": "a decoder-only language model",
+    "hybrid": "a model with state-space or linear-attention layers",
+    "experts": "a mixture of experts",
+    "multimodal": "a language model that also takes images or sound",
+    "encoder_decoder": "a text model of an encoder and a decoder",
+    "encoder": "a text encoder",
+    "vision": "a model of images alone, such as a classifier",
+    "speech": "a speech model",
+    "unet": "a diffusion UNet",
+    "diffusion_transformer": "a diffusion transformer",
+}
+"""Kinds of bases, and what they are called. A base can be of several: Mixtral is a decoder and a
+mixture of experts."""
+
+CIRCUMSTANCES: Final[dict[str, str]] = {
+    "pattern": "`target_modules` is a pattern and no list of names",
+    "adapts": "it adapts one of `names`",
+    "adapts_without": "it adapts one of `names`, but not all of `lacking`",
+    "adapts_other": "it adapts a layer that is none of `names`",
+    "uneven_layers": "some layer lacks an adapter on modules that have one in other layers",
+    "experts": "it adapts the experts of a mixture",
+    "towers": "it adapts the part of a multimodal model that sees or hears",
+    "foreign_names": "its modules have names that only one trainer's own models use",
+    "grown_vocabulary": "it was trained with a vocabulary that was extended",
+    "peft_keys": "its keys begin with `base_model.model.`, as those that peft saves",
+    "other_keys": "its keys do not begin with `base_model.model.`",
+}
+"""What a rule can look for in an adapter on its base; how, is for the room `serve`."""
 
 
 class Topic(Record):
@@ -135,8 +190,9 @@ class Fact(Record):
     """An engine's answer to one topic.
 
     Attributes:
-        value: yes, no, reject (a no with a clear error), silent (loads and computes something
-            else) or unknown.
+        value: yes, no, reject (a no with an error; the note says where it is not a clear one),
+            silent (loads and computes something else) or unknown. Of a kind of base, `no` means
+            that it is not served at all, `reject` that it is, without adapters.
         note: what else there is to say; required for `unknown`.
         needs: what to do so that the result is right; makes even a `silent` usable.
         layout: names of keys under which it reads the format; anything but `peft` means that a
@@ -180,6 +236,63 @@ class Hazard(Record):
     source: str = "code"
 
 
+class Architectures(Record):
+    """Model classes whose adapters an engine treats alike.
+
+    Attributes:
+        value: as in a fact about a kind of base.
+        names: classes as a base's configuration names them; `*` for every class that no list of
+            the engine names.
+        note: what else there is to say; required for `unknown`.
+        needs: what to do so that the result is right.
+        source: key in `Engine.sources`.
+    """
+
+    value: FactValue
+    names: tuple[Text, ...]
+    note: Text | None = None
+    needs: Text | None = None
+    source: str = "code"
+
+
+class LoadRule(Record):
+    """What an engine does with an adapter under a circumstance that no single setting shows.
+
+    Attributes:
+        when: the circumstance, a key of `CIRCUMSTANCES`.
+        names: modules that it is about, by the last part of their names.
+        lacking: modules that must be adapted as well.
+        kinds: only on bases of one of these kinds; empty for any.
+        value: as in a fact; never `yes`.
+        note: what happens.
+        needs: what to do so that the result is right; makes it usable.
+        source: key in `Engine.sources`.
+    """
+
+    when: Name
+    names: tuple[Text, ...] = ()
+    lacking: tuple[Text, ...] = ()
+    kinds: tuple[BaseKind, ...] = ()
+    value: Literal["no", "reject", "silent", "unknown"]
+    note: Text
+    needs: Text | None = None
+    source: str = "code"
+
+
+class Command(Record):
+    """How the engine is started with an adapter.
+
+    Attributes:
+        line: the command; `BASE`, `ADAPTER` and `RANK` stand for what the user has.
+        flags: options that its own list of arguments has, as far as they matter to adapters.
+        source: key in `Engine.sources`.
+    """
+
+    line: Text
+    flags: tuple[Text, ...]
+    source: str = "code"
+
+
 class Engine(Record):
     """One serving engine; a topic without a fact is one that nobody looked up.
 
@@ -197,6 +310,10 @@ class Engine(Record):
         whole_alpha: whether it reads `lora_alpha` as a whole number.
         layers: which layers it serves adapters on.
         hazards: what else goes wrong.
+        kinds: what it does with adapters on each kind of base; of one without a fact nobody knows.
+        architectures: the same by model class, where it differs by class.
+        rules: what it does with adapters under circumstances.
+        command: how it is started with an adapter; `None` where nobody read its arguments.
     """
 
     id: EngineName
@@ -212,6 +329,32 @@ class Engine(Record):
     whole_alpha: bool = False
     layers: Text | None = None
     hazards: tuple[Hazard, ...] = ()
+    kinds: dict[BaseKind, Fact] = Field(default_factory=dict)
+    architectures: tuple[Architectures, ...] = ()
+    rules: tuple[LoadRule, ...] = ()
+    command: Command | None = None
+
+    def cited(self) -> Iterator[tuple[str, str]]:
+        """Every place that names a source, with the source's key."""
+        yield from ((f"facts.{topic}", fact.source) for topic, fact in self.facts.items())
+        if self.ranks != RankRule():
+            yield "ranks", self.ranks.source
+        yield from ((f"hazards[{i}]", one.source) for i, one in enumerate(self.hazards))
+        yield from ((f"kinds.{kind}", fact.source) for kind, fact in self.kinds.items())
+        yield from ((f"architectures[{i}]", one.source) for i, one in enumerate(self.architectures))
+        yield from ((f"rules[{i}]", one.source) for i, one in enumerate(self.rules))
+        if self.command is not None:
+            yield "command", self.command.source
+
+    def of_class(self, name: str) -> Architectures | None:
+        """The list that answers for a model class; `None` where nothing is known of it."""
+        rest = None
+        for group in self.architectures:
+            if name in group.names:
+                return group
+            if ANY_OTHER in group.names:
+                rest = group
+        return rest
 
 
 class Conversion(Record):

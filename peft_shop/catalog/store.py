@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from peft_shop.catalog.catalog import SCHEMA_VERSION, Catalog
 from peft_shop.catalog.diagnosis import problems_of
-from peft_shop.catalog.engines import TOPIC_IDS, TRAIT_IDS, RankRule
+from peft_shop.catalog.engines import CIRCUMSTANCES, TOPIC_IDS, TRAIT_IDS
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import CatalogError, CatalogVersionError, Problem, nearest_names
 
@@ -206,13 +206,12 @@ def _dangling_engines(catalog: Catalog, found: _References) -> None:
     found.unique("engine", (engine.id for engine in catalog.engines), "engines")
     for i, engine in enumerate(catalog.engines):
         where = f"engines[{i}]"
-        for topic, fact in engine.facts.items():
+        for topic in engine.facts:
             found.check("topic", topic, TOPIC_IDS, f"{where}.facts")
-            found.check("source", fact.source, engine.sources, f"{where}.facts.{topic}.source")
-        if engine.ranks != RankRule():
-            found.check("source", engine.ranks.source, engine.sources, f"{where}.ranks.source")
-        for k, hazard in enumerate(engine.hazards):
-            found.check("source", hazard.source, engine.sources, f"{where}.hazards[{k}].source")
+        for k, rule in enumerate(engine.rules):
+            found.check("circumstance", rule.when, CIRCUMSTANCES, f"{where}.rules[{k}].when")
+        for place, source in engine.cited():
+            found.check("source", source, engine.sources, f"{where}.{place}.source")
     for i, one in enumerate(catalog.conversions):
         where = f"conversions[{i}]"
         if one.method is not None:

@@ -1,20 +1,34 @@
 """`peft-shop route`: how a method, a run or a saved adapter reaches the engines."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from peft_shop.ask.lookup import resolve_adapter
 from peft_shop.catalog.store import load
+from peft_shop.cli.model import TrustRemoteCode, inspected
 from peft_shop.cli.options import Benchmark, CatalogFile, takes
 from peft_shop.cli.output import NOTHING_FOUND, Output, output
 from peft_shop.cli.values import split
+from peft_shop.serve.bases import base_of_structure
 from peft_shop.serve.routes import resolve_engine
 from peft_shop.serve.routes import route as route_to
 from peft_shop.show.routes import route_document, route_records, routes_document
 
 __all__ = ["route"]
+
+BaseModel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="The base that the adapter is for: a local folder or a hub id, of which only "
+        "configuration files are read. Default: what the adapter's folder says of it.",
+        rich_help_panel="Which model",
+        metavar="MODEL",
+    ),
+]
 
 
 @takes(output)
@@ -24,7 +38,7 @@ def route(
         str,
         typer.Argument(
             help="A method or variant such as lora or dora, a run, or the folder of a saved "
-            "adapter, of which only adapter_config.json is read.",
+            "adapter, of which only adapter_config.json and names of tensors are read.",
             metavar="METHOD|RUN|ADAPTER_DIR",
         ),
     ],
@@ -38,15 +52,21 @@ def route(
             metavar="ENGINE",
         ),
     ] = None,
+    model: BaseModel = None,
+    trust_remote_code: TrustRemoteCode = False,
     benchmark: Benchmark = None,
     catalog: CatalogFile = None,
 ) -> None:
     """Tell how an adapter reaches serving engines: as it is, converted to LoRA, merged, or not.
 
-    Each route says what to do, what goes wrong otherwise, and which facts it rests on.
+    Each route says what to do, what goes wrong otherwise, and which facts it rests on. The base
+    decides with: the one that --model names, or what an adapter's folder says of it.
     """
     source = load(catalog)
     adapter = resolve_adapter(source, subject, benchmark)
+    target = inspected(model, trust_remote_code=trust_remote_code)
+    if target is not None:
+        adapter = adapter.on(base_of_structure(target.structure))
     wanted = split(engine) or [one.id for one in source.engines]
     names = dict.fromkeys(resolve_engine(source, name).id for name in wanted)
     found = [route_to(source, adapter, name) for name in names]

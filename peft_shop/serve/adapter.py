@@ -1,22 +1,26 @@
 """What a server has to cope with: an adapter's method, variants, ranks and traits.
 
-An adapter is a run's, a method's as such, or one that lies in a folder; of a folder only
-`adapter_config.json` is read, as plain data.
+An adapter is a run's, a method's as such, or one that lies in a folder, of which only plain data is
+read: `adapter_config.json`, the names of the tensors, and which tokens were added.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from peft_shop.catalog.engines import FORMATS, OTHER_FORMAT
 from peft_shop.errors import AdapterError, Problem, nearest_names
+from peft_shop.serve import folders
+from peft_shop.serve.bases import UNKNOWN_BASE, Base, base_of_folder
+from peft_shop.serve.fields import RANK, is_number, pattern, whole
+from peft_shop.serve.targets import Targets, targets_of
+from peft_shop.serve.traits import TRAITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from os import PathLike
 
     from peft_shop.catalog.catalog import Catalog
@@ -27,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG_FILE",
-    "TRAITS",
     "Adapter",
     "adapter_of_method",
     "adapter_of_run",
@@ -35,18 +38,13 @@ __all__ = [
     "variants_of",
 ]
 
-CONFIG_FILE: Final = "adapter_config.json"
-_MAX_BYTES: Final = 8 * 2**20
-"""Lists of token indices can be long; a larger file is no configuration."""
+CONFIG_FILE: Final = folders.CONFIG
 _LORA: Final = "lora"
-_RANK: Final = 8
-"""Default of both `r` and `lora_alpha` in peft's `LoraConfig`."""
-_EMBEDDINGS: Final = frozenset(
-    ("embed_in", "embed_out", "embed_tokens", "lm_head", "tok_embeddings", "word_embeddings", "wte")
-)
-_HEADS: Final = frozenset(("classifier", "score"))
-_HEADED_TASKS: Final = frozenset(("SEQ_CLS", "TOKEN_CLS"))
-"""Tasks for which peft saves the head without being told."""
+_HEAD: Final = "lm_head"
+_VOCABULARY: Final = (".lm_head.weight", ".embed_tokens.weight", ".wte.weight")
+"""Ends of names of tensors that have a row for every token."""
+_OLD_TYPES: Final = {"BONE": "MISS"}
+"""Methods under the names of earlier releases of peft."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,9 @@ class Adapter:
         config: fields of the peft configuration that are set.
         stated: whether `config` is that of one adapter; a method as such has no ranks.
         models: kind of model that it adapts; `None` where that is open.
+        base: what is known of its base; `None` where nobody asks about one.
+        tensors: names of its tensors; empty where they were not read.
+        rows: rows of the vocabulary that it was trained with, as far as its files tell.
     """
 
     name: str
@@ -68,6 +69,9 @@ class Adapter:
     config: Mapping[str, Json]
     stated: bool = True
     models: Modality | None = None
+    base: Base | None = None
+    tensors: tuple[str, ...] = ()
+    rows: int | None = None
 
     @property
     def format(self) -> str:
@@ -80,8 +84,8 @@ class Adapter:
         if not self.stated or self.method != _LORA:
             return ()
         return (
-            _whole(self.config, "r", _RANK),
-            *(rank for rank in _pattern(self.config, "rank_pattern").values() if rank >= 1),
+            whole(self.config, "r", RANK),
+            *(rank for rank in pattern(self.config, "rank_pattern").values() if rank >= 1),
         )
 
     @property
@@ -89,13 +93,30 @@ class Adapter:
         """`lora_alpha` of a LoRA adapter; `None` where it is open."""
         if not self.stated or self.method != _LORA:
             return None
-        value = self.config.get("lora_alpha", _RANK)
-        return float(value) if _is_number(value) else None
+        value = self.config.get("lora_alpha", RANK)
+        return float(value) if is_number(value) else None
 
     @property
     def traits(self) -> tuple[str, ...]:
         """Identifiers of the traits that it has, in the order of `TRAITS`."""
         return tuple(name for name, has in TRAITS.items() if has(self))
+
+    @property
+    def targets(self) -> Targets:
+        """Modules that it adapts, as far as they are known."""
+        return targets_of(self.config, self.tensors, self.base)
+
+    @property
+    def added_tokens(self) -> bool | None:
+        """Whether the vocabulary was extended for it; `None` where the base does not tell."""
+        if self.rows is None:
+            return False
+        known = self.base.vocabulary if self.base is not None else None
+        return None if known is None else self.rows > known
+
+    def on(self, base: Base) -> Adapter:
+        """The same adapter on a base that is known better, such as the user's own model."""
+        return replace(self, base=base, models=None)
 
     def converted(self, rank: int | None) -> Adapter:
         """The LoRA that a conversion makes of it: scale 1, whole modules kept."""
@@ -103,7 +124,14 @@ class Adapter:
         if self.method == "trainable_tokens":
             kept.setdefault("target_modules", ["embed_tokens"])  # peft's own choice
         ranks = {} if rank is None else {"r": rank, "lora_alpha": rank}
-        return Adapter(self.name, _LORA, (), kept | ranks, rank is not None, self.models)
+        return replace(
+            self,
+            method=_LORA,
+            variants=(),
+            config=kept | ranks,
+            stated=rank is not None,
+            tensors=(),
+        )
 
     def saved_against_start(self) -> Adapter:
         """The LoRA that saving against the untrained adapter makes of it: twice the rank.
@@ -112,132 +140,23 @@ class Adapter:
         """
         config = {key: value for key, value in self.config.items() if key != "init_lora_weights"}
         if self.stated:
-            config["r"] = 2 * _whole(config, "r", _RANK)
+            config["r"] = 2 * whole(config, "r", RANK)
             factor = math.sqrt(2) if config.get("use_rslora") is True else 2
-            config["lora_alpha"] = factor * (self.alpha or _RANK)
+            config["lora_alpha"] = factor * (self.alpha or RANK)
             for name in ("rank_pattern", "alpha_pattern"):
                 if name in config:
-                    config[name] = {key: 2 * v for key, v in _pattern(config, name).items()}
-        return Adapter(self.name, _LORA, (), config, self.stated, self.models)
+                    config[name] = {key: 2 * v for key, v in pattern(config, name).items()}
+        return replace(self, method=_LORA, variants=(), config=config, tensors=())
 
 
-_KEPT: Final = ("modules_to_save", "task_type", "target_modules")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(config: Mapping[str, Json], name: str, default: int) -> int:
-    value = config.get(name, default)
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
-
-
-def _pattern(config: Mapping[str, Json], name: str) -> dict[str, Any]:
-    value = config.get(name)
-    return {k: v for k, v in value.items() if _is_number(v)} if isinstance(value, dict) else {}
-
-
-def _names(value: object) -> tuple[str, ...]:
-    """Last parts of module names; of a pattern, the text itself."""
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, list | tuple | set | frozenset):
-        return ()
-    return tuple(str(item).rpartition(".")[2] for item in items)
-
-
-# --- traits ---
-
-
-def _lora(test: Callable[[Mapping[str, Json]], bool]) -> Callable[[Adapter], bool]:
-    return lambda adapter: adapter.method == _LORA and test(adapter.config)
-
-
-def _is_on(name: str) -> Callable[[Adapter], bool]:
-    return _lora(lambda config: config.get(name) is True)
-
-
-def _is_given(*names: str) -> Callable[[Adapter], bool]:
-    return _lora(lambda config: any(config.get(name) not in (None, [], {}, ()) for name in names))
-
-
-def _starts(*starts: str) -> Callable[[Adapter], bool]:
-    def test(config: Mapping[str, Json]) -> bool:
-        start = config.get("init_lora_weights")
-        # "pissa_niter_16" is PiSSA too
-        return isinstance(start, str) and (
-            start in starts or start.partition("_niter_")[0] in starts
-        )
-
-    return _lora(test)
-
-
-def _is_scaled(adapter: Adapter) -> bool:
-    """Whether some layer's lora_alpha / r is not 1; for a method as such nobody knows: yes."""
-    if adapter.method != _LORA or adapter.config.get("use_rslora") is True:
-        return False
-    if not adapter.stated:
-        return True
-    ranks, alphas = (_pattern(adapter.config, f"{name}_pattern") for name in ("rank", "alpha"))
-    usual, alpha = _whole(adapter.config, "r", _RANK), adapter.alpha
-    return alpha != usual or any(
-        ranks.get(key, usual) != alphas.get(key, alpha) for key in {*ranks, *alphas}
-    )
-
-
-def _adapts_embeddings(adapter: Adapter) -> bool:
-    target = adapter.config.get("target_modules")
-    if isinstance(target, str):
-        return any(name in target for name in _EMBEDDINGS)
-    return any(name in _EMBEDDINGS for name in _names(target))
-
-
-def _saved(adapter: Adapter) -> frozenset[str]:
-    saved = set(_names(adapter.config.get("modules_to_save")))
-    if adapter.config.get("task_type") in _HEADED_TASKS:
-        saved |= _HEADS
-    return frozenset(saved)
-
-
-def _has_patterns(name: str) -> Callable[[Adapter], bool]:
-    # EVA writes both patterns when it starts, whatever the recipe says
-    by_eva = _starts("eva")
-    given = _is_given(name)
-    return lambda adapter: given(adapter) or by_eva(adapter)
-
-
-TRAITS: Final[dict[str, Callable[[Adapter], bool]]] = {
-    "scale": _is_scaled,
-    "rslora": _is_on("use_rslora"),
-    "dora": _is_on("use_dora"),
-    "lora_bias": _is_on("lora_bias"),
-    "changed_base": _starts("pissa", "olora", "corda"),
-    "lora_ga": _starts("lora_ga"),
-    "loftq": _starts("loftq"),
-    "extra_tensors": _is_given("kasa_config", "velora_config", "monteclora_config"),
-    "kasa": _is_given("kasa_config"),
-    "alora": _is_given("alora_invocation_tokens"),
-    "qalora": _is_on("use_qalora"),
-    "bdlora": _is_given("use_bdlora"),
-    "arrow": _is_given("arrow_config"),
-    "rank_pattern": _has_patterns("rank_pattern"),
-    "alpha_pattern": _has_patterns("alpha_pattern"),
-    "layer_replication": _is_given("layer_replication"),
-    "bias": lambda adapter: adapter.config.get("bias") not in (None, "none", False),
-    "embeddings": _adapts_embeddings,
-    "saved_head": lambda adapter: bool(_saved(adapter) & _HEADS),
-    "saved_embeddings": lambda adapter: bool(_saved(adapter) & _EMBEDDINGS),
-    "saved_modules": lambda adapter: bool(_saved(adapter) - _HEADS - _EMBEDDINGS),
-    "trainable_tokens": lambda adapter: bool(adapter.config.get("trainable_token_indices")),
-    "parameters": _is_given("target_parameters"),
-    "miss_bat": lambda adapter: (
-        adapter.method == "miss" and adapter.config.get("init_weights") == "bat"
-    ),
-    "sampling": lambda adapter: (
-        adapter.method == "pvera" and adapter.config.get("sample_at_inference") is True
-    ),
-}
-"""What an adapter can have that a server or a conversion stumbles over, by topic."""
+_KEPT: Final = (
+    "exclude_modules",
+    "layers_pattern",
+    "layers_to_transform",
+    "modules_to_save",
+    "target_modules",
+    "task_type",
+)
 
 
 # --- where adapters come from ---
@@ -280,33 +199,77 @@ def _implied(variant: Variant) -> dict[str, Json]:
     return found
 
 
-def read_adapter(catalog: Catalog, path: str | PathLike[str]) -> Adapter:
+def read_adapter(catalog: Catalog, path: str | PathLike[str], *, weights: bool = False) -> Adapter:
     """The adapter in a folder that peft saved, or whose `adapter_config.json` is named.
 
-    Nothing but that file is read, and nothing in it is executed.
+    Args:
+        catalog: knows the methods.
+        path: the folder or file.
+        weights: whether to read the names of the tensors too, and which tokens were added.
 
     Raises:
-        AdapterError: there is no such file, or it is no configuration of a method that the
-            catalog knows; lists every mistake.
+        AdapterError: there is no such file, it is no configuration of a method that the catalog
+            knows, or the tensors are none; lists every mistake.
     """
     file = Path(path)
     if file.is_dir():
         file /= CONFIG_FILE
-    config = _document(file)
+    config = folders.document(file)
     kinds = {method.peft_type: method for method in catalog.methods}
     kind = config.get("peft_type")
-    problems = [Problem(str(file), *complaint) for complaint in _complaints(config)]
+    problems = [Problem(str(file), *complaint) for complaint in folders.complaints(config)]
     if not isinstance(kind, str) or kind not in kinds:
-        near = nearest_names(str(kind), kinds)
-        hint = f"did you mean {near[0]!r}?" if near else "is it a configuration that peft saved?"
-        message = "missing" if kind is None else f"the catalog knows no method {kind!r}"
-        problems.append(Problem(str(file), "peft_type", message, hint))
+        message = (
+            "missing" if kind is None else f"the catalog knows no method {folders.shown(kind)}"
+        )
+        problems.append(Problem(str(file), "peft_type", message, _nearest(kind, kinds)))
     if problems:
         raise AdapterError("cannot read the adapter", problems)
     method = kinds[str(kind)]
     set_fields = {key: value for key, value in config.items() if value not in (None, [], {})}
-    variants = variants_of(method, set_fields)
-    return Adapter(file.resolve().parent.name, method.id, variants, set_fields)
+    shapes = folders.tensors(file.parent) if weights else {}
+    known = targets_of(set_fields, shapes, UNKNOWN_BASE)
+    base = base_of_folder(set_fields, [*known.places, *(known.names or ())], shapes)
+    return Adapter(
+        file.resolve().parent.name,
+        method.id,
+        variants_of(method, set_fields),
+        set_fields,
+        base=base,
+        tensors=tuple(shapes),
+        rows=_rows(file.parent, shapes) if weights else None,
+    )
+
+
+def _nearest(kind: object, kinds: Iterable[str]) -> str:
+    """What a type that peft does not know may be meant to be."""
+    if isinstance(kind, str) and kind.upper() in _OLD_TYPES:
+        method = _OLD_TYPES[kind.upper()]
+        return (
+            f"peft 0.18 and newer call it {'MiSS' if method == 'MISS' else method}: convert the "
+            "folder with scripts/convert-bone-to-miss.py of peft's repository"
+        )
+    near = nearest_names(str(kind)[:80], kinds)
+    return f"did you mean {near[0]!r}?" if near else "is it a configuration that peft saved?"
+
+
+def _rows(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Rows of the vocabulary, where an embedding or a head was trained or saved."""
+    rows = [
+        shape[1] if name.endswith("lora_embedding_A") else shape[0]
+        for name, shape in shapes.items()
+        if len(shape) == 2
+        and (
+            name.endswith(
+                ("lora_embedding_A", ".lm_head.weight", ".embed_tokens.weight", ".wte.weight")
+            )
+            or (_HEAD in name and name.endswith("lora_B.weight"))
+        )
+    ]
+    if rows:
+        highest = folders.highest_token(folder)
+        rows.append(0 if highest is None else highest + 1)
+    return max(rows, default=None)
 
 
 def variants_of(method: Method, config: Mapping[str, Json]) -> tuple[str, ...]:
@@ -320,83 +283,3 @@ def variants_of(method: Method, config: Mapping[str, Json]) -> tuple[str, ...]:
             for condition in variant.when
         )
     )
-
-
-def _document(file: Path) -> dict[str, Json]:
-    """The JSON object in a file of reasonable size."""
-
-    def fail(message: str, hint: str = "") -> AdapterError:
-        return AdapterError("cannot read the adapter", [Problem(str(file), "", message, hint)])
-
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(_MAX_BYTES + 1)
-    except OSError as error:
-        reason = (error.strerror or "cannot be read").lower()
-        raise fail(reason, f"name a folder that peft saved, with {CONFIG_FILE} in it") from error
-    if len(text) > _MAX_BYTES:
-        raise fail(f"more than {_MAX_BYTES // 2**20} MiB: too large for a configuration")
-    try:
-        found = json.loads(text, parse_constant=_refuse)
-    except RecursionError as error:
-        raise fail("not JSON: nested too deeply") from error
-    except ValueError as error:
-        raise fail(f"not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise fail(f"expected a JSON object, got {type(found).__name__}")
-    return found
-
-
-def _refuse(constant: str) -> None:
-    msg = f"{constant} is not a number"
-    raise ValueError(msg)
-
-
-def _complaints(config: Mapping[str, Json]) -> Iterable[tuple[str, str]]:
-    """Fields that a route depends on and that have no value peft could have written."""
-    checks: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "r": ("a whole number of at least 1", _is_rank),
-        "lora_alpha": ("a number", _is_number),
-        "rank_pattern": ("an object of whole numbers of at least 1", _is_table(_is_rank)),
-        "alpha_pattern": ("an object of numbers", _is_table(_is_number)),
-        "use_rslora": ("true or false", _is_flag),
-        "use_dora": ("true or false", _is_flag),
-        "use_qalora": ("true or false", _is_flag),
-        "lora_bias": ("true or false", _is_flag),
-        "modules_to_save": ("a list of names", _is_list),
-        "target_modules": ("a name, a pattern or a list of names", _is_target),
-    }
-    for name, (expected, is_right) in checks.items():
-        value = config.get(name)
-        # prompt methods and others use 0 or null where they have no rank
-        if value is None or (name == "r" and value == 0 and config.get("peft_type") != "LORA"):
-            continue
-        if name == "rank_pattern" and config.get("peft_type") == "ADALORA":
-            continue  # which of the ranks are left, as true and false
-        if not is_right(value):
-            yield name, f"expected {expected}, got {_shown(value)}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _is_rank(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _is_target(value: object) -> bool:
-    return isinstance(value, str) or _is_list(value)
-
-
-def _is_table(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(is_right, value.values()))

@@ -1,4 +1,4 @@
-"""Adapter x engine -> Route: how what was trained reaches the server that is to serve it."""
+"""Adapter x base x engine -> Route: how what was trained reaches the server that is to serve it."""
 
 from __future__ import annotations
 
@@ -43,11 +43,14 @@ class Route(Record):
         kind: of the best way that works; `unknown` where none is known to work and one may,
             `none` where all are known not to.
         ways: what works first, best first: native, an exact conversion, merging.
+        base: what the base is taken for, and by what evidence; `None` where nobody asked about
+            one, or nothing tells.
     """
 
     adapter: str
     engine: str
     version: str
+    base: str | None = None
     kind: Literal["native", "convert", "merge", "unknown", "none"]
     ways: tuple[Way, ...]
 
@@ -60,14 +63,19 @@ class Route(Record):
         """Whether a way of one of `kinds` is known to work."""
         return any(way.works == "yes" and way.kind in set(kinds) for way in self.ways)
 
+    @property
+    def silent(self) -> bool:
+        """Whether the engine loads the adapter as it is and computes something else."""
+        return any(way.silent for way in self.ways if way.kind == "native")
+
     def obstacles(self, kinds: Iterable[str] = KINDS) -> str:
-        """Why no way of `kinds` is known to work, in words."""
-        wanted = set(kinds)
+        """Why no way of `kinds` is known to work, in words; what goes wrong in silence first."""
+        chosen = set(kinds)
         found: dict[tuple[str, ...], list[str]] = {}
-        for way in self.ways:
-            if way.kind in wanted and way.works != "yes":
-                state = f"{way.name} ({'no' if way.works == 'no' else 'unknown'})"
-                found.setdefault(way.reasons, []).append(state)
+        for way in sorted(self.ways, key=lambda way: not way.silent):
+            if way.kind in chosen and way.works != "yes":
+                state = "silently wrong" if way.silent else way.works
+                found.setdefault(way.reasons, []).append(f"{way.name} ({state})")
         return "; ".join(
             f"{', '.join(states)}: {', '.join(text.rstrip('.') for text in reasons)}"
             for reasons, states in found.items()
@@ -150,9 +158,9 @@ def routes(catalog: Catalog, adapter: Adapter) -> tuple[Route, ...]:
 
 
 def route(catalog: Catalog, adapter: Adapter, engine: str) -> Route:
-    """How `adapter` reaches the engine called `engine`.
+    """How `adapter` reaches the engine called `engine`, on the base that is known of it.
 
-    Depends on the adapter's configuration and on the catalog's facts alone.
+    Depends on the adapter, on what is known of its base and on the catalog's facts alone.
 
     Raises:
         UnknownNameError: there is no such engine; names the nearest.
@@ -163,7 +171,7 @@ def route(catalog: Catalog, adapter: Adapter, engine: str) -> Route:
         reason = f"the facts are about {served} models, not about {adapter.models} models"
         found = [Way(kind=kind, works="unknown", reasons=(reason,)) for kind in KINDS]
     elif adapter.method == FULL_FINETUNING:
-        found = [ways.whole_model(target)]
+        found = [ways.whole_model(target, adapter.base)]
     else:
         native = ways.native(target, adapter)
         converted = ways.conversions(catalog, target, adapter)
@@ -172,11 +180,12 @@ def route(catalog: Catalog, adapter: Adapter, engine: str) -> Route:
         found = [native, *converted, ways.merged(catalog, target, adapter)]
     order = ("yes", "unknown", "no")
     found.sort(key=lambda way: order.index(way.works))  # stable: best first among equals
-    best = found[0]
+    best, base = found[0], adapter.base
     return Route(
         adapter=adapter.name,
         engine=target.id,
         version=target.version,
+        base=None if base is None or not base.kinds else f"{base.title}, {base.how}",
         kind=best.kind if best.works == "yes" else "unknown" if best.works == "unknown" else "none",
         ways=tuple(found),
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.serve.adapter import variants_of
-from peft_shop.serve.cases import KINDS, PEFT, Basis, Case, Way, ask_capability, judge_rules, load
+from peft_shop.serve.cases import KINDS, PEFT, Basis, Case, Way, ask_capability, judge_rules
+from peft_shop.serve.loading import load
+from peft_shop.serve.matching import ask_serving
 from peft_shop.serve.ranks import (
     NO_PLACE,
     TOLERANCE,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.engines import Conversion, Engine
     from peft_shop.catalog.methods import Fidelity
     from peft_shop.serve.adapter import Adapter
+    from peft_shop.serve.bases import Base
 
 __all__ = ["KINDS", "Basis", "Way", "conversions", "merged", "native", "whole_model"]
 
@@ -233,6 +236,7 @@ def merged(catalog: Catalog, engine: Engine, adapter: Adapter) -> Way:
     case = Case()
     ask_capability(case, catalog, adapter, "merging", "it does not merge into the base")
     judge_rules(case, catalog, matching_rules(catalog.conversions, adapter, "merge"))
+    ask_serving(case, engine, adapter.base)
     case.conditions += [
         "Merge it into the base in fp32 or bf16 (merge_and_unload) and save the whole model.",
         f"{engine.title} must serve the base model itself.",
@@ -244,9 +248,10 @@ def merged(catalog: Catalog, engine: Engine, adapter: Adapter) -> Way:
     return case.way("merge")
 
 
-def whole_model(engine: Engine) -> Way:
+def whole_model(engine: Engine, base: Base | None = None) -> Way:
     """Serving what full fine-tuning leaves: a whole model."""
     case = Case()
+    ask_serving(case, engine, base)
     case.conditions.append(f"{engine.title} must serve the base model itself.")
     case.warnings.append("Costs a full copy of the model for every task.")
     return case.way("merge")

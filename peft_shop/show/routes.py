@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.serve.loading import least_flag
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.engines import Engine
     from peft_shop.serve.adapter import Adapter
     from peft_shop.serve.cases import Way
     from peft_shop.serve.routes import Route
@@ -25,6 +27,9 @@ _FOOTNOTES: Final = (
     ),
     "`--engine NAME` tells the facts behind one route, with what goes wrong otherwise.",
 )
+
+
+_SILENT: Final = "Not as it is: it loads, and something else answers without a word"
 
 
 def route_sentence(route: Route) -> str:
@@ -61,6 +66,7 @@ def route_records(routes: Iterable[Route]) -> list[dict[str, Value]]:
             "way": way.kind,
             "by": way.by,
             "works": way.works,
+            "silent": way.silent,
             "exact": way.exact if way.works == "yes" else None,
             "rank": way.rank,
             "reasons": "; ".join(way.reasons) or None,
@@ -78,6 +84,8 @@ def routes_document(adapter: Adapter, routes: Sequence[Route]) -> Document:
     def row(route: Route) -> Row:
         best = route.best
         todo = " ".join(best.conditions) if best else f"{route.obstacles()}."
+        if best and route.silent:
+            todo = f"{_silence(route)} {todo}"
         kinds = {way.kind: None for way in route.ways[1:] if way.works == "yes"}
         others = [kind for kind in kinds if kind != route.kind]
         rank = best.rank if best else None
@@ -93,7 +101,7 @@ def routes_document(adapter: Adapter, routes: Sequence[Route]) -> Document:
 
     return Document(
         title=f"Routes of {adapter.name} to {len(routes)} engines",
-        paragraphs=tuple(_about(adapter)),
+        paragraphs=(*_about(adapter), *_base(routes)),
         parts=(
             Table(
                 key="routes",
@@ -112,6 +120,18 @@ def routes_document(adapter: Adapter, routes: Sequence[Route]) -> Document:
     )
 
 
+def _silence(route: Route) -> str:
+    """What goes wrong without a word if the adapter is loaded as it is."""
+    reasons = [way.reasons[0] for way in route.ways if way.silent and way.kind == "native"]
+    return f"{_SILENT}: {reasons[0].rstrip('.')}." if reasons else ""
+
+
+def _base(routes: Iterable[Route]) -> Iterable[str]:
+    known = next((route.base for route in routes if route.base), None)
+    if known:
+        yield f"Base: {known}."
+
+
 def _about(adapter: Adapter) -> Iterable[str]:
     if not adapter.stated:
         yield "About the method as such: a run or a saved adapter also has ranks and a scale."
@@ -127,8 +147,13 @@ def route_document(catalog: Catalog, adapter: Adapter, route: Route) -> Document
     parts: list[Table | Listing] = [
         Listing(
             "Ways",
-            tuple(Item(f"{way.name} ({_verdict(way)}):", _texts(way)) for way in route.ways),
+            tuple(
+                Item(f"{way.name} ({_verdict(way)}):", _texts(way))
+                # what goes wrong without a word is read first
+                for way in sorted(route.ways, key=lambda way: not way.silent)
+            ),
         ),
+        *_command(engine, adapter, route),
         Table(
             key="facts",
             title="Facts behind it",
@@ -164,16 +189,34 @@ def route_document(catalog: Catalog, adapter: Adapter, route: Route) -> Document
         )
     return Document(
         title=f"{adapter.name} to {engine.title} {engine.version}: {route.kind}",
-        paragraphs=tuple(_about(adapter)),
+        paragraphs=(*_about(adapter), *_base([route])),
         parts=tuple(parts),
         footnotes=(f"Facts about {engine.title} were read on {engine.checked}.",),
     )
+
+
+def _command(engine: Engine, adapter: Adapter, route: Route) -> Iterable[Listing]:
+    """How the engine is started with the adapter, where it loads one."""
+    best = route.best
+    if engine.command is None or best is None or best.kind == "merge":
+        return
+    rank = best.rank if best.rank is not None else max(adapter.ranks, default=None)
+    values = {
+        "BASE": adapter.base.name if adapter.base is not None else None,
+        "RANK": None if rank is None else str(least_flag(engine.ranks, rank)),
+    }
+    line = engine.command.line
+    for name, value in values.items():
+        line = line.replace(name, value or name)
+    yield Listing("Start it", (Item("", (line,)),))
 
 
 def _verdict(way: Way) -> str:
     if way.works == "yes":
         rank = f", rank {way.rank}" if way.rank is not None else ""
         return f"works, {'exact' if way.exact else 'approximate'}{rank}"
+    if way.silent:
+        return "loads, and something else answers without a word"
     return "does not work" if way.works == "no" else "unknown"
 
 

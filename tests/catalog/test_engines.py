@@ -10,11 +10,19 @@ from pydantic import ValidationError
 
 from peft_shop import load_catalog
 from peft_shop.catalog.catalog import Catalog
-from peft_shop.catalog.engines import FORMATS, OTHER_FORMAT, TOPIC_IDS, TRAIT_IDS, Engine, Fact
+from peft_shop.catalog.engines import (
+    BASE_KINDS,
+    FORMATS,
+    OTHER_FORMAT,
+    TOPIC_IDS,
+    TRAIT_IDS,
+    Engine,
+    Fact,
+)
 from peft_shop.catalog.export import dump
 from peft_shop.catalog.store import parse
 from peft_shop.errors import CatalogError
-from peft_shop.serve.adapter import TRAITS
+from peft_shop.serve.traits import TRAITS
 
 ROOT = Path(__file__).parents[2]
 CATALOG = load_catalog()
@@ -88,14 +96,69 @@ def test_the_engines_that_were_read_are_there() -> None:
         ("llama.cpp", "rank_pattern", "yes"),
         ("tensorrt-llm", "dora", "yes"),
         ("diffusers", "lora_bias", "yes"),
-        ("diffusers", "oft", "no"),
+        ("diffusers", "oft", "reject"),
         ("comfyui", "oft", "no"),
         ("comfyui", "scale", "silent"),
-        ("lmdeploy", "dora", "unknown"),
+        ("lmdeploy", "dora", "reject"),
+        ("tensorrt-llm", "rank_pattern", "yes"),
+        ("tgi", "alpha_pattern", "silent"),
+        ("tgi", "rank_pattern", "silent"),
+        ("diffusers", "rank_pattern", "silent"),
+        ("diffusers", "adalora", "silent"),
+        ("a1111", "dora", "yes"),
+        ("sglang", "lora_bias", "silent"),
+        ("sglang", "bias", "reject"),
+        ("sglang", "adalora", "reject"),
+        ("onnxruntime-genai", "loha", "reject"),
+        ("openvino-genai", "ia3", "silent"),
     ],
 )
 def test_what_was_read(engine: str, topic: str, expected: str) -> None:
     assert value(engine, topic) == expected
+
+
+def test_what_nobody_looked_up_is_a_debt_that_is_counted() -> None:
+    """A topic without a fact, or whose fact is `unknown`, over all engines."""
+
+    def answer(engine: Engine, topic: str) -> str:
+        fallback = engine.facts.get(OTHER_FORMAT) if topic in FORMATS else None
+        fact = engine.facts.get(topic, fallback)
+        return "unknown" if fact is None else fact.value
+
+    debts = [(one.id, topic) for one in CATALOG.engines for topic in TOPIC_IDS]
+    assert len([debt for debt in debts if answer(ENGINES[debt[0]], debt[1]) == "unknown"]) <= 30
+
+
+def test_every_kind_of_base_has_an_answer_for_every_engine_that_cares() -> None:
+    """A kind without one makes a doubt; there is none that nobody thought of."""
+    for engine in CATALOG.engines:
+        assert set(engine.kinds) == set(BASE_KINDS), engine.id
+
+
+def test_classes_that_were_read() -> None:
+    def value_of(engine: str, name: str) -> str:
+        group = ENGINES[engine].of_class(name)
+        return "none" if group is None else group.value
+
+    for name in ("LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen2_5_VLForConditionalGeneration"):
+        assert value_of("vllm", name) == "yes"
+    for name in ("GPT2LMHeadModel", "BloomForCausalLM", "MambaForCausalLM"):
+        assert value_of("vllm", name) == "reject"
+    for name in ("Olmo2ForCausalLM", "SmolLM3ForCausalLM", "SomethingNewForCausalLM"):
+        assert value_of("vllm", name) == "unknown"
+    assert value_of("lmdeploy", "Olmo2ForCausalLM") == "no"
+    assert value_of("ollama", "Qwen3ForCausalLM") == "yes"
+    assert value_of("comfyui", "UNet2DConditionModel") == "none"
+
+
+def test_commands_use_recorded_flags_alone() -> None:
+    commands = {one.id: one.command for one in CATALOG.engines if one.command is not None}
+    assert {"vllm", "sglang", "lmdeploy", "mlx-lm", "llama.cpp"} <= set(commands)
+    for command in commands.values():
+        used = re.findall(r"(?<=\s)--?[a-z][a-z-]*", command.line.removeprefix("python -m"))
+        assert used
+        assert set(used) <= set(command.flags)
+        assert "ADAPTER" in command.line
 
 
 def test_rank_flags() -> None:
@@ -110,14 +173,19 @@ def test_formats_beyond_lora_say_whose_names_they_go_by() -> None:
     for engine, methods in {
         "comfyui": ("loha", "lokr", "boft", "glora"),
         "a1111": ("loha", "lokr", "boft", "glora", "ia3", "oft"),
-        "diffusers": ("lokr",),
     }.items():
         for method in methods:
             fact = ENGINES[engine].facts[method]
             assert (fact.value, fact.layout) == ("yes", "lycoris")
-    assert {fact.layout for fact in ENGINES["mlx-lm"].facts.values() if fact.value == "yes"} == {
-        "own"
+    lokr = ENGINES["diffusers"].facts["lokr"]
+    assert (lokr.value, lokr.layout) == ("silent", "lycoris")
+    assert lokr.needs is not None
+    mine = {
+        topic: fact.layout
+        for topic, fact in ENGINES["mlx-lm"].facts.items()
+        if fact.value == "yes" and topic != "quantized_base"
     }
+    assert set(mine.values()) == {"own"}
 
 
 def test_every_fact_leads_to_a_source_and_its_date() -> None:

@@ -77,7 +77,12 @@ ranks = { flag = "--rank", choices = [8, 16], default = 16, least = 2, most = 16
 facts.lora = { value = "yes", needs = "Rename it." }
 facts.oft = { value = "unknown", note = "Nobody tried." }
 hazards = [{ text = "It forgets." }]
+kinds.decoder = { value = "yes" }
+architectures = [{ value = "reject", note = "It says so.", names = ["OldModel"] }]
+rules = [{ when = "adapts", names = ["c_attn"], value = "silent", note = "It is lost." }]
+command = { line = "vend BASE --lora ADAPTER", flags = ["--lora"] }
 """
+_TWICE = '{ value = "no", names = ["OldModel"] }'
 _CONVERSION = """\
 [[conversions]]
 method = "lora"
@@ -152,6 +157,20 @@ BREAKING: list[tuple[str, str, Edit]] = [
     ("engine-ranks", "vend", engine("default = 16", "default = 12")),
     ("engine-ranks", "vend", engine('flag = "--rank", ', "")),
     ("engine-ranks", "vend", engine("least = 2", "least = 20")),
+    ("engine-rules", "vend", engine('"adapts"', '"adopts"')),
+    ("engine-rules", "vend", engine('names = ["c_attn"], ', "")),
+    (
+        "engine-rules",
+        "vend",
+        engine('"OldModel"]', '"OldModel"] }, { value = "no", names = ["OldModel"]'),
+    ),
+    ("engine-command", "vend", engine('flags = ["--lora"]', 'flags = ["--loras"]')),
+    ("engine-note", "vend", engine("It is lost.", "It is lost")),
+    (
+        "engine-note",
+        "vend.decoder",
+        engine('decoder = { value = "yes"', 'decoder = { value = "unknown"'),
+    ),
     ("conversion-known", "convert:loora", conversion('"lora"', '"loora"')),
     ("conversion-known", "convert:lora:doora", conversion('"dora"', '"doora"')),
     ("conversion-known", "convert:lora", conversion("defaults = { r = 8 }", "")),
@@ -456,6 +475,9 @@ def test_the_field_guide_has_a_section_for_every_field() -> None:
         engines.Fact,
         engines.RankRule,
         engines.Hazard,
+        engines.Architectures,
+        engines.LoadRule,
+        engines.Command,
         engines.Conversion,
     )
     fields = {f"{record.__name__}.{name}" for record in records for name in record.model_fields}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.catalog.engines import TOPIC_IDS, TRAIT_IDS
+from peft_shop.catalog.engines import CIRCUMSTANCES, TOPIC_IDS, TRAIT_IDS
 from peft_shop.curate.sources.violations import Finding, Rule, fields_of, nearest, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from peft_shop.catalog.engines import Conversion, Engine
+    from peft_shop.catalog.engines import Architectures, Conversion, Fact, LoadRule
     from peft_shop.curate.sources.sources import Entry, Sources
 
 __all__ = ["RULES"]
@@ -19,16 +19,6 @@ __all__ = ["RULES"]
 def _fold(name: str) -> str:
     """What is compared when people type the name of an engine."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
-def _cited(engine: Engine) -> Iterator[tuple[str, str]]:
-    """Every place that names a source, with its key."""
-    for topic, fact in engine.facts.items():
-        yield f"facts.{topic}.source", fact.source
-    if engine.ranks != type(engine.ranks)():
-        yield "ranks.source", engine.ranks.source
-    for index, hazard in enumerate(engine.hazards):
-        yield f"hazards[{index}].source", hazard.source
 
 
 @rule("engine-file", integrity=True)
@@ -59,35 +49,80 @@ def engine_facts(sources: Sources) -> Iterator[Finding]:
                 hint = nearest(topic, TOPIC_IDS)
                 problem = entry.problem(f"facts.{topic}", f"unknown topic {topic!r}", hint)
                 yield f"{name}.{topic}", problem
-        for place, key in _cited(entry.record):
+        for place, key in entry.record.cited():
             if key not in entry.record.sources:
                 hint = nearest(key, entry.record.sources)
-                yield name, entry.problem(place, f"there is no source {key!r}", hint)
+                yield name, entry.problem(f"{place}.source", f"there is no source {key!r}", hint)
 
 
 @rule("engine-sources")
 def engine_sources(sources: Sources) -> Iterator[Finding]:
-    """Every source of an engine is one that a fact, its ranks or a hazard names."""
+    """Every source of an engine is one that something it says names."""
     for name, entry in sources.engines.items():
-        cited = {key for _, key in _cited(entry.record)}
+        cited = {key for _, key in entry.record.cited()}
         for key in entry.record.sources:
             if key not in cited:
                 problem = entry.problem(f"sources.{key}", "nothing names it", "remove it")
                 yield f"{name}.{key}", problem
 
 
+@rule("engine-rules", integrity=True)
+def engine_load_rules(sources: Sources) -> Iterator[Finding]:
+    """A rule is about a circumstance that there is; no two lists of an engine name one class."""
+    for name, entry in sources.engines.items():
+        for index, load in enumerate(entry.record.rules):
+            if load.when not in CIRCUMSTANCES:
+                hint = nearest(load.when, CIRCUMSTANCES)
+                message = f"unknown circumstance {load.when!r}"
+                yield name, entry.problem(f"rules[{index}].when", message, hint)
+            if (load.when in _NAMED) != bool(load.names):
+                yield name, entry.problem(f"rules[{index}].names", f"do not go with {load.when}")
+        owners: dict[str, int] = {}
+        for index, group in enumerate(entry.record.architectures):
+            for architecture in group.names:
+                owner = owners.setdefault(architecture, index)
+                if owner != index:
+                    message = f"{architecture!r} stands in list {owner} already"
+                    yield name, entry.problem(f"architectures[{index}].names", message)
+
+
+_NAMED: Final = frozenset(("adapts", "adapts_other", "adapts_without"))
+"""Circumstances that are about names of modules."""
+
+
+@rule("engine-command")
+def engine_command(sources: Sources) -> Iterator[Finding]:
+    """An engine's command uses only options that its own list of arguments has."""
+    for name, entry in sources.engines.items():
+        command = entry.record.command
+        if command is None:
+            continue
+        # `-m` of `python -m MODULE` is an option of Python's
+        for word in command.line.removeprefix("python -m ").split():
+            option = word.partition("=")[0]
+            if option.startswith("-") and option not in command.flags:
+                hint = nearest(option, command.flags)
+                yield name, entry.problem("command.line", f"{option} is none of its flags", hint)
+
+
 @rule("engine-note")
 def engine_note(sources: Sources) -> Iterator[Finding]:
-    """An unknown fact says what is known; every text about an engine ends as a sentence."""
+    """An unknown answer says what is known; every text about an engine ends as a sentence."""
     for name, entry in sources.engines.items():
         engine = entry.record
         texts = [("layers", engine.layers), ("ranks.note", engine.ranks.note)]
         texts += [(f"hazards[{i}].text", one.text) for i, one in enumerate(engine.hazards)]
-        for topic, fact in engine.facts.items():
-            if fact.value == "unknown" and fact.note is None:
-                problem = entry.problem(f"facts.{topic}.note", "is missing for `unknown`")
-                yield f"{name}.{topic}", problem
-            texts += [(f"facts.{topic}.note", fact.note), (f"facts.{topic}.needs", fact.needs)]
+        answers: dict[str, Fact | Architectures | LoadRule] = {
+            **{f"facts.{topic}": fact for topic, fact in engine.facts.items()},
+            **{f"kinds.{kind}": fact for kind, fact in engine.kinds.items()},
+            **{f"architectures[{i}]": one for i, one in enumerate(engine.architectures)},
+            **{f"rules[{i}]": one for i, one in enumerate(engine.rules)},
+        }
+        for place, answer in answers.items():
+            if answer.value == "unknown" and answer.note is None:
+                problem = entry.problem(f"{place}.note", "is missing for `unknown`")
+                yield f"{name}.{place.partition('.')[2] or place}", problem
+            texts += [(f"{place}.note", answer.note), (f"{place}.needs", answer.needs)]
         for place, text in texts:
             if text is not None and not text.endswith("."):
                 yield name, entry.problem(place, "does not end as a sentence")
@@ -155,6 +190,8 @@ RULES: Final[tuple[Rule, ...]] = (
     engine_sources,
     engine_note,
     engine_ranks,
+    engine_load_rules,
+    engine_command,
     conversion_known,
     conversion_reason,
 )
