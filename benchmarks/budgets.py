@@ -8,11 +8,13 @@ on the machine only ever adds.
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import random
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -75,6 +77,33 @@ def warm() -> None:
         recommend(name, peft_version="any")
         took = 1000 * seconds(lambda name=name: recommend(name, peft_version="any"), runs=30)
         line(f"recommend({name!r}) again", f"{took:.2f} ms", "5 ms", met=took <= 5)
+
+
+_MODELS: dict[str, dict[str, object]] = {
+    "of a common type": {"model_type": "qwen3"},
+    "inspected before": {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"]},
+}
+_QUESTION = """
+import sys
+from peft_shop import recommend
+recommend(model=sys.argv[1], device="RTX 4090")
+assert "torch" not in sys.modules or sys.argv[2:], "torch was imported"
+"""
+
+
+def about_a_model() -> None:
+    """A question with a model and a device, asked again in a new process."""
+    python = sys.executable
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["PEFT_SHOP_CACHE"] = str(Path(place) / "cache")
+        for what, content in _MODELS.items():
+            folder = Path(place) / what
+            folder.mkdir()
+            (folder / "config.json").write_text(json.dumps(content | {"dtype": "bfloat16"}))
+            command = [python, "-c", _QUESTION, str(folder)]
+            subprocess.run([*command, "first"], check=True, capture_output=True)
+            took = child_seconds(command, runs=5)
+            line(f"question on a model {what}", f"{took:.2f} s", "1 s, no torch", met=took < 1)
 
 
 def naive(rows: Sequence[Sequence[float]]) -> list[int]:
@@ -140,5 +169,6 @@ if __name__ == "__main__":
     print(f"{'what':<58} {'measured':>22}  {'budget':<28}")
     cold()
     warm()
+    about_a_model()
     fronts()
     sizes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from peft_shop.catalog.features import FEATURE_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# No test reads or writes what the user's own questions left.
+os.environ["PEFT_SHOP_CACHE"] = "off"
 
 # A change is judged by the same examples everywhere; `--hypothesis-profile=search` looks for new
 # ones. No deadline: a busy machine is no mistake.

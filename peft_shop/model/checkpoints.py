@@ -1,4 +1,4 @@
-"""Folders and ids of a hub -> a configuration and what lies beside it, read with bounds; no torch.
+"""A model's folder -> its configuration and what lies beside it, read with bounds; no torch.
 
 Nothing from a file is executed here, weights are never fetched, and of weights at hand only the
 headers are read.
@@ -13,17 +13,18 @@ import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import ModelError
 from peft_shop.files import parse_json, read_bounded
 
-__all__ = ["Checkpoint", "open_checkpoint"]
+if TYPE_CHECKING:
+    from pathlib import Path
 
-_BACKBONES: Final = ("transformer", "unet", "prior")
+__all__ = ["BACKBONES", "Checkpoint", "names_in", "open_folder", "read_json"]
+
+BACKBONES: Final = ("transformer", "unet", "prior")
 """Parts of a diffusers pipeline that are fine-tuned, in this order."""
-_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _LFS: Final = b"version https://git-lfs.github.com/spec/"
 _CONFIG_LIMIT: Final = 16 * 2**20
 """Largest configuration that is read [bytes]; honest ones stay below one MiB."""
@@ -40,6 +41,8 @@ _TOKENIZERS: Final = re.compile(
     r"tokenizer.*|vocab\..*|.*\.(tiktoken|spm|model|bpe)|spiece\..*|preprocessor_config\.json|"
     r"processor_config\.json|tekken\.json"
 )
+_POINTED: Final = ("tokenizer.json", "tokenizer.model")
+"""Large files that a clone without Git LFS lacks, besides weights."""
 _WEIGHTS: Final = re.compile(r".*\.(safetensors|bin|pt|pth|ckpt|msgpack|h5)")
 _OWN: Final = re.compile(r"(model|pytorch_model|diffusion_pytorch_model)([-_].*)?\.safetensors")
 
@@ -55,6 +58,7 @@ class Checkpoint:
         place: the file of the configuration, for messages.
         folder: where it lies.
         fetched: whether the folder is a cache of the hub, which need not hold all files.
+        names: of what lies in the folder.
     """
 
     name: str
@@ -65,11 +69,16 @@ class Checkpoint:
     fetched: bool = False
     names: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def remote(self) -> bool:
+        """Whether code that comes with the model is part of it."""
+        return bool(self.content.get("auto_map"))
+
     @cached_property
     def storage_files(self) -> dict[str, Any]:
         """What exporters wrote of the storage, by the names of their files."""
         present = [name for name in self.names if name in _STORAGE_FILES]
-        return {name: _read_json(self.folder / name) for name in present}
+        return {name: read_json(self.folder / name) for name in present}
 
     @cached_property
     def weights(self) -> tuple[Path, ...]:
@@ -88,7 +97,8 @@ class Checkpoint:
     def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         """Name, size and time of change of what is read beside the configuration."""
         found = []
-        for path in (*self.weights, *(self.folder / one for one in self.storage_files)):
+        others = [name for name in self.names if name in (*_STORAGE_FILES, *_POINTED)]
+        for path in (*self.weights, *(self.folder / one for one in others)):
             try:
                 facts = path.stat()
             except OSError:
@@ -102,14 +112,12 @@ class Checkpoint:
         found = []
         pointers = [path.name for path in self.weights[:1] if _is_pointer(path)]
         pointers += [
-            name
-            for name in ("tokenizer.json", "tokenizer.model")
-            if name in self.names and _is_pointer(self.folder / name)
+            name for name in _POINTED if name in self.names and _is_pointer(self.folder / name)
         ]
         if pointers:
             found.append(
-                f"{', '.join(pointers)} is a Git LFS pointer, not the file: run `git lfs pull` in "
-                f"{self.folder} before training"
+                f"{', '.join(pointers)} in its folder is a Git LFS pointer, not the file: run "
+                "`git lfs pull` there before training."
             )
         whole = any(map(_WEIGHTS.fullmatch, self.names)) and not self.fetched
         if (
@@ -118,32 +126,16 @@ class Checkpoint:
             and not any(map(_TOKENIZERS.fullmatch, self.names))
         ):
             found.append(
-                f"{self.folder} has weights and no tokenizer or processor: save it there before "
-                "training (`tokenizer.save_pretrained(folder)`)"
+                "Its folder has weights and no tokenizer or processor: save it there before "
+                "training (`tokenizer.save_pretrained(folder)`)."
             )
         return tuple(found)
-
-
-def open_checkpoint(model: str | Path) -> Checkpoint:
-    """The configuration of a local folder, or of a model on the hub.
-
-    Raises:
-        ModelError: there is none; the message says why and what to do.
-    """
-    folder = Path(model).expanduser()
-    try:
-        there = folder.exists()
-    except (OSError, ValueError):
-        there = False
-    if there or isinstance(model, Path):
-        return _open_folder(folder, str(model))
-    return _open_hub(str(model))
 
 
 # --- folders ---
 
 
-def _open_folder(folder: Path, name: str) -> Checkpoint:
+def open_folder(folder: Path, name: str) -> Checkpoint:
     """The configuration in a local folder.
 
     Raises:
@@ -155,16 +147,21 @@ def _open_folder(folder: Path, name: str) -> Checkpoint:
         raise ModelError(f"{folder} is a file; pass the folder that holds it")
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder")
-    names = _names(folder)
+    names = names_in(folder)
     if "model_index.json" in names:
         return _pipeline(folder, name)
     if "config.json" in names:
         place = folder / "config.json"
-        return Checkpoint(name, _read_json(place), str(folder), str(place), folder, names=names)
+        return Checkpoint(name, read_json(place), str(folder), str(place), folder, names=names)
     raise ModelError(_missing(folder, names))
 
 
-def _names(folder: Path) -> tuple[str, ...]:
+def names_in(folder: Path) -> tuple[str, ...]:
+    """Names of what lies in a folder, sorted; of a very large one, of a part.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     names = []
     try:
         with os.scandir(folder) as entries:
@@ -180,7 +177,7 @@ def _names(folder: Path) -> tuple[str, ...]:
 def _missing(folder: Path, names: tuple[str, ...]) -> str:
     """What a folder without a configuration holds, and what to do."""
     if "adapter_config.json" in names:
-        base = _read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
         named = f", {base!r}" if isinstance(base, str) and base else ""
         return (
             f"{folder} holds an adapter, not a model; pass the base model that it was trained "
@@ -225,16 +222,16 @@ def _gguf(name: str) -> str:
 
 
 def _pipeline(folder: Path, name: str) -> Checkpoint:
-    parts = _read_json(folder / "model_index.json")
-    for part in _BACKBONES:
+    parts = read_json(folder / "model_index.json")
+    for part in BACKBONES:
         file = folder / part / "config.json"
         if part in parts and file.is_file():
             return Checkpoint(
-                name, _read_json(file), str(folder), str(file), file.parent,
-                names=_names(file.parent),
+                name, read_json(file), str(folder), str(file), file.parent,
+                names=names_in(file.parent),
             )  # fmt: skip
     raise ModelError(
-        f"{folder}/model_index.json: the pipeline has no {' or '.join(_BACKBONES)} folder with a "
+        f"{folder}/model_index.json: the pipeline has no {' or '.join(BACKBONES)} folder with a "
         "config.json; pass the folder of the part that you fine-tune"
     )
 
@@ -242,7 +239,7 @@ def _pipeline(folder: Path, name: str) -> Checkpoint:
 # --- files ---
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a small file of a model.
 
     Raises:
@@ -311,71 +308,3 @@ def _header(path: Path, limit: int) -> bytes:
             return stream.read(size) if size <= limit else b""
     except OSError:
         return b""
-
-
-# --- the hub ---
-
-
-def _open_hub(name: str) -> Checkpoint:
-    """The configuration of a model on the hub, from the local cache where it is there."""
-    if not _HUB_ID.fullmatch(name):
-        raise ModelError(f"{name[:200]}: no such folder, and no id of a model on the hub either")
-    main = _fetch(name, "config.json")
-    if main is not None:
-        content = _read_json(main)
-        # code that comes with a model has to be fetched by its name; the rest is here already
-        source = name if "auto_map" in content else str(main.parent)
-        place = f"{name}/config.json"
-        names = _names(main.parent)
-        return Checkpoint(name, content, source, place, main.parent, fetched=True, names=names)
-    index = _fetch(name, "model_index.json")
-    if index is None:
-        if _fetch(name, "adapter_config.json") is not None:
-            raise ModelError(f"{name} is an adapter, not a model; pass the base model")
-        raise ModelError(f"{name} has neither config.json nor model_index.json on the hub")
-    parts = _read_json(index)
-    for part in _BACKBONES:
-        if part in parts:
-            file = _fetch(name, f"{part}/config.json")
-            if file is not None:
-                return Checkpoint(
-                    name, _read_json(file), name, f"{name}/{part}/config.json", file.parent,
-                    fetched=True, names=_names(file.parent),
-                )  # fmt: skip
-    raise ModelError(f"{name} is a pipeline without any of {', '.join(_BACKBONES)}")
-
-
-def _fetch(name: str, file: str) -> Path | None:
-    """One small file of a model on the hub; `None` where the model has no such file."""
-    import huggingface_hub  # noqa: PLC0415 - not needed for a folder, and slow
-    from huggingface_hub.errors import (  # noqa: PLC0415 - as above
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    cached = huggingface_hub.try_to_load_from_cache(name, file)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        return Path(huggingface_hub.hf_hub_download(name, file))
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{name} is gated: accept its terms on the hub and log in with `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"{name}: no such folder, and the hub has no such model (or it is private: "
-            "`hf auth login`)"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"{name}: no such folder, and the hub cannot be reached; go online, or download the "
-            f"configuration elsewhere (`hf download {name} --include '*.json'`) and pass its folder"
-        ) from error
-    except EntryNotFoundError:
-        return None
-    except (HfHubHTTPError, OSError) as error:
-        raise ModelError(f"{name}: the hub does not answer: {error}") from error

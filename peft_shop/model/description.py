@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import ModelError
 from peft_shop.model.dimensions import counts, dimensions, task_type_of, text_config, value_of
+from peft_shop.model.evidence import evidence_for
 from peft_shop.model.layers import find_layers
 from peft_shop.model.quantized import backend_of, remarks
 from peft_shop.model.roles import Roles
@@ -53,7 +54,7 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
         )
     modality = _modality(loaded, groups)
     task = task_type or task_type_of(instance, config, loaded.library)
-    benchmark, because = _evidence(architecture, modality, task)
+    benchmark, because = evidence_for(architecture, modality, task)
     tied, parameters, dtype = _parameters(instance, layers)
     backend = backend_of(instance, config)
     others = sum(one.count for one in groups if one.role == "other")
@@ -172,22 +173,3 @@ def _modality(loaded: Loaded, groups: Sequence[ModuleGroup]) -> Any:
         return "multimodal"
     names = {"text": "text", "image": "vision", "audio": "audio"}
     return names.get(next(iter(given)), "unknown")
-
-
-def _evidence(architecture: str, modality: str, task: TaskType | None) -> tuple[str | None, str]:
-    if modality == "text" and task == "CAUSAL_LM":
-        return "metamathqa", "a causal language model of text, as the one that was measured"
-    if modality == "image":
-        if "2D" in architecture or architecture in {"StableCascadeUNet", "Kandinsky3UNet"}:
-            return "image_gen", "a diffusion backbone for images, as the one that was measured"
-        return "image_gen", (
-            f"as a guess: no benchmark on record measures a {architecture}, the one for images "
-            "measured a backbone in two dimensions"
-        )
-    what = {
-        "text": f"a {architecture}: the one for text measured a causal language model",
-        "multimodal": "a model of several modalities",
-        "vision": "a vision model",
-        "audio": "an audio model",
-    }.get(modality, f"a {architecture}")
-    return None, f"no benchmark on record measures {what}"

@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_shop.errors import MissingExtraError
-
-for _package in ("torch", "transformers"):
-    if find_spec(_package) is None:
-        raise MissingExtraError(_package, "peft", "inspecting a model")
-
-from peft_shop.model.checkpoints import open_checkpoint  # noqa: E402 - as below
-from peft_shop.model.description import describe  # noqa: E402 - needs both packages
-from peft_shop.model.loading import load_model  # noqa: E402 - as above
-from peft_shop.model.skeletons import meta_copy  # noqa: E402 - as above
+from peft_shop.model.cache import cached_structure, keep_structure
+from peft_shop.model.common_types import structure_from
+from peft_shop.model.sources import open_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from peft_shop.catalog.features import TaskType
+    from peft_shop.model.loading import Loaded
     from peft_shop.model.structure import Structure
 
 __all__ = ["Target", "inspect_model"]
@@ -31,23 +28,54 @@ class Target:
 
     Attributes:
         structure: what was understood of it.
-        config: its configuration of transformers or diffusers, or `None`.
     """
 
     structure: Structure
-    config: Any
 
-    def __init__(self, structure: Structure, config: Any, instance: nn.Module) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        config: Any = None,
+        instance: nn.Module | None = None,
+        *,
+        load: Callable[[], Loaded] | None = None,
+    ) -> None:
+        """A target of an instance on the meta device, or of one that `load` makes when asked."""
         self.structure = structure
-        self.config = config
+        self._config = config
         self._instance = instance
+        self._load = load
 
     def __repr__(self) -> str:
         return f"<Target {self.structure.name}: {self.structure.parameters:,} parameters>"
 
+    @property
+    def config(self) -> Any:
+        """Its configuration of transformers or diffusers, or `None`.
+
+        Raises:
+            ModelError: it cannot be made.
+            MissingExtraError: a library that it needs is not installed.
+        """
+        self._made()
+        return self._config
+
     def skeleton(self) -> nn.Module:
-        """A new instance of the model on the meta device, independent of all others."""
-        return meta_copy(self._instance)
+        """A new instance of the model on the meta device, independent of all others.
+
+        Raises:
+            ModelError: it cannot be made.
+            MissingExtraError: a library that it needs is not installed.
+        """
+        from peft_shop.model.skeletons import meta_copy  # noqa: PLC0415 - torch only where needed
+
+        return meta_copy(self._made())
+
+    def _made(self) -> nn.Module:
+        if self._load is not None:
+            loaded = self._load()
+            self._config, self._instance, self._load = loaded.config, loaded.instance, None
+        return self._instance
 
 
 def inspect_model(
@@ -57,6 +85,9 @@ def inspect_model(
     task_type: TaskType | None = None,
 ) -> Target:
     """What there is in a model: its layers by role, shapes, sizes; no weight is read or fetched.
+
+    A folder or an id of a common model type, or one that was inspected before, is understood
+    without torch; an instance is made when it is asked for.
 
     Args:
         model: an instance (its weights are neither changed nor copied), a configuration of
@@ -73,7 +104,32 @@ def inspect_model(
     """
     if isinstance(model, Target):
         return model
-    if isinstance(model, str | Path):
-        model = open_checkpoint(model)
-    loaded = load_model(model, trust_remote_code=trust_remote_code, task_type=task_type)
+    if not isinstance(model, str | Path):
+        return _inspected(model, trust_remote_code=trust_remote_code, task_type=task_type)
+    checkpoint = open_checkpoint(model)
+    alone = task_type is None and not checkpoint.remote
+    known = (structure_from(checkpoint) or cached_structure(checkpoint)) if alone else None
+    if known is not None:
+        return Target(known, load=lambda: _loaded(checkpoint))
+    found = _inspected(checkpoint, trust_remote_code=trust_remote_code, task_type=task_type)
+    if alone:
+        keep_structure(checkpoint, found.structure)
+    return found
+
+
+def _inspected(model: Any, *, trust_remote_code: bool, task_type: TaskType | None) -> Target:
+    loaded = _loaded(model, trust_remote_code=trust_remote_code, task_type=task_type)
+    from peft_shop.model.description import describe  # noqa: PLC0415 - torch only where needed
+
     return Target(describe(loaded, task_type), loaded.config, loaded.instance)
+
+
+def _loaded(
+    model: Any, *, trust_remote_code: bool = False, task_type: TaskType | None = None
+) -> Loaded:
+    for package in ("torch", "transformers"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "peft", "inspecting a model")
+    from peft_shop.model.loading import load_model  # noqa: PLC0415 - torch only where needed
+
+    return load_model(model, trust_remote_code=trust_remote_code, task_type=task_type)
