@@ -52,6 +52,7 @@ class Device(Record):
         count: how many were asked for; a forecast is for one of them.
         platform: whose allocator PyTorch uses there; forecasts follow that of CUDA.
         shared: whether the processor and the system live in the same memory.
+        bfloat16: whether it computes in bfloat16; a size that the user stated is taken to.
         source: where the figure comes from; `None` for a size that the user stated.
     """
 
@@ -60,6 +61,7 @@ class Device(Record):
     count: int = 1
     platform: Platform = "cuda"
     shared: bool = False
+    bfloat16: bool = True
     source: Text | None = None
 
     @property

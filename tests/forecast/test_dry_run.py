@@ -30,12 +30,13 @@ from peft_shop.forecast.dry_run.allocator import CachingAllocator
 from peft_shop.forecast.dry_run.batches import make_batch
 from peft_shop.forecast.dry_run.constants import constants
 from peft_shop.forecast.dry_run.extrapolation import depth_of, extrapolated, shorten
-from peft_shop.forecast.dry_run.forecasting import dry_run, measure, plain_lora
+from peft_shop.forecast.dry_run.forecasting import dry_run, measure
 from peft_shop.forecast.dry_run.replay import WORKSPACE_BYTES, replay
 from peft_shop.forecast.dry_run.steps import Step, trace
 from peft_shop.forecast.dry_run.timing import work_of
 from peft_shop.forecast.dry_run.trace import EMPTY_CACHE
 from peft_shop.forecast.records import Settings
+from peft_shop.forecast.reference import plain_lora
 from peft_shop.model.inspection import inspect_model
 
 if TYPE_CHECKING:

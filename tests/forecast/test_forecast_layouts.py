@@ -23,7 +23,7 @@ from transformers import GPT2Config, LlamaConfig  # noqa: E402 - after the skip
 from peft_shop.forecast.exact import exact_counts  # noqa: E402 - after the skip
 from peft_shop.forecast.quick.closed_forms import saved_bytes  # noqa: E402 - after the skip
 from peft_shop.forecast.quick.frozen import block_load, blocks_of, tokens_of  # noqa: E402 - after the skip
-from peft_shop.forecast.quick.memory import kept_bytes  # noqa: E402 - after the skip
+from peft_shop.forecast.quick.kept import kept_bytes  # noqa: E402 - after the skip
 from peft_shop.forecast.quick.methods.defaults import COMMON, DEFAULTS  # noqa: E402 - as above
 from peft_shop.forecast.quick.methods.registry import CLOSED_FORMS, WITHOUT_CLOSED_FORM, adapter_of  # noqa: E402 - after the skip
 from peft_shop.forecast.records import Settings  # noqa: E402 - after the skip

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["devices_bytes", "read_devices"]
 
-_FIELDS = frozenset({"name", "gib", "ecc", "platform", "shared", "source"})
+_FIELDS = frozenset({"name", "gib", "ecc", "bf16", "platform", "shared", "source"})
 _VALUES: Final[dict[str, tuple[object, ...]]] = {
+    "bf16": (False,),
     "ecc": ("inline",),
     "platform": get_args(Platform),
     "shared": (True,),
@@ -55,6 +56,7 @@ def read_devices(path: Path) -> tuple[Device, ...]:
                 memory_bytes=usable,
                 platform=entry.get("platform", "cuda"),
                 shared=entry.get("shared", False),
+                bfloat16=entry.get("bf16", True),
                 source=entry["source"],
             )
         )

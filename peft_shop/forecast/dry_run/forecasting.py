@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.errors import ConfigError, ForecastError, PeftShopError
+from peft_shop.errors import ConfigError, PeftShopError
 from peft_shop.forecast.checkpoint import checkpoint_bytes
 from peft_shop.forecast.dry_run.batches import make_batch
 from peft_shop.forecast.dry_run.constants import constants
@@ -19,6 +19,7 @@ from peft_shop.forecast.dry_run.steps import Step, trace
 from peft_shop.forecast.dry_run.timing import step_times, work_of
 from peft_shop.forecast.intervals import memory_interval
 from peft_shop.forecast.records import Forecast, Term
+from peft_shop.forecast.reference import plain_lora
 from peft_shop.preflight.saving import saved_state
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 
-__all__ = ["Measured", "after_step", "batch_of", "dry_run", "measure", "plain_lora"]
+__all__ = ["Measured", "after_step", "batch_of", "dry_run", "measure"]
 
 _SHORT_TOKENS: Final = 100
 """Tokens of the step before the one that is forecast: a short batch of the measured suite.
@@ -45,8 +46,6 @@ _DEEP: Final = 48
 """Layers above which few are traced and the rest is extrapolated."""
 _TASKS_ON: Final = {"POLY": "cpu", "MULTITASK_PROMPT_TUNING": "meta"}
 """Methods that are told which task each sample is of; Poly looks whether there is such a task."""
-_PLAIN_RANK: Final = 32
-"""Rank of the plain LoRA that step times are relative to, as in the suites."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,44 +234,6 @@ def _method(config: Any) -> str:
     kind = config.get("peft_type") if hasattr(config, "get") else config.peft_type
     return str(getattr(kind, "value", kind)).lower()
 
-
-def plain_lora(structure: Structure) -> dict[str, Json]:
-    """Configuration of plain LoRA as the suites' reference: rank 32, on query and value.
-
-    Image models get it on all linear layers of their blocks, as in the image suite.
-
-    Raises:
-        ForecastError: the model has no such layers.
-    """
-    image = structure.modality == "image"
-    names = [
-        name
-        for group in structure.groups
-        if group.kind in ("linear", "transformers_conv1d")
-        and (
-            group.role.startswith(("attention_", "mlp_"))
-            if image
-            else group.role in _QUERY_AND_VALUE
-        )
-        for name in group.names
-    ]
-    if not names:
-        msg = f"{structure.name} has no layers that plain LoRA is put on"
-        raise ForecastError(msg)
-    config: dict[str, Json] = {
-        "peft_type": "LORA",
-        "r": _PLAIN_RANK,
-        "lora_alpha": 2 * _PLAIN_RANK,
-        "target_modules": sorted(names),
-    }
-    if structure.task_type not in (None, "IMAGE"):
-        config["task_type"] = structure.task_type
-    return config
-
-
-_QUERY_AND_VALUE: Final = frozenset(
-    {"attention_query", "attention_value", "attention_qkv", "attention_key_value", "mixer_in"}
-)
 
 # one model under one setting is asked about for many methods
 _cache: dict[tuple[int, Settings], tuple[Any, Work]] = {}

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from peft_shop.forecast.records import Dtype, Settings
     from peft_shop.model.structure import ModuleGroup, Structure
 
-__all__ = ["DTYPE_SIZE", "QUANTIZED", "base_bytes", "linear_bytes"]
+__all__ = [
+    "DTYPE_SIZE",
+    "QUANTIZED",
+    "base_bytes",
+    "is_quantized",
+    "linear_bytes",
+    "stream_dtype",
+]
 
 DTYPE_SIZE: Final[dict[Dtype, int]] = {"bfloat16": 2, "float16": 2, "float32": 4}
 """Size of one element [B]."""
@@ -114,16 +121,23 @@ _KEPT_ROLES: Final = frozenset({"head", "router"})
 """What the backends leave as it is."""
 
 
+def stream_dtype(structure: Structure, settings: Settings) -> Dtype:
+    """Dtype of the residual stream: float32 where embeddings and norms were turned into it."""
+    backend = settings.quantization or structure.quantization
+    return "float32" if settings.prepare_kbit and backend in _CAST_BY_PREPARE else settings.dtype
+
+
+def is_quantized(group: ModuleGroup) -> bool:
+    """Whether the backends pack the modules of `group`."""
+    return group.kind == "linear" and group.role not in _KEPT_ROLES
+
+
 def linear_bytes(group: ModuleGroup, settings: Settings) -> int:
     """Bytes of one module of `group` without its bias, as `settings.quantization` stores it."""
     backend = settings.quantization
-    if backend is None or not _is_quantized(group):
+    if backend is None or not is_quantized(group):
         return math.prod(group.shape) * DTYPE_SIZE[settings.dtype]
     return QUANTIZED[backend](group.out_features, group.in_features, settings)
-
-
-def _is_quantized(group: ModuleGroup) -> bool:
-    return group.kind == "linear" and group.role not in _KEPT_ROLES
 
 
 def base_bytes(structure: Structure, settings: Settings) -> int:
@@ -141,7 +155,7 @@ def base_bytes(structure: Structure, settings: Settings) -> int:
     if backend is None:
         return structure.parameters * size
     settings = settings.model_copy(update={"quantization": backend})
-    quantized = [group for group in structure.groups if _is_quantized(group)]
+    quantized = [group for group in structure.groups if is_quantized(group)]
     if not quantized:
         msg = f"{structure.name}: no layer that {backend} would quantize"
         raise ConfigError(msg)

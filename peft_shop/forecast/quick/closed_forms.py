@@ -8,7 +8,8 @@ from peft_shop.forecast.checkpoint import checkpoint_bytes
 from peft_shop.forecast.constants import constants
 from peft_shop.forecast.intervals import memory_interval
 from peft_shop.forecast.quick.full import full_parts
-from peft_shop.forecast.quick.memory import Parts, adapter_size, parts_of
+from peft_shop.forecast.quick.kept import adapter_size
+from peft_shop.forecast.quick.memory import Parts, parts_of
 from peft_shop.forecast.quick.methods.registry import adapter_of
 from peft_shop.forecast.records import Forecast, Settings, Term
 
@@ -36,11 +37,15 @@ EQUATIONS: Final[dict[TermName, str]] = {
     "activations_mlp": "6 i per token (gate, activation, product), 2 i without a gate",
     "activations_adapter": "per target and token: 4 in for a float32 copy of the input, and more",
     "activations_other": "inputs of trained layers: 2 (h + h + i) per token, 2 h per norm",
-    "activations_checkpoint": "2 h per token and block: the inputs of checkpointed blocks",
+    "activations_checkpoint": "2 h per token and block and after the last: inputs of blocks",
     "weights_materialized": "4 in x out per target where a method computes a whole weight",
     "logits": "2 V per token",
     "loss": "12 V per token: float32 log-probabilities and two gradients",
-    "temporary": "fitted factor x what one block keeps: backward pass of a checkpointed block",
+    "temporary": (
+        "6 i + 6 h per token and the largest quantized weight in 16 bit: backward pass of one "
+        "block, where it takes more than the loss; image models: fitted factor x what one block "
+        "keeps"
+    ),
     "allocator": "fitted factor x everything that the step allocates",
 }
 
@@ -118,7 +123,8 @@ def memory_terms(
     if parts.block:
         found["temporary"] = regime.activations * parts.block
     elif parts.dynamic:
-        found["allocator"] = (fitted.whole.activations - 1) * sum(parts.dynamic.values())
+        reserve = parts.reserve or fitted.whole.activations
+        found["allocator"] = (reserve - 1) * sum(parts.dynamic.values()) + parts.stranded
     return found, regime
 
 

@@ -12,15 +12,28 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from peft_shop.errors import ConfigError
+from peft_shop.forecast.quick.remembered import remembered
 
 if TYPE_CHECKING:
     from peft_shop.forecast.records import Settings
     from peft_shop.model.structure import ModuleGroup, Structure
 
-__all__ = ["Block", "Load", "block_load", "blocks_of", "head_bytes", "residual_width", "tokens_of"]
+__all__ = [
+    "LOSS_CHUNK",
+    "PROBABILITY_BYTES",
+    "Block",
+    "HeadRates",
+    "Load",
+    "block_load",
+    "blocks_of",
+    "head_bytes",
+    "head_rates",
+    "residual_width",
+    "tokens_of",
+]
 
 _INDEX: Final = re.compile(r"^(?P<stack>.*?)\.\*\.(?P<rest>.*)$")
 _IMAGE_PATCH: Final = 16
@@ -31,6 +44,12 @@ _BIASED_ATTENTION: Final = frozenset({"t5", "mt5", "umt5", "longt5", "switch_tra
 """Model types whose attention keeps its scores whatever the kernel, for their position bias."""
 _LOGIT_BYTES: Final = {2: 14, 4: 16}
 """Per token and vocabulary entry: logits, float32 log-probabilities and both gradients."""
+
+PROBABILITY_BYTES: Final = {2: 6, 4: 4}
+"""Per score of eager attention: the probabilities in float32 and in the dtype of the stream, which
+are one where that is float32."""
+LOSS_CHUNK: Final = 128
+"""Tokens whose logits a chunked cross-entropy makes at a time."""
 
 
 @dataclass
@@ -70,6 +89,10 @@ class Load:
 
 def blocks_of(structure: Structure) -> list[Block]:
     """Stacks of blocks, in the model's order; groups outside any stack are left out."""
+    return remembered(structure, "blocks", lambda: _blocks_of(structure))
+
+
+def _blocks_of(structure: Structure) -> list[Block]:
     found: dict[str, Block] = {}
     for group in structure.groups:
         match = _INDEX.match(group.pattern)
@@ -217,8 +240,7 @@ def _attention(
     if settings.padding and settings.attention != "flash" and not image:
         total += size * settings.batch_size * tokens * length
     if eager:
-        # scores and probabilities, in float32 and in the base's dtype
-        total += (4 + size) * settings.batch_size * heads * tokens * length
+        total += PROBABILITY_BYTES[size] * settings.batch_size * heads * tokens * length
     return total
 
 
@@ -272,17 +294,37 @@ def _is_text_stream(group: ModuleGroup) -> bool:
     return "_context" in group.pattern
 
 
-def head_bytes(structure: Structure, settings: Settings, tokens: int) -> tuple[float, float]:
-    """Bytes of logits and of the loss on them, of one batch; no vocabulary, no bytes."""
+class HeadRates(NamedTuple):
+    """What the loss takes.
+
+    Attributes:
+        logits: per token [B].
+        loss: per token [B].
+        chunk: per token of a chunk, of a chunked loss [B].
+    """
+
+    logits: float
+    loss: float
+    chunk: float
+
+
+def head_rates(structure: Structure, settings: Settings) -> HeadRates:
+    """Bytes of logits and of the loss on them; no vocabulary, no bytes."""
     vocabulary = structure.dimensions.vocabulary
     head = any(g.out_features == vocabulary for g in structure.of(["head"]))
     if not vocabulary or not head:
-        return 0.0, 0.0
+        return HeadRates(0.0, 0.0, 0.0)
     size = 4 if settings.dtype == "float32" else 2
-    batch = settings.batch_size * tokens
     if settings.fused_loss:
-        # the gradient of the hidden states is all that a fused loss keeps
+        # one chunk's logits at a time, the hidden states and their gradient
         hidden = structure.dimensions.hidden_size or 0
-        return 0.0, float(batch * hidden * size)
-    logits = size * vocabulary * batch
-    return float(logits), float(_LOGIT_BYTES[size] * vocabulary * batch - logits)
+        return HeadRates(0.0, 2.0 * size * hidden, float(_LOGIT_BYTES[size] * vocabulary))
+    logits = float(size * vocabulary)
+    return HeadRates(logits, _LOGIT_BYTES[size] * vocabulary - logits, 0.0)
+
+
+def head_bytes(structure: Structure, settings: Settings, tokens: int) -> tuple[float, float]:
+    """Bytes of logits and of the loss on them, of one batch; no vocabulary, no bytes."""
+    rates = head_rates(structure, settings)
+    batch = settings.batch_size * tokens
+    return rates.logits * batch, rates.loss * batch + rates.chunk * min(batch, LOSS_CHUNK)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from peft_shop.errors import ConfigError, nearest_names
 from peft_shop.forecast.quick.methods.parts import Fields, Site
 from peft_shop.forecast.quick.methods.prompts import PROMPT_METHODS
+from peft_shop.forecast.quick.remembered import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,11 +46,11 @@ def sites_of(fields: Fields) -> list[Site]:
             "run, which needs torch"
         )
         raise ConfigError(msg)
-    modules = module_sites(fields.structure)
-    if fields.method == "ADAPTION_PROMPT":
-        modules = _parents(fields.structure)
-    chosen = [site for site in modules if _matches(fields, site, targets)]
+    # recipes name the same few layers: each choice is made once per model
+    key = ("sites", fields.method in _OWN_RULES and fields.method, *map(repr, _rules(fields)))
+    chosen = remembered(fields.structure, key, lambda: _chosen(fields, targets))
     if not chosen:
+        modules = _modules(fields)
         asked = [targets] if isinstance(targets, str) else sorted(targets)
         near = nearest_names(asked[0], {site.name.rpartition(".")[2] for site in modules})
         hint = f"; the model has: {', '.join(near)}" if near else ""
@@ -58,8 +59,40 @@ def sites_of(fields: Fields) -> list[Site]:
     return chosen
 
 
+_OWN_RULES: Final = frozenset({"ADAPTION_PROMPT", "TRAINABLE_TOKENS"})
+"""Methods that read `target_modules` in a way of their own."""
+_RULES: Final = (
+    "target_modules",
+    "exclude_modules",
+    "modules_to_save",
+    "layers_to_transform",
+    "layers_pattern",
+)
+
+
+def _rules(fields: Fields) -> Iterator[Any]:
+    """What decides about targets; sets in one order."""
+    for name in _RULES:
+        value = fields[name]
+        yield sorted(value) if isinstance(value, (set, frozenset)) else value
+
+
+def _modules(fields: Fields) -> list[Site]:
+    if fields.method == "ADAPTION_PROMPT":
+        return _parents(fields.structure)
+    return module_sites(fields.structure)
+
+
+def _chosen(fields: Fields, targets: Any) -> list[Site]:
+    return [site for site in _modules(fields) if _matches(fields, site, targets)]
+
+
 def module_sites(structure: Structure) -> list[Site]:
     """Every module that a structure knows, in the model's own order."""
+    return remembered(structure, "modules", lambda: _module_sites(structure))
+
+
+def _module_sites(structure: Structure) -> list[Site]:
     found = {
         name: _site(name, group)
         for group in structure.groups
