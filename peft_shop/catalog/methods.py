@@ -11,6 +11,8 @@ from peft_shop.records import Finite, Frozen, Json, Name, Number, Record, Text, 
 
 __all__ = [
     "FIDELITY_RANKS",
+    "ONLY_LOADED",
+    "ONLY_PREPARED",
     "Capability",
     "Condition",
     "Curated",
@@ -21,10 +23,18 @@ __all__ = [
     "Method",
     "Observation",
     "Override",
+    "OwnLoss",
     "Paper",
+    "PromptPlace",
     "Variant",
     "VariantObservation",
 ]
+
+
+ONLY_PREPARED: Final = "only after `prepare_model_for_kbit_training`"
+"""How the note of a quantized base starts that a method trains on once it is prepared."""
+ONLY_LOADED: Final = "only as loaded"
+"""How it starts where preparing the base stops the method."""
 
 
 class Capability(Record):
@@ -46,6 +56,17 @@ class Capability(Record):
     source: Literal["observed", "curated"] = "observed"
     environment: str = "cpu"
     measured: Frozen[dict[str, Number]] = Field(default_factory=dict)
+
+    @property
+    def prepared(self) -> bool | None:
+        """Whether a quantized base must be prepared for k-bit training, or must not be.
+
+        `None` where the method was seen to work both ways, or neither.
+        """
+        note = self.note or ""
+        if note.startswith(ONLY_PREPARED):
+            return True
+        return False if note.startswith(ONLY_LOADED) else None
 
 
 class Environment(Record):
@@ -159,6 +180,14 @@ class Observation(Record):
     fidelity: Fidelity | None = None
 
 
+PromptPlace: TypeAlias = Literal["input", "cache"]
+"""`input`: in front of the input, which gets longer by them and needs labels for them. `cache`:
+keys and values that every layer finds ahead of the input."""
+
+OwnLoss: TypeAlias = Literal["weights", "outputs"]
+"""A term made from the adapter's weights, or from another prediction of the labels."""
+
+
 class Paper(Record):
     """The publication that introduced a method or variant."""
 
@@ -206,6 +235,8 @@ class Variant(Record):
         summary: one or two sentences.
         paper: `None` only where there is no paper.
         when: conditions that recognise it in a recipe.
+        looks_at_data: what must run beside wrapping, because it starts from data, and when; `None`
+            where wrapping is all.
         capabilities: only those that differ from the method's (filled by the compiler).
         fidelity: how well a LoRA can hold it; `None` where it is as for the method.
         since: first peft release that has it.
@@ -216,6 +247,7 @@ class Variant(Record):
     summary: Text
     paper: Paper | None = None
     when: tuple[Condition, ...] = ()
+    looks_at_data: Text | None = None
     capabilities: Frozen[dict[str, Capability]] = Field(default_factory=dict)
     fidelity: Fidelity | None = None
     since: str | None = None
@@ -232,7 +264,8 @@ class Curated(Record):
     """One file `catalog/curated/<method>.toml`: what people wrote.
 
     `peft_type` is the member of peft's `PeftType`; `probe` is the set-up of the probe and opaque
-    here; `no_paper_because` is required when `paper` is absent.
+    here; `no_paper_because` is required when `paper` is absent. For `prompt`, `loop_needs`
+    and `own_loss` see `Method`.
     """
 
     title: Text
@@ -245,6 +278,9 @@ class Curated(Record):
     no_paper_because: Text | None = None
     aliases: tuple[str, ...] = ()
     notes: tuple[Text, ...] = ()
+    prompt: PromptPlace | None = None
+    loop_needs: Text | None = None
+    own_loss: OwnLoss | None = None
     variants: tuple[Variant, ...] = ()
     overrides: Frozen[dict[str, Override]] = Field(default_factory=dict)
     probe: Frozen[dict[str, Json]] = Field(default_factory=dict)
@@ -255,6 +291,9 @@ class Method(Record):
 
     Attributes:
         id: lower-case `PeftType`, such as `lora`.
+        prompt: where its virtual tokens go; `None` where it has none.
+        loop_needs: what a training loop must hand it besides batches; `None` where batches do.
+        own_loss: what it adds to the model's loss by itself; `None` where it adds nothing.
         capabilities: one entry for every feature in `FEATURES`.
         fidelity: how well a LoRA can hold what it changes; `None` where nobody measured it.
         fields: configuration fields and the first peft release that has each.
@@ -272,6 +311,9 @@ class Method(Record):
     paper: Paper | None = None
     aliases: tuple[str, ...] = ()
     notes: tuple[Text, ...] = ()
+    prompt: PromptPlace | None = None
+    loop_needs: Text | None = None
+    own_loss: OwnLoss | None = None
     capabilities: Frozen[dict[str, Capability]]
     environments: Frozen[dict[str, Environment]]
     options: tuple[str, ...] = ()

@@ -7,14 +7,16 @@ predict noise minus image at noise levels drawn uniformly from the scheduler's o
 from __future__ import annotations
 
 from string import Template
+from textwrap import indent
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.scripts.source import Raw, call, imports
+from peft_shop.scripts.loading import loading_options, preparation
+from peft_shop.scripts.loop import backward, check, precise
+from peft_shop.scripts.source import Raw, call, imports, literal
 
 if TYPE_CHECKING:
-    from peft_shop.catalog.runs import Recipe
     from peft_shop.records import Json
-    from peft_shop.scripts.source import Parts
+    from peft_shop.scripts.parts import Parts
 
 __all__ = ["image_script"]
 
@@ -23,12 +25,7 @@ $header
 import itertools
 
 import torch
-from datasets import load_dataset
-from diffusers import Flux2KleinPipeline
 $imports
-from PIL import ImageOps
-from torch.utils.data import DataLoader
-$from_transformers
 
 # --- yours to change ---
 MODEL_ID = $model_id
@@ -36,9 +33,11 @@ DATASET_ID = "peft-internal-testing/cat-image-dataset"  # with a column "image"
 PROMPTS = ["a photo of sks cat"]  # one for all images, or one for each image (as measured)
 OUTPUT_DIR = "adapter"
 
-# --- as measured ---
+# --- $origin ---
 STEPS = $steps
+LEARNING_RATE = $learning_rate
 BATCH_SIZE = $batch_size
+ACCUMULATION = $accumulation  # batches of one step
 RESOLUTION = $max_length  # pixels, square
 SEED = $seed
 
@@ -65,38 +64,39 @@ with torch.no_grad():
     pipeline.text_encoder.to(device)
     prompts, text_ids = map(torch.cat, zip(*map(encode_prompt, PROMPTS), strict=True))
     pipeline.text_encoder.to("cpu")
-channels = pipeline.transformer.config.in_channels // 4
+channels = images.shape[-1] // 4
 _, image_ids = pipeline.prepare_latents(
     1, channels, RESOLUTION, RESOLUTION, images.dtype, device, None
 )
 
 $config
-base = pipeline.transformer.to(device)
+$base
 $checkpointing
 model = $model
 model.print_trainable_parameters()
 
-loader = DataLoader(range(len(images)), batch_size=BATCH_SIZE, shuffle=True)
-batches = itertools.chain.from_iterable(itertools.repeat(loader))  # as many epochs as it takes
+loader = DataLoader(range(len(images)), batch_size=BATCH_SIZE * ACCUMULATION, shuffle=True)
+steps = itertools.chain.from_iterable(itertools.repeat(loader))  # as many epochs as it takes
 
 $optimizer
 
+$check
+
 noise_levels = pipeline.scheduler
 model.train()
-for step, index in enumerate(itertools.islice(batches, STEPS), start=1):
+for step, index in enumerate(itertools.islice(steps, STEPS), start=1):
     clean = images[index]
     noise = torch.randn_like(clean)
     level = torch.randint(len(noise_levels.timesteps), (len(index),))
     sigma = noise_levels.sigmas[level].to(clean).view(-1, 1, 1)
-    predicted = model(
-        hidden_states=(1 - sigma) * clean + sigma * noise,
-        timestep=noise_levels.timesteps[level].to(device) / 1000,
-        encoder_hidden_states=prompts[index % len(prompts)],
-        txt_ids=text_ids[:1],
-        img_ids=image_ids,
-        return_dict=False,
-    )[0]
-    loss = torch.nn.functional.mse_loss(predicted.float(), (noise - clean).float())
+    noisy = (1 - sigma) * clean + sigma * noise
+    times = noise_levels.timesteps[level].to(device) / 1000
+    loss = 0.0
+    for batch in torch.arange(len(index)).split(BATCH_SIZE):
+$forward
+        part_loss = part_loss * (len(batch) / len(index))  # every image of a step counts alike
+        $backward
+        loss = loss + part_loss.detach()
 $update
     if step % 50 == 0 or step == STEPS:
         print(f"step {step}: loss {loss.item():.4f}")
@@ -106,39 +106,66 @@ model.save_pretrained(OUTPUT_DIR)
 # pipeline.transformer = peft.PeftModel.from_pretrained(pipeline.transformer, OUTPUT_DIR)
 """)
 
+_FORWARD: Final = """\
+predicted = model(
+    hidden_states=noisy[batch],
+    timestep=times[batch],
+    encoder_hidden_states=prompts[index[batch] % len(prompts)],
+    txt_ids=text_ids[:1],
+    img_ids=image_ids,
+    return_dict=False,
+)[0]
+target = (noise - clean)[batch]
+part_loss = torch.nn.functional.mse_loss(predicted.float(), target.float())"""
+
 _PROMPT_LAYERS: Final = (10, 20, 30)
 """Layers of the text encoder whose states make the prompt's embedding, in all runs on file."""
 _PROMPT_LENGTH: Final = 512
 """Tokens that a prompt is padded to, in all runs on file."""
+_BACKBONE: Final = "Flux2Transformer2DModel"
 
 
-def image_script(recipe: Recipe, parts: Parts) -> str:
+def image_script(parts: Parts) -> str:
     """Whole script for one recipe.
 
     Raises:
         ConfigError: a value of the recipe cannot be written as source.
     """
-    training = recipe.training
-    loading: dict[str, Json] = {"dtype": Raw(f"torch.{parts.dtype}")}
+    step = parts.step
+    options = parts.recipe.training.options
+    modules = parts.modules(
+        {
+            "datasets": ["load_dataset"],
+            "diffusers": ["Flux2KleinPipeline"],
+            "PIL": ["ImageOps"],
+            "torch.utils.data": ["DataLoader"],
+            "transformers": ["set_seed"],
+        }
+    )
+    loading: dict[str, Json] = {"dtype": Raw(f"torch.{step.dtype}")}
+    base = ["base = pipeline.transformer.to(device)"]
+    if step.backend is not None:
+        # the transformer comes by itself, in bits, when the text encoder has left the GPU
+        loading = {"transformer": None, **loading}
+        modules["diffusers"] += [_BACKBONE, *(["BitsAndBytesConfig"] if step.quantize else [])]
+        arguments = {"subfolder": "transformer", **loading_options(step)}
+        made = call(f"{_BACKBONE}.from_pretrained", arguments, "MODEL_ID", used=7)
+        base = [f"base = {made}", *preparation(step)]
     encoding: dict[str, Json] = {
         "device": Raw("device"),
-        "max_sequence_length": training.options.get("max_sequence_length", _PROMPT_LENGTH),
-        "text_encoder_out_layers": tuple(
-            training.options.get("text_encoder_out_layers", _PROMPT_LAYERS)
-        ),
+        "max_sequence_length": options.get("max_sequence_length", _PROMPT_LENGTH),
+        "text_encoder_out_layers": tuple(options.get("text_encoder_out_layers", _PROMPT_LAYERS)),
     }
-    transformers_names = ["set_seed", *parts.transformers_names]
     return _SCRIPT.substitute(
         parts.shared,
-        imports="\n".join(
-            [imports("peft", *parts.peft_names, "get_peft_model"), *parts.optimizer_imports]
-        ),
-        from_transformers=imports("transformers", *transformers_names),
-        max_length=training.max_length,
+        imports=imports(modules),
+        max_length=literal(step.max_length),
         pipeline=call("Flux2KleinPipeline.from_pretrained", loading, "MODEL_ID", used=11),
         encode_prompt=call("pipeline.encode_prompt", encoding, "prompt", indent=4, used=11),
-        checkpointing=(
-            "base.enable_gradient_checkpointing()" if training.gradient_checkpointing else ""
-        ),
-        model=parts.wrap("base"),
+        base="\n".join(base),
+        checkpointing="base.enable_gradient_checkpointing()" if step.checkpointing else "",
+        check=check(step),
+        forward=indent(precise(step, _FORWARD), " " * 8),
+        backward=backward(step),
+        update=indent(parts.update, " " * 4),
     )

@@ -9,48 +9,21 @@ from __future__ import annotations
 import keyword
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from peft_shop.records import Json
 
-__all__ = ["Parts", "Raw", "call", "comment", "imports", "literal"]
+__all__ = ["INDENT", "WIDTH", "Raw", "call", "comment", "imports", "literal"]
 
 WIDTH: Final = 100
-_INDENT: Final = 4
+INDENT: Final = 4
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9 .,:;+=/@()\[\]{}%<>_*'?!&|~-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the scripts of all kinds have in common, as source.
-
-    Attributes:
-        shared: values for the template.
-        dtype: name of the base model's type in torch.
-        autocast_adapter_dtype: whether the adapter's weights are kept in float32.
-        peft_names: names that the configuration needs from peft.
-        optimizer_imports: import statements of the optimizer.
-        transformers_names: names that the schedule needs from transformers.
-    """
-
-    shared: dict[str, str]
-    dtype: str
-    autocast_adapter_dtype: bool
-    peft_names: tuple[str, ...]
-    optimizer_imports: tuple[str, ...]
-    transformers_names: tuple[str, ...]
-
-    def wrap(self, base: str) -> str:
-        """Source of the call that puts the adapter on the model called `base`."""
-        options = {"autocast_adapter_dtype": self.autocast_adapter_dtype}
-        return call("get_peft_model", options, base, "config", used=8)
 
 
 class Raw(str):
@@ -85,7 +58,7 @@ def literal(value: Json, *, indent: int = 0, used: int = 0) -> str:
     flat = _flat(value)
     if max(used, indent) + len(flat) + 1 <= WIDTH or isinstance(value, Raw):
         return flat
-    inner = indent + _INDENT
+    inner = indent + INDENT
     pad = " " * inner
     if isinstance(value, str):
         parts = [f"{pad}{_flat(part)}" for part in _wrapped(value, WIDTH - inner - 4)]
@@ -132,7 +105,7 @@ def call(
     line = f"{name}({', '.join(flat)})"
     if max(used, indent) + len(line) <= WIDTH:
         return line
-    inner = indent + _INDENT
+    inner = indent + INDENT
     pad = " " * inner
     lines = [f"{pad}{source}," for source in first]
     lines += [
@@ -142,13 +115,21 @@ def call(
     return "\n".join([f"{name}(", *lines, " " * indent + ")"])
 
 
-def imports(module: str, *names: str) -> str:
-    """Source of `from module import names`; all of it written by this package.
+def imports(modules: Mapping[str, Iterable[str]]) -> str:
+    """Source of `from module import names` for every module, as import sorters have it.
 
-    >>> imports("peft", "get_peft_model", "LoraConfig")
-    'from peft import LoraConfig, get_peft_model'
+    Args:
+        modules: names by module, all of them written by this package.
+
+    >>> print(imports({"torch": ["save"], "peft": ["get_peft_model", "LoraConfig"]}))
+    from peft import LoraConfig, get_peft_model
+    from torch import save
     """
-    # classes first, as import sorters have it
+    return "\n".join(_import(module, modules[module]) for module in sorted(modules, key=str.lower))
+
+
+def _import(module: str, names: Iterable[str]) -> str:
+    # classes first
     ordered = sorted(set(names), key=lambda name: (name[0].islower(), name.lower()))
     line = f"from {module} import {', '.join(ordered)}"
     if len(line) <= WIDTH:

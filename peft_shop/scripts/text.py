@@ -7,14 +7,15 @@ gradients, loss over question and answer, and an end-of-text token that counts.
 from __future__ import annotations
 
 from string import Template
+from textwrap import indent
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.scripts.source import Raw, call, imports
+from peft_shop.scripts.loading import loading_options, preparation
+from peft_shop.scripts.loop import backward, check, chunked_loss, precise
+from peft_shop.scripts.source import call, imports, literal
 
 if TYPE_CHECKING:
-    from peft_shop.catalog.runs import Recipe
-    from peft_shop.records import Json
-    from peft_shop.scripts.source import Parts
+    from peft_shop.scripts.parts import Parts
 
 __all__ = ["text_script"]
 
@@ -23,10 +24,7 @@ $header
 import itertools
 
 import torch
-from datasets import load_dataset
 $imports
-from torch.utils.data import DataLoader
-$from_transformers
 
 # --- yours to change ---
 MODEL_ID = $model_id
@@ -35,9 +33,11 @@ PROMPT = "Question: {query}\\nAnswer: "  # names in braces are columns of the da
 ANSWER = "response"  # the column that follows the prompt
 OUTPUT_DIR = "adapter"
 
-# --- as measured ---
+# --- $origin ---
 STEPS = $steps
+LEARNING_RATE = $learning_rate
 BATCH_SIZE = $batch_size
+ACCUMULATION = $accumulation  # batches of one step
 MAX_LENGTH = $max_length  # tokens; longer texts are cut
 SEED = $seed
 
@@ -47,7 +47,7 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 tokenizer = AutoTokenizer.from_pretrained(MODEL_ID)
 if tokenizer.pad_token is None:
     tokenizer.pad_token = tokenizer.eos_token
-base = $base.to(device)
+$base
 
 $config
 model = $model
@@ -55,7 +55,12 @@ model.print_trainable_parameters()
 $preparation
 
 def collate(rows):
+    \"""The batches of one step.\"""
     texts = [PROMPT.format(**row) + row[ANSWER] + tokenizer.eos_token for row in rows]
+    return [encode(texts[start : start + BATCH_SIZE]) for start in range(0, len(texts), BATCH_SIZE)]
+
+
+def encode(texts):
     batch = tokenizer(
         texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
     )
@@ -64,68 +69,98 @@ def collate(rows):
 
 
 data = load_dataset(DATASET_ID, split="train")
-loader = DataLoader(data, batch_size=BATCH_SIZE, shuffle=True, collate_fn=collate)
-batches = itertools.chain.from_iterable(itertools.repeat(loader))  # as many epochs as it takes
+loader = DataLoader(data, batch_size=BATCH_SIZE * ACCUMULATION, shuffle=True, collate_fn=collate)
+steps = itertools.chain.from_iterable(itertools.repeat(loader))  # as many epochs as it takes
 
 $optimizer
 
+$check
+
 model.train()
-for step, batch in enumerate(itertools.islice(batches, STEPS), start=1):
-    loss = model(**batch.to(device)).loss
+for step, batches in enumerate(itertools.islice(steps, STEPS), start=1):
+    # Every token of a step counts alike, as with `num_items_in_batch`: a mean of the batches' means
+    # would favour short texts. Unlike that, shares also fit what a method adds to its loss.
+    tokens = [int(($predicted != -100).sum()) for batch in batches]
+    loss = 0.0
+    for batch, count in zip(batches, tokens, strict=True):
+$forward
+        part_loss = part_loss * (count / sum(tokens))
+        $backward
+        loss = loss + part_loss.detach()
 $update
     if step % 50 == 0 or step == STEPS:
         print(f"step {step}: loss {loss.item():.4f}")
 
-model.save_pretrained(OUTPUT_DIR)
+${finish}model.save_pretrained(OUTPUT_DIR)
 tokenizer.save_pretrained(OUTPUT_DIR)
 # To use it: load the base model anew, then peft.PeftModel.from_pretrained(base, OUTPUT_DIR)
 """)
 
 
-def text_script(recipe: Recipe, parts: Parts) -> str:
+def text_script(parts: Parts) -> str:
     """Whole script for one recipe.
 
     Raises:
         ConfigError: a value of the recipe cannot be written as source.
     """
-    training = recipe.training
-    loading: dict[str, Json] = {"dtype": Raw(f"torch.{parts.dtype}")}
-    if training.options.get("attn_implementation") is not None:
-        loading["attn_implementation"] = training.options["attn_implementation"]
-    preparation: list[str] = []
-    if training.gradient_checkpointing:
-        # gradients must pass the frozen embeddings, which only this kind of checkpointing allows
-        preparation.append(
-            call(
-                "model.gradient_checkpointing_enable",
-                {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
-            )
-        )
-    peft_names = [*parts.peft_names, "get_peft_model"]
-    prefix = training.options.get("init_kv_cache_prefix")
-    if prefix is not None:
-        peft_names.append("initialize_kv_prefix_from_text")
-        preparation += [
-            "# The prefix starts as the model's own cache of a text instead of random numbers.",
-            call(
-                "initialize_kv_prefix_from_text",
-                {"text": prefix, "use_chat_template": False},
-                "model",
-                "tokenizer",
-            ),
-        ]
+    step = parts.step
+    modules = parts.modules(
+        {
+            "datasets": ["load_dataset"],
+            "torch.utils.data": ["DataLoader"],
+            "transformers": ["AutoModelForCausalLM", "AutoTokenizer", "set_seed"],
+        }
+    )
+    if step.quantize:
+        modules["transformers"].append("BitsAndBytesConfig")
+    loss = "part_loss = model(**batch.to(device)).loss"
+    if step.chunked:
+        modules["torch.utils.checkpoint"] = ["checkpoint"]
+        loss = "part_loss = chunked_loss(batch.to(device))"
+    in_front = parts.method is not None and parts.method.prompt == "input"
     return _SCRIPT.substitute(
         parts.shared,
-        imports="\n".join([imports("peft", *peft_names), *parts.optimizer_imports]),
-        from_transformers=imports(
-            "transformers",
-            "AutoModelForCausalLM",
-            "AutoTokenizer",
-            "set_seed",
-            *parts.transformers_names,
-        ),
-        max_length=training.max_length,
-        base=call("AutoModelForCausalLM.from_pretrained", loading, "MODEL_ID", used=18),
-        model=parts.wrap("base"),
-        preparation="".join(f"{line}\n" for line in preparation),
+        imports=imports(modules),
+        max_length=literal(step.max_length),
+        base=_base(parts),
+        preparation="".join(f"{line}\n" for line in _preparation(parts)),
+        check=(f"{chunked_loss(parts.method)}\n\n" if step.chunked else "") + check(step),
+        # virtual tokens in front of the input make even its first token a predicted one
+        predicted='batch["labels"]' if in_front else 'batch["labels"][:, 1:]',
+        forward=indent(precise(step, loss), " " * 8),
+        backward=backward(step),
+        update=indent(parts.update, " " * 4),
+        finish="hook.remove()\n" if step.chunked else "",
     )
+
+
+def _base(parts: Parts) -> str:
+    """Statements that load the base, on its device."""
+    step = parts.step
+    loading = loading_options(step)
+    if step.attention is not None:
+        loading["attn_implementation"] = step.attention
+    moved = "" if step.backend is not None else ".to(device)"
+    used = len("base = ") + len(moved)
+    made = call("AutoModelForCausalLM.from_pretrained", loading, "MODEL_ID", used=used)
+    return "\n".join([f"base = {made}{moved}", *preparation(step)])
+
+
+def _preparation(parts: Parts) -> list[str]:
+    """Statements between wrapping and training."""
+    lines: list[str] = []
+    if parts.step.checkpointing:
+        # gradients must pass the frozen embeddings, and reach what is trained in every block
+        enabled = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
+        lines += [
+            "model.enable_input_require_grads()",
+            call("model.gradient_checkpointing_enable", enabled),
+        ]
+    prefix = parts.recipe.training.options.get("init_kv_cache_prefix")
+    if prefix is not None:
+        start = {"text": prefix, "use_chat_template": False}
+        lines += [
+            "# The prefix starts as the model's own cache of a text instead of random numbers.",
+            call("initialize_kv_prefix_from_text", start, "model", "tokenizer"),
+        ]
+    return lines

@@ -21,17 +21,20 @@ from peft_shop.catalog.runs import Run
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
 from peft_shop.scripts import source as literals
-from peft_shop.scripts.script import _CLASSES, _NEEDS_MORE, snippet
+from peft_shop.scripts.script import snippet
 from peft_shop.scripts.source import call, comment, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    Runner = Callable[[str, list[dict[str, Any]]], dict[str, Any]]
 
 CATALOG = load()
 RUNS = [run for run in CATALOG.runs if run.recipe.peft_type is not None]
 NEWEST = [run for run in RUNS if CATALOG.snapshots[-1].id in run.snapshots]
-NAMES = {"STEPS": "max_steps"}
+METHODS = {method.peft_type: method for method in CATALOG.methods}
+NEED_MORE = [method.peft_type for method in CATALOG.methods if method.loop_needs is not None]
 
 
 def script(run: Run) -> str:
@@ -85,7 +88,7 @@ def arguments(node: ast.Call, bound: dict[str, Any]) -> dict[str, Any]:
 def test_script_states_the_measured_configuration_and_settings(run: Run) -> None:
     source, recipe, training = script(run), run.recipe, run.recipe.training
     made, bound = calls(source), constants(source)
-    assert arguments(made[_CLASSES[recipe.peft_type or ""]], bound) == recipe.config
+    assert arguments(made[METHODS[recipe.peft_type or ""].config_class], bound) == recipe.config
     sizes = (bound["STEPS"], bound["BATCH_SIZE"], bound["SEED"], bound["MODEL_ID"])
     assert sizes == (training.max_steps, training.batch_size, training.seed, training.model_id)
     length = "RESOLUTION" if run.benchmark == "image_gen" else "MAX_LENGTH"
@@ -166,7 +169,7 @@ def test_names_of_classes_are_those_of_peft() -> None:
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
 
     real = {str(key.value): cls.__name__ for key, cls in CLASSES.items()}
-    assert {**_CLASSES, **{key: real[key] for key in _NEEDS_MORE}} == real
+    assert {peft_type: method.config_class for peft_type, method in METHODS.items()} == real
 
 
 def test_a_method_of_a_later_peft_goes_through_its_mapping() -> None:
@@ -189,7 +192,10 @@ def test_optimizers() -> None:
     # a second learning rate among the options would be a syntax error
     twice = changed(LORA, optimizer_options={"lr": 9, "weight_decay": 0.1})
     made = calls(script(twice))["torch.optim.AdamW"]
-    assert arguments(made, {}) == {"lr": LORA.recipe.training.learning_rate, "weight_decay": 0.1}
+    assert arguments(made, constants(script(twice))) == {
+        "lr": LORA.recipe.training.learning_rate,
+        "weight_decay": 0.1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -208,7 +214,8 @@ def test_settings_that_no_script_can_have(training: dict[str, Any], message: str
 
 
 def test_methods_that_no_script_can_train() -> None:
-    for peft_type in _NEEDS_MORE:
+    assert len(NEED_MORE) == 4
+    for peft_type in NEED_MORE:
         document = LORA.model_dump()
         document["recipe"]["peft_type"] = peft_type
         with pytest.raises(ConfigError, match=peft_type):
@@ -341,79 +348,11 @@ def test_examples_in_the_docstrings() -> None:
 # --- scripts run ---
 
 
-def stub_datasets(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]) -> None:
-    """Puts a `datasets` in place that hands out `rows` and needs no network."""
-    module = types.ModuleType("datasets")
-    module.__spec__ = importlib.machinery.ModuleSpec("datasets", None)
-    module.load_dataset = lambda _, split=None: rows if split else {"train": rows}  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "datasets", module)
-
-
-def execute(source: str) -> dict[str, Any]:
-    """Names of a script after it ran."""
-    names: dict[str, Any] = {"__name__": "__main__"}
-    with warnings.catch_warnings():
-        # peft, transformers and torch warn about one another; the scripts cannot help it
-        warnings.simplefilter("ignore")
-        exec(compile(source, "script", "exec"), names)  # noqa: S102 - running it is the test
-    return names
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models as small as these are slower on several threads."""
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else None
-    if torch:
-        torch.set_num_threads(1)
-    yield
-    if torch and before:
-        torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random Llama as small as the sample of recipes allows."""
-    return make_language_model(tmp_path_factory.mktemp("llama"), width=64, layers=1)
-
-
-@pytest.fixture(scope="module")
-def deep_language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random Llama that is deep and wide enough for every recipe."""
-    return make_language_model(tmp_path_factory.mktemp("deep"), width=256, layers=28)
-
-
-def make_language_model(folder: Path, *, width: int, layers: int) -> Path:
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    unknown, end = "<unk>", "</s>"
-    words = [unknown, end, "Question", "Answer", ":", "what", "is", "1", "2", "+", "sum"]
-    words += ["You", "are", "a", "helpful", "math", "assistant", ".", ",", "the"]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unknown))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token=unknown,
-        eos_token=end,
-        model_input_names=["input_ids", "attention_mask"],
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
 def check_text_script(
-    run: Run, model: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, folder: Path
+    run: Run,
+    model: Path,
+    config: dict[str, Any],
+    run_script: Runner,
 ) -> dict[str, Any]:
     """Trains three steps, saves, loads the adapter into a fresh model; returns the names."""
     import torch
@@ -424,13 +363,9 @@ def check_text_script(
         config |= {"tinit": 1, "tfinal": 1, "total_step": 3}
     if run.recipe.peft_type == "TRAINABLE_TOKENS":
         config["token_indices"] = [3, 4]
-    stub_datasets(
-        monkeypatch,
-        [{"query": f"what is {n} + 2", "response": "the sum is 2" * n} for n in range(1, 6)],
-    )
-    monkeypatch.chdir(folder)
     tiny = changed(run, config, model_id=str(model), max_steps=3, max_length=24, dtype="float32")
-    names = execute(script(tiny))
+    rows = [{"query": f"what is {n} + 2", "response": "the sum is 2" * n} for n in range(1, 6)]
+    names = run_script(script(tiny), rows)
     assert math.isfinite(names["loss"].item())
     assert names["step"] == 3
     batch = names["tokenizer"](["Question: what is 1"], return_tensors="pt")
@@ -469,11 +404,11 @@ SAMPLE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("experiment", SAMPLE)
 def test_text_scripts_train_save_and_load(
-    experiment: str, language_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    experiment: str, language_model: Path, run_script: Runner
 ) -> None:
     run = find(experiment)
     config = run.recipe.config | SAMPLE[experiment]
-    names = check_text_script(run, language_model, config, monkeypatch, tmp_path)
+    names = check_text_script(run, language_model, config, run_script)
     trainable = [name for name, weight in names["model"].named_parameters() if weight.requires_grad]
     assert any("lora_A" in name for name in trainable) == (
         run.recipe.peft_type in {"LORA", "ADALORA"} and run.recipe.training.optimizer != "lora-fa"
@@ -495,12 +430,11 @@ def test_text_scripts_train_save_and_load(
 def test_other_settings_run_too(
     training: dict[str, Any],
     language_model: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    run_script: Runner,
 ) -> None:
     options = {"learning_rate": 0.01, "optimizer_options": {}, **training}
     run = changed(LORA, {"target_modules": ["q_proj"]}, **options)
-    check_text_script(run, language_model, run.recipe.config, monkeypatch, tmp_path)
+    check_text_script(run, language_model, run.recipe.config, run_script)
 
 
 @pytest.mark.slow
@@ -510,63 +444,14 @@ def test_other_settings_run_too(
     ids=lambda run: run.experiment,
 )
 def test_every_text_script_trains_saves_and_loads(
-    run: Run, deep_language_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, deep_language_model: Path, run_script: Runner
 ) -> None:
     config = dict(run.recipe.config)
     if "initialize" in script(run):
         config["num_virtual_tokens"] = 20
     if run.recipe.peft_type == "OSF":  # which keeps more ranks than the small model has
         config["rank_pattern"] = {}
-    check_text_script(run, deep_language_model, config, monkeypatch, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random FLUX.2-klein pipeline with the module names of the real one."""
-    diffusers = pytest.importorskip("diffusers", minversion="0.40")
-    import torch
-    from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("flux")
-    end = "<|endoftext|>"
-    tokens = [end, *map(chr, range(97, 123))]
-    tokenizer = Qwen2Tokenizer(
-        vocab={token: i for i, token in enumerate(tokens)}, merges=[], unk_token=end
-    )
-    tokenizer.chat_template = "{% for one in messages %}{{ one['content'] }}{% endfor %}"
-    text_encoder = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=32,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=3,
-            num_attention_heads=1,
-            num_key_value_heads=1,
-            head_dim=16,
-        )
-    )
-    blocks = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
-    diffusers.Flux2KleinPipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
-        vae=diffusers.AutoencoderKLFlux2(
-            block_out_channels=(8,), latent_channels=4, norm_num_groups=4, **blocks
-        ),
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        transformer=diffusers.Flux2Transformer2DModel(
-            in_channels=16,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=64,
-            num_attention_heads=4,
-            joint_attention_dim=48,
-            timestep_guidance_channels=16,
-            axes_dims_rope=(16, 16, 16, 16),
-            guidance_embeds=False,
-        ),
-    ).save_pretrained(folder)
-    return folder
+    check_text_script(run, deep_language_model, config, run_script)
 
 
 @pytest.mark.parametrize(
@@ -574,7 +459,7 @@ def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ["lora/flux2-klein-default", "oft/flux2-klein-default", "adalora/flux2-klein-default"],
 )
 def test_image_scripts_train_save_and_load(
-    experiment: str, image_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    experiment: str, image_model: Path, run_script: Runner
 ) -> None:
     import torch
     from diffusers import Flux2Transformer2DModel
@@ -587,9 +472,8 @@ def test_image_scripts_train_save_and_load(
         config |= {"tinit": 1, "tfinal": 1, "total_step": 3}
     options = {"max_sequence_length": 8, "text_encoder_out_layers": [0, 1, 2]}
     settings = {"model_id": str(image_model), "max_steps": 3, "max_length": 8, "dtype": "float32"}
-    stub_datasets(monkeypatch, [{"image": Image.new("L", (20, 12 + n), 50 * n)} for n in range(3)])
-    monkeypatch.chdir(tmp_path)
-    names = execute(script(changed(run, config, options=options, **settings)))
+    rows = [{"image": Image.new("L", (20, 12 + n), 50 * n)} for n in range(3)]
+    names = run_script(script(changed(run, config, options=options, **settings)), rows)
     assert math.isfinite(names["loss"].item())
     assert names["images"].shape[0] == 3, "one latent an image"
     inputs = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import torch
 from peft import PeftModel, prepare_model_for_kbit_training
 
+from peft_shop.catalog.methods import ONLY_LOADED, ONLY_PREPARED
 from peft_shop.curate.probe.bases import BACKENDS, QuantizedBases
 from peft_shop.curate.probe.bench import deviation, logits, randomise, trainable, wrapped_layers
 from peft_shop.curate.probe.declared import declared_quantization
@@ -94,9 +95,9 @@ def _quantized(bench: Bench, name: QuantizationBackend) -> Capability:
     working: Mode = "prepared" if "loaded" in problems else "loaded"
     notes = []
     if "loaded" in problems:
-        notes.append(f"only after `prepare_model_for_kbit_training`; before: {problems['loaded']}")
+        notes.append(f"{ONLY_PREPARED}; before: {problems['loaded']}")
     elif "prepared" in problems:
-        notes.append(f"only as loaded; prepared for k-bit training: {problems['prepared']}")
+        notes.append(f"{ONLY_LOADED}; prepared for k-bit training: {problems['prepared']}")
     kept = attempt(partial(_reloads, bench, name, working, measured), proven=True)
     said = kept.value if kept.done else kept.note
     if said is not None:

@@ -1,0 +1,62 @@
+"""What the scripts of all kinds have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peft_shop.scripts.loop import FACTORIES
+from peft_shop.scripts.source import call
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from peft_shop.catalog.methods import Method
+    from peft_shop.catalog.runs import Recipe
+    from peft_shop.scripts.step import Step
+
+__all__ = ["Parts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the scripts of all kinds have in common.
+
+    Attributes:
+        recipe: what is trained.
+        step: how its training step runs.
+        method: what the catalog knows of it; `None` where it knows nothing.
+        config_class: name in peft of what makes the configuration.
+        shared: source for the template, by placeholder.
+        update: statements once all gradients of a step are there.
+    """
+
+    recipe: Recipe
+    step: Step
+    method: Method | None
+    config_class: str
+    shared: dict[str, str]
+    update: str
+
+    def wrap(self, base: str) -> str:
+        """Source of the call that puts the adapter on the model called `base`."""
+        options = {"autocast_adapter_dtype": self.step.autocast_adapter_dtype}
+        return call("get_peft_model", options, base, "config", used=8)
+
+    def modules(self, own: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Names to import by module: a script's `own`, and those that all kinds need."""
+        training = self.recipe.training
+        modules = {module: list(names) for module, names in own.items()}
+        names = modules.setdefault("peft", [])
+        names += [self.config_class, "get_peft_model"]
+        if self.step.prepare:
+            names.append("prepare_model_for_kbit_training")
+        if training.options.get("init_kv_cache_prefix") is not None:
+            names.append("initialize_kv_prefix_from_text")
+        if self.step.optimizer in FACTORIES:
+            modules["peft.optimizers"] = [FACTORIES[self.step.optimizer][0]]
+        if self.step.eight_bit:
+            modules["bitsandbytes.optim"] = ["AdamW8bit"]
+        if training.lr_scheduler:
+            modules.setdefault("transformers", []).append("get_cosine_schedule_with_warmup")
+        return modules
