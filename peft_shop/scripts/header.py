@@ -26,6 +26,7 @@ _HANDLED: Final = {
     "text_encoder_out_layers",
 }
 """Options of a benchmark that scripts have."""
+_BASES: Final = {"bnb_4bit": "base in 4 bit (nf4)", "bnb_8bit": "base in 8 bit"}
 _FITS: Final = {"yes": "fits surely", "maybe": "too close to call"}
 
 
@@ -129,8 +130,7 @@ def _described(step: Step, things: str, length: str) -> list[str]:
         f"{batches or step.batch_size} {things} of {step.max_length} {length} a step",
     ]
     if step.backend is not None:
-        detail = "" if step.quantize else " as it comes"
-        words.insert(0, f"{step.backend} base{detail}")
+        words.insert(0, _BASES[step.backend] if step.quantize else f"{step.backend} base as it is")
         words.append("prepared for k-bit training" if step.prepare else "not prepared")
     if step.checkpointing:
         words.append("gradient checkpointing")
@@ -147,6 +147,7 @@ def _packages(benchmark: Benchmark, step: Step, method: Method | None) -> list[s
     packages += ["'diffusers>=0.40'", "pillow"] if benchmark.modality == "image" else []
     packages += () if method is None else method.requires
     packages += [] if step.backend is None else ["accelerate"]
+    packages += ["flash-attn"] if step.attention == "flash_attention_2" else []
     bits_and_bytes = step.eight_bit or (step.backend or "").startswith("bnb_")
     return [*packages, *(["bitsandbytes"] if bits_and_bytes else [])]
 

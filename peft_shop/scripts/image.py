@@ -153,7 +153,7 @@ def image_script(parts: Parts) -> str:
         base = [f"base = {made}", *preparation(step)]
     encoding: dict[str, Json] = {
         "device": Raw("device"),
-        "max_sequence_length": options.get("max_sequence_length", _PROMPT_LENGTH),
+        "max_sequence_length": step.prompt_length or _PROMPT_LENGTH,
         "text_encoder_out_layers": tuple(options.get("text_encoder_out_layers", _PROMPT_LAYERS)),
     }
     return _SCRIPT.substitute(

@@ -40,6 +40,7 @@ class Step:
         batch_size: texts or images of one forward pass.
         accumulation: forward passes of one step of the optimizer.
         max_length: of a text [tokens], or the side of an image [pixels].
+        prompt_length: tokens that the prompt of an image is padded to; `None` for the usual ones.
         dtype: of the base's weights and activations; the compute type of a quantized base.
         autocast_adapter_dtype: whether adapters of a half-precision base are float32.
         backend: of a quantized base, else `None`.
@@ -58,6 +59,7 @@ class Step:
     batch_size: int
     accumulation: int
     max_length: int
+    prompt_length: int | None = None
     dtype: str
     autocast_adapter_dtype: bool
     backend: str | None = None
@@ -124,6 +126,7 @@ class _Decision:
             batch_size=batch_size,
             accumulation=accumulation,
             max_length=self.length(),
+            prompt_length=self.prompt_length(),
             dtype=self.dtype(),
             autocast_adapter_dtype=self.stated(
                 "autocast_adapter_dtype", training.autocast_adapter_dtype
@@ -181,6 +184,11 @@ class _Decision:
             raise ConfigError(msg)
         self.notes.append(f"texts are cut to the {longest} tokens that this model takes")
         return longest
+
+    def prompt_length(self) -> int | None:
+        measured = self.recipe.training.options.get("max_sequence_length")
+        length: int | None = self.stated("sequence_length", measured) if self.image else None
+        return length
 
     @property
     def model_name(self) -> str:
