@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from peft_shop.catalog.features import FEATURE_IDS
 from peft_shop.errors import ConfigError
 from peft_shop.forecast.records import Dtype, Settings, Setup
 
@@ -43,7 +44,7 @@ class Step:
         prompt_length: tokens that the prompt of an image is padded to; `None` for the usual ones.
         dtype: of the base's weights and activations; the compute type of a quantized base.
         autocast_adapter_dtype: whether adapters of a half-precision base are float32.
-        backend: of a quantized base, else `None`.
+        backend: of a quantized base, or the format of its files; else `None`.
         quantize: whether the script quantizes the base; else it is loaded as it is.
         double_quantization: 4 bit: whether the scales are quantized once more.
         prepare: whether the base is prepared for k-bit training.
@@ -205,8 +206,8 @@ class _Decision:
         return dtype
 
     def quantization(self) -> tuple[str | None, bool]:
-        """Backend of a quantized base, and whether the script has to quantize it."""
-        own = None if self.model is None else self.model.quantization
+        """Format of a quantized base, and whether the script has to quantize it."""
+        own = None if self.model is None else _format(self.model)
         backend: str | None = self.stated("quantization", own) or own
         if own is not None and backend != own:
             msg = (
@@ -225,32 +226,44 @@ class _Decision:
         bits = self.stated("quantization_bits", None)
         if own is None and bits not in {None, _BITS[backend]}:
             raise ConfigError(f"no script for {backend} with {bits} bits: it has {_BITS[backend]}")
-        self.trains(f"quantization.{backend}", f"on a {backend} base")
-        if own is None and self.recipe.training.dtype in _DTYPES:
-            self.notes.append(f"scores were measured on a base in {self.recipe.training.dtype}")
+        others = f"`peft-shop recommend --quantization {backend}` lists what does"
+        self.trains(f"quantization.{backend}", f"on a {backend} base", others)
+        self.notes.append(f"scores were measured on a base in {self.recipe.training.dtype}")
         return backend, own is None
 
-    def trains(self, feature: str, where: str) -> None:
+    def trains(self, feature: str, where: str, hint: str = "") -> None:
         """Refuses what was seen not to train, and tells what nobody knows.
+
+        Args:
+            feature: the capability.
+            where: what it is about, in words.
+            hint: what to do where it does not train.
 
         Raises:
             ConfigError: the catalog says no.
         """
         if self.method is None:
             return
+        if feature not in self.method.capabilities:
+            self.notes.append(f"nobody has tried whether it trains {where}")
+            return
         capability = self.method.capability(feature, self.run.variants)
         if capability.support == "no":
             because = f": {capability.note}" if capability.note else ""
-            raise ConfigError(f"no script: {self.title} does not train {where}{because}")
+            advice = f"; {hint}" if hint else ""
+            raise ConfigError(f"no script: {self.title} does not train {where}{because}{advice}")
         if capability.support == "unknown":
             self.notes.append(f"nobody knows whether it trains {where}: {capability.note}")
 
     def prepare(self, backend: str) -> bool:
         """Whether the base is prepared: as the method needs it, else as the setup says."""
-        asked: bool = self.stated("prepare_kbit", Settings.model_fields["prepare_kbit"].default)
-        if self.method is None:
+        feature = f"quantization.{backend}"
+        # a format that nobody has tried is left as it comes
+        usual = Settings.model_fields["prepare_kbit"].default and feature in FEATURE_IDS
+        asked: bool = self.stated("prepare_kbit", usual)
+        if self.method is None or feature not in self.method.capabilities:
             return asked
-        needed = self.method.capability(f"quantization.{backend}", self.run.variants).prepared
+        needed = self.method.capability(feature, self.run.variants).prepared
         if needed is None or needed == asked:
             return asked
         verb = "prepared" if needed else "not prepared"
@@ -307,6 +320,13 @@ class _Decision:
             f"{training.optimizer}, with settings of its own"
         )
         raise ConfigError(msg)
+
+
+def _format(model: Structure) -> str | None:
+    """How the base comes quantized: a backend that peft knows, or any other format."""
+    if model.quantization is not None or model.stored_quantization is None:
+        return model.quantization
+    return model.stored_quantization.name
 
 
 def _has_linear_head(model: Structure) -> bool:

@@ -410,6 +410,28 @@ def test_a_snippet_is_a_script(run: Command) -> None:
     assert json.loads(data)["script"] == out
 
 
+def test_a_snippet_runs_as_the_training_step_was_stated(run: Command) -> None:
+    name = "lora/llama-3.2-3B-rank32"
+    stated = ("--training", "quantization=bnb_4bit", "--training", "batch-size=1")
+    code, out, _ = run("snippet", name, *stated)
+    assert code == 0
+    compile(out, "snippet.py", "exec")
+    for part in (
+        "BitsAndBytesConfig",
+        "prepare_model_for_kbit_training(",
+        "BATCH_SIZE = 1\nACCUMULATION = 4 ",
+        "MAX_LENGTH = 768 ",
+        "measured with: batch 4, 768 tokens",
+    ):
+        assert part in out
+    code, _, err = run("snippet", "loha/llama-3.2-3B-rank32", *stated)
+    assert code == 2
+    assert "does not train on a bnb_4bit base" in err
+    code, _, err = run("snippet", name, "--training", "quantisation=bnb_4bit")
+    assert code == 2
+    assert "did you mean 'quantization'" in err
+
+
 def test_a_file_is_not_replaced_unless_forced(run: Command, tmp_path: Path) -> None:
     target = tmp_path / "train.py"
     arguments = ("snippet", "boft/llama-3.2-3B-default", "-o", str(target))

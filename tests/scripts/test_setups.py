@@ -15,6 +15,7 @@ from peft_shop.catalog.runs import Run
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
 from peft_shop.forecast.records import Interval, Settings, Setup
+from peft_shop.model.structure import StoredQuantization
 from peft_shop.scripts.script import snippet
 
 if TYPE_CHECKING:
@@ -308,6 +309,16 @@ def test_a_base_that_comes_quantized_is_loaded_as_it_is(language_model: Path) ->
         script(run, Settings(quantization="bnb_4bit"), retargeted=retargeted, model=own)
     with pytest.raises(ConfigError, match="name a model that comes quantized so"):
         script(run, Settings(quantization="gptq"))
+
+
+def test_a_format_that_peft_does_not_know_is_left_as_it_comes(language_model: Path) -> None:
+    fp8 = StoredQuantization(name="fp8", bits=8)
+    own = inspected(language_model).structure.model_copy(update={"stored_quantization": fp8})
+    stated = Stated(script(LORA, retargeted=adapted(LORA, own), model=own))
+    loading = stated.arguments("AutoModelForCausalLM.from_pretrained")
+    assert loading == {"dtype": "torch.bfloat16", "device_map": "{'': device}"}
+    assert "prepare_model_for_kbit_training" not in stated.calls
+    assert "nobody has tried whether it trains on a fp8 base" in stated.header
 
 
 def inspected(folder: Path) -> Any:
