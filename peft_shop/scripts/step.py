@@ -25,6 +25,7 @@ _BITS: Final = {"bnb_4bit": 4, "bnb_8bit": 8}
 """Backends that quantize a plain base while it is loaded, and the bits of one weight."""
 _ATTENTION: Final = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
 """Kernels of attention by their name in transformers."""
+_USUAL: Final = "sdpa"
 _OWN: Final = {"lora_fa": "lora-fa", "riemannian": "riemannian"}
 """Optimizers of peft by their name in recipes."""
 _OTHER: Final = {"sgd": "SGD", "adafactor": "Adafactor"}
@@ -293,11 +294,14 @@ class _Decision:
         return True
 
     def attention(self) -> str | None:
-        asked = self.stated("attention", None)
-        if asked is not None:
-            return None if self.image else _ATTENTION[asked]
         measured = self.recipe.training.options.get("attn_implementation")
-        return None if measured is None else str(measured)
+        asked = None if self.image else self.stated("attention", None)
+        if asked is None:
+            return None if measured is None or self.image else str(measured)
+        if asked == _USUAL and isinstance(self.setup, Setup) and measured is None:
+            # transformers takes it by itself, and another one for models that lack it
+            return None
+        return _ATTENTION[asked]
 
     def optimizer(self) -> tuple[str, dict[str, Json], bool]:
         """Name, options and whether its states are in 8 bit."""

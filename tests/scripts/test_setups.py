@@ -123,9 +123,9 @@ def test_a_script_is_exactly_its_setup(settings: Settings) -> None:
         settings.sequence_length,
     ]
     check_loading(stated, settings, "AutoModelForCausalLM.from_pretrained", "transformers")
-    attention = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+    attention = {"sdpa": None, "eager": "'eager'", "flash": "'flash_attention_2'"}
     loading = stated.arguments("AutoModelForCausalLM.from_pretrained")
-    assert loading["attn_implementation"] == repr(attention[settings.attention])
+    assert loading.get("attn_implementation") == attention[settings.attention]
     made = {name for name in OPTIMIZERS.values() if name in stated.calls}
     assert made == {OPTIMIZERS[settings.optimizer]}
     assert ("model.gradient_checkpointing_enable" in stated.calls) == (
@@ -238,6 +238,18 @@ def test_one_stated_size_keeps_the_measured_batch_where_it_divides(
 ) -> None:
     constants = Stated(script(LORA, Settings.model_validate(settings))).constants
     assert (constants["BATCH_SIZE"], constants["ACCUMULATION"]) == sizes
+
+
+def test_the_usual_kernel_of_attention_is_left_to_transformers_unless_it_was_stated() -> None:
+    def kernel(run: Run, setup: Setup | Settings) -> str | None:
+        loading = Stated(script(run, setup)).arguments("AutoModelForCausalLM.from_pretrained")
+        return loading.get("attn_implementation")
+
+    measured = changed(LORA, options={"attn_implementation": "eager"})
+    assert kernel(LORA, plan(Settings())) is None
+    assert kernel(LORA, Settings(attention="sdpa")) == "'sdpa'"
+    assert kernel(measured, Settings(batch_size=2)) == "'eager'"
+    assert kernel(measured, plan(Settings())) == "'sdpa'"
 
 
 def test_a_recipe_keeps_the_optimizer_that_it_needs() -> None:
@@ -365,6 +377,8 @@ SAME = [
     }
     for size, again, c in itertools.product((4, 2, 1), (False, True), (False, True))
 ][1:]
+FEW = [SAME[0], SAME[1], SAME[3], SAME[-1]]
+"""Each change by itself, and all of them."""
 METHODS: dict[str, dict[str, Any]] = {
     "LORA": {"init_lora_weights": False, "target_modules": ["q_proj", "down_proj"]},
     "ADALORA": {"init_r": 8, "target_r": 4, "tinit": 1, "tfinal": 1, "total_step": 9},
@@ -388,8 +402,8 @@ SGD = {
 """One step of this moves every weight by its gradient."""
 
 
-def gradients(run: Run, setup: Settings | None, run_script: Runner) -> dict[str, Any]:
-    names = run_script(script(run, setup), UNEVEN)
+def gradients(run: Run, setup: Settings | None, run_script: Runner, **more: Any) -> dict[str, Any]:
+    names = run_script(script(run, setup, **more), UNEVEN)
     after = dict(names["model"].named_parameters())
     return {name: before - after[name].detach() for name, before in names["initial"].items()}
 
@@ -404,21 +418,59 @@ def test_setups_with_the_same_result_have_the_same_gradient(
     options = {**run.recipe.training.options}
     options.pop("init_kv_cache_prefix", None)
     config = run.recipe.config | METHODS[peft_type]
-    for steps in (1, 2):
-        # the second step has the one text that is left of the epoch
-        small = changed(
-            run, config, model_id=str(language_model), max_steps=steps, options=options, **SGD
-        )
-        whole = gradients(small, None, run_script)
-        assert any(gradient.any() for gradient in whole.values())
-        for kind in SAME if peft_type == "LORA" or steps == 1 else SAME[:3]:
-            if kind["gradient_checkpointing"] and peft_type == "PREFIX_TUNING":
-                continue
-            if kind["fused_loss"] and peft_type == "SHADOW":
-                continue
-            same = gradients(small, Settings.model_validate(kind), run_script)
-            for name, gradient in whole.items():
-                assert torch.allclose(same[name], gradient, rtol=1e-4, atol=1e-5), (kind, name)
+    # the second step has the one text that is left of the epoch
+    small = changed(run, config, model_id=str(language_model), max_steps=2, options=options, **SGD)
+    whole = gradients(small, None, run_script)
+    assert any(gradient.any() for gradient in whole.values())
+    for kind in SAME if peft_type == "LORA" else FEW:
+        if kind["gradient_checkpointing"] and peft_type == "PREFIX_TUNING":
+            continue
+        if kind["fused_loss"] and peft_type == "SHADOW":
+            continue
+        same = gradients(small, Settings.model_validate(kind), run_script)
+        for name, gradient in whole.items():
+            assert torch.allclose(same[name], gradient, rtol=1e-4, atol=1e-5), (kind, name)
+
+
+TINY: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "num_local_experts": 4,
+    "pad_token_id": 0,
+    "layer_types": None,
+}
+
+
+@pytest.mark.parametrize(
+    "model_type", ["qwen3", "mistral", "gemma3_text", "mixtral", "gpt_neox", "gpt_oss"]
+)
+def test_the_gradient_is_the_same_on_models_of_other_types(
+    model_type: str, tmp_path: Path, language_model: Path, run_script: Runner
+) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path / model_type
+    AutoTokenizer.from_pretrained(language_model).save_pretrained(folder)
+    known = AutoConfig.for_model(model_type).to_dict()
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **{k: v for k, v in TINY.items() if k in known})
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    structure = inspected(folder).structure
+    retargeted = adapted(LORA, structure)
+    config = {**retargeted.config, "init_lora_weights": False}
+    more = {"retargeted": retargeted.model_copy(update={"config": config}), "model": structure}
+    small = changed(LORA, max_steps=1, **SGD)
+    whole = gradients(small, Settings(sequence_length=60), run_script, **more)
+    for kind in (SAME[-1], SAME[4]):
+        same = gradients(small, Settings(sequence_length=60, **kind), run_script, **more)
+        for name, gradient in whole.items():
+            assert torch.allclose(same[name], gradient, rtol=1e-4, atol=1e-5), (kind, name)
 
 
 def test_a_mean_of_means_would_have_another_gradient(
