@@ -3,6 +3,7 @@
 PeftShopError
 ├── InputError              the question is malformed (exit code 2)
 │   ├── UnknownNameError    a name that the catalog does not know, with the nearest ones
+│   │   └── AmbiguousNameError  a name that several things have, with all of them
 │   ├── QuantityError       a number or unit that cannot be read
 │   └── QueryError          options that contradict each other or ask for the impossible
 ├── CatalogError            a catalog or data file breaks its format, all mistakes at once
@@ -27,10 +28,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = [
     "AdapterError",
+    "AmbiguousNameError",
     "CatalogError",
     "CatalogVersionError",
     "ConfigError",
@@ -39,6 +41,7 @@ __all__ = [
     "InexactError",
     "IngestError",
     "InputError",
+    "Keyword",
     "MissingExtraError",
     "ModelError",
     "PeftShopError",
@@ -50,7 +53,11 @@ __all__ = [
     "UnknownNameError",
     "WeightsNeededError",
     "nearest_names",
+    "shown",
 ]
+
+_LONGEST = 100
+"""Characters of a value that a message shows."""
 
 
 def nearest_names(name: str, valid: Iterable[str], *, limit: int = 3) -> tuple[str, ...]:
@@ -58,10 +65,41 @@ def nearest_names(name: str, valid: Iterable[str], *, limit: int = 3) -> tuple[s
     options = sorted(set(valid))
     folded = {option.lower().replace("-", "_"): option for option in reversed(options)}
     key = name.lower().replace("-", "_")
+    key = key[:_LONGEST]  # longer than any name, and the search takes the square of it
     close = difflib.get_close_matches(key, folded, n=limit, cutoff=0.5)
     inside = [option for option in folded if key and (key in option or option in key)]
     ranked = dict.fromkeys([*close, *sorted(inside, key=lambda o: (abs(len(o) - len(key)), o))])
     return tuple(folded[option] for option in list(ranked)[:limit])
+
+
+def shown(value: object) -> str:
+    """What was given, as a message shows it: its `repr`, cut, or its type where it has none.
+
+    >>> shown("24GiB"), shown(10**9)
+    ("'24GiB'", '1000000000')
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a message must not fail over what it is about
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... (cut)"
+
+
+@dataclass(frozen=True, slots=True)
+class Keyword:
+    """An argument named in a message, which every place spells in its own way.
+
+    Attributes:
+        name: as `recommend` has it, such as `max_peak_memory`.
+        value: what it should be or was given as; `None` where only the argument is named.
+    """
+
+    name: str
+    value: str | None = None
+
+    def __str__(self) -> str:
+        """The spelling of Python."""
+        return f"{self.name}={'' if self.value is None else repr(self.value)}"
 
 
 class PeftShopError(Exception):
@@ -69,7 +107,29 @@ class PeftShopError(Exception):
 
 
 class InputError(PeftShopError):
-    """The caller asked for something that cannot be asked."""
+    """The caller asked for something that cannot be asked.
+
+    Attributes:
+        parts: the message, with the arguments that it names as keywords.
+        keyword: the argument that cannot be taken; `None` where it is about none or several.
+    """
+
+    _headed = True  # whether a message begins with its keyword
+
+    def __init__(self, *parts: str | Keyword, keyword: str | None = None) -> None:
+        self.parts = parts
+        self.keyword = keyword
+        super().__init__(self.spelt(str, keyword if keyword and self._headed else ""))
+
+    def spelt(self, spell: Callable[[Keyword], str], head: str) -> str:
+        """The message with every keyword as `spell` writes it.
+
+        Args:
+            spell: spelling of an argument inside the message.
+            head: spelling of the argument that the message is about; may be empty.
+        """
+        text = "".join(part if isinstance(part, str) else spell(part) for part in self.parts)
+        return f"{head}: {text}" if head else text
 
 
 class UnknownNameError(InputError):
@@ -81,22 +141,51 @@ class UnknownNameError(InputError):
         nearest: valid names that look like it, best first.
     """
 
+    _headed = False  # the kind says it
+
     def __init__(
-        self, kind: str, name: str, valid: Iterable[str], *, hint: str | None = None
+        self,
+        kind: str,
+        name: str,
+        valid: Iterable[str],
+        *,
+        hint: str | None = None,
+        keyword: str | None = None,
     ) -> None:
         options = sorted(set(valid))
         self.kind = kind
         self.name = name
         self.nearest = nearest_names(name, options)
-        message = f"unknown {kind} {name!r}"
+        message = f"unknown {kind} {shown(name)}"
         if self.nearest:
             message += "; did you mean " + " or ".join(repr(n) for n in self.nearest) + "?"
         elif options:
-            shown = ", ".join(options[:12])
-            message += f"; valid are: {shown}" + (", ..." if len(options) > 12 else "")
+            listed = ", ".join(options[:12])
+            message += f"; valid are: {listed}" + (", ..." if len(options) > 12 else "")
         if hint:
             message += f" ({hint})"
-        super().__init__(message)
+        super().__init__(message, keyword=keyword)
+
+
+class AmbiguousNameError(UnknownNameError):
+    """A name that may mean several things; `nearest` holds all of them."""
+
+    _headed = True
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        several: Iterable[str],
+        *,
+        hint: str | None = None,
+        keyword: str | None = None,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.nearest = tuple(dict.fromkeys(several))
+        message = f"{shown(name)} may be {', '.join(self.nearest)}: say which {kind} is meant"
+        InputError.__init__(self, message + (f" ({hint})" if hint else ""), keyword=keyword)
 
 
 class QuantityError(InputError):

@@ -10,14 +10,27 @@ import math
 import re
 from typing import Final, Literal, TypeAlias
 
-from peft_shop.errors import QuantityError
+from peft_shop.errors import Keyword, QuantityError, shown
 
-__all__ = ["Quantity", "Unit", "format_quantity", "parse_quantity"]
+__all__ = [
+    "SMALLEST_BYTES",
+    "Quantity",
+    "Unit",
+    "format_quantity",
+    "parse_quantity",
+    "read_quantity",
+]
 
 Unit: TypeAlias = Literal["bytes", "seconds", "fraction", "count", "score"]
 Quantity: TypeAlias = str | int | float
 """A number in base units, or text with a unit."""
 
+SMALLEST_BYTES: Final = 10**6
+"""Text of a smaller number without a unit is a slip: it may be meant as GiB or as MiB."""
+_KIBIBYTE: Final = 2**10
+"""A smaller number of bytes, of which a program may well know the unit, is a slip all the same."""
+_SHOWN: Final = 40
+"""Characters of a stated quantity that a message shows."""
 _BYTES: Final = {
     "b": 1,
     "kb": 10**3,
@@ -84,33 +97,70 @@ def parse_quantity(value: Quantity, unit: Unit, *, name: str = "value") -> float
     0.45
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        msg = f"{name}: expected {_EXAMPLE[unit]}, got {value!r}"
-        raise QuantityError(msg)
+        raise QuantityError(f"expected {_EXAMPLE[unit]}, got {shown(value)}", keyword=name)
     if not isinstance(value, str):
-        number = float(value)
-        factor = 1.0
+        number, factor = _float(value), 1.0
     else:
         match = _PATTERN.fullmatch(value)
         if match is None:
-            msg = f"{name}: cannot read {value!r}; expected {_EXAMPLE[unit]}"
-            raise QuantityError(msg)
-        number = float(match["number"].replace("_", ""))
+            message = f"cannot read {shown(value)}; expected {_EXAMPLE[unit]}"
+            raise QuantityError(message, keyword=name)
+        number = _float(match["number"].replace("_", ""))
         suffix = match["unit"]
         scales = _SCALES[unit]
-        found = 1.0 if not suffix else scales.get(suffix.lower())
-        if found is None:
+        scale = 1.0 if not suffix else scales.get(suffix.lower())
+        if scale is None:
             known = ", ".join(sorted(scales)) or "none"
-            msg = (
-                f"{name}: {suffix!r} in {value!r} is not a unit of {unit}; "
-                f"known units: {known}; expected {_EXAMPLE[unit]}"
+            raise QuantityError(
+                f"{shown(suffix)} in {shown(value)} is not a unit of {unit}; "
+                f"known units: {known}; expected {_EXAMPLE[unit]}",
+                keyword=name,
             )
-            raise QuantityError(msg)
-        factor = found
+        factor = scale
     result = number / 100 if factor == 0.01 else number * factor
     if not math.isfinite(result):
-        msg = f"{name}: {value!r} is not a finite number"
-        raise QuantityError(msg)
+        raise QuantityError(f"{shown(value)} is not a finite number", keyword=name)
     return result
+
+
+def _float(value: str | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of a whole number
+        return math.inf
+
+
+def read_quantity(value: Quantity, unit: Unit, *, name: str = "value") -> float:
+    """Number in base units that a person states: as `parse_quantity`, but no slip of the pen.
+
+    A size or time that is written has a unit; numbers are in base units, but nobody means 24
+    bytes. Sizes, times, counts and shares are not negative, and a share is not above 1.
+
+    Raises:
+        QuantityError: the value cannot be read, or can hardly be meant so; says what may be meant.
+
+    >>> read_quantity("24GiB", "bytes"), read_quantity("50%", "fraction")
+    (25769803776.0, 0.5)
+    """
+    number = parse_quantity(value, unit, name=name)
+    text = value.strip()[:_SHOWN] if isinstance(value, str) else f"{value:g}"
+    if number < 0 and unit != "score":
+        raise QuantityError(f"{text} is negative; expected {_EXAMPLE[unit]}", keyword=name)
+    bare = not isinstance(value, str) or text[-1].isdigit() or text[-1] == "."
+    least = SMALLEST_BYTES if isinstance(value, str) else _KIBIBYTE
+    if unit == "bytes" and bare and 0 < number < least:
+        raise QuantityError(f"{text} has no unit: ", Keyword(name, f"{text}GiB"), "?", keyword=name)
+    if unit == "seconds" and bare and number > 0 and isinstance(value, str):
+        seconds, minutes = (Keyword(name, f"{text}{suffix}") for suffix in ("s", "min"))
+        raise QuantityError(f"{text} has no unit: ", seconds, " or ", minutes, "?", keyword=name)
+    if unit == "fraction" and number > 1:
+        if number > 100 or not bare:
+            raise QuantityError(f"{text} is above 100 %; expected {_EXAMPLE[unit]}", keyword=name)
+        percent = Keyword(name, f"{text}%")
+        raise QuantityError(
+            f"{text} is above 1: ", percent, f", or {number / 100:g}?", keyword=name
+        )
+    return number
 
 
 def format_quantity(value: float, unit: Unit, *, digits: int | None = None) -> str:

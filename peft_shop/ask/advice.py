@@ -178,6 +178,8 @@ def warnings(
     ]
     if query.model is not None:
         yield from _about_model(query, query.model)
+    if query.memory is not None:
+        yield from (f"{query.memory.text}: {caution}" for caution in query.memory.cautions)
     if flagged:
         yield f"left out as flagged: {', '.join(flagged)} (`why` tells the reason)"
     if query.include_flagged:

@@ -53,11 +53,13 @@ class MemoryLimit(Record):
         text: what the user wrote.
         device: name of the device whose memory it is, less what a process needs beside; `None`
             where the user stated a limit.
+        cautions: what must be known before that memory is trusted.
     """
 
     bytes: int
     text: str
     device: str | None = None
+    cautions: tuple[str, ...] = ()
 
 
 class Query(Record):

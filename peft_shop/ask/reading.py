@@ -23,9 +23,9 @@ from peft_shop.ask.judging import ATTRIBUTES, GROUPS, SERVE
 from peft_shop.ask.model import default_benchmark, read_options
 from peft_shop.ask.query import Bound, Query, Requirement
 from peft_shop.catalog.features import EVIDENCE_LEVELS, Category, Family, TaskType
-from peft_shop.errors import InputError, QueryError, UnknownNameError
+from peft_shop.errors import InputError, Keyword, QueryError, UnknownNameError, shown
 from peft_shop.serve.routes import resolve_demand
-from peft_shop.units import format_quantity, parse_quantity
+from peft_shop.units import format_quantity, parse_quantity, read_quantity
 
 if TYPE_CHECKING:
     from peft_shop.ask.query import MemoryLimit
@@ -74,7 +74,7 @@ def resolve_benchmark(catalog: Catalog, name: str) -> Benchmark:
         QueryError: `name` is no text.
     """
     if not isinstance(name, str):
-        raise QueryError(f"benchmark: expected a name, got {name!r}")
+        raise QueryError(f"expected a name, got {shown(name)}", keyword="benchmark")
     key = _fold(name)
     for benchmark in catalog.benchmarks:
         if key in {_fold(option) for option in (benchmark.id, *benchmark.aliases)}:
@@ -187,7 +187,8 @@ def build_query(
     )
     options = read_options(adapt)
     if model is None and options != TargetOptions():
-        raise QueryError("adapt is about the model that you name: give `model` too")
+        message = "options are about the model that you name: give "
+        raise QueryError(message, Keyword("model"), " too", keyword="adapt")
     names = _objective_names(target, objectives)
     chosen = tuple(dict.fromkeys(resolve_metric(catalog, target, name).id for name in names))
     if not chosen:
@@ -195,11 +196,13 @@ def build_query(
     headline = catalog.metric_by_id[target.headline]
     order, weights = _ranking(catalog, target, rank_by)
     if min_evidence is not None and min_evidence not in EVIDENCE_LEVELS:
-        raise UnknownNameError("evidence level", min_evidence, EVIDENCE_LEVELS)
+        kind = "evidence level"
+        raise UnknownNameError(kind, min_evidence, EVIDENCE_LEVELS, keyword="min_evidence")
     if evidence not in {"snapshot", "pooled"}:
-        raise UnknownNameError("kind of evidence", evidence, ("snapshot", "pooled"))
+        kinds = ("snapshot", "pooled")
+        raise UnknownNameError("kind of evidence", evidence, kinds, keyword="evidence")
     if not 0.5 <= confidence < 1:
-        raise QueryError(f"confidence must be at least 0.5 and below 1, got {confidence!r}")
+        raise QueryError(f"confidence must be at least 0.5 and below 1, got {shown(confidence)}")
     when = _snapshot(catalog, target, snapshot)
     return Query(
         benchmark=target.id,
@@ -212,7 +215,7 @@ def build_query(
         methods=resolve_methods(catalog, methods, "methods"),
         exclude=resolve_methods(catalog, exclude, "exclude"),
         min_evidence=min_evidence,
-        floor=target.floor if floor is None else parse_quantity(floor, headline.unit, name="floor"),
+        floor=target.floor if floor is None else read_quantity(floor, headline.unit, name="floor"),
         rank_by=order,
         weights=weights,
         accelerator=_accelerator(catalog, target, when, accelerator),
@@ -235,7 +238,8 @@ def _objective_names(
     if isinstance(objectives, str):
         return tuple(part for part in re.split(r"[,\s]+", objectives) if part)
     if isinstance(objectives, AnyOf):
-        raise QueryError("objectives are optimised together: give a list, not any_of(...)")
+        message = "they are optimised together: give a list, not any_of(...)"
+        raise QueryError(message, keyword="objectives")
     return _strings(objectives, "objectives").values
 
 
@@ -320,13 +324,12 @@ def _strings(value: object, option: str) -> Requirement:
     items = value.values if isinstance(value, AnyOf) else value
     items = [items] if isinstance(items, str) else items
     if not isinstance(items, Iterable) or isinstance(items, Mapping):
-        raise QueryError(
-            f"{option}: expected a name, a list of names or any_of(...), got {value!r}"
-        )
+        message = f"expected a name, a list of names or any_of(...), got {shown(value)}"
+        raise QueryError(message, keyword=option)
     names = tuple(items)
     wrong = [item for item in names if not isinstance(item, str)]
     if wrong:
-        raise QueryError(f"{option}: expected names, got {wrong[0]!r}")
+        raise QueryError(f"expected names, got {shown(wrong[0])}", keyword=option)
     return Requirement(
         name=option, values=tuple(dict.fromkeys(names)), mode="any" if several else "all"
     )
@@ -368,7 +371,8 @@ def _support(name: str, value: object) -> str:
     if value == "partial":
         return "partial"
     raise QueryError(
-        f"{name}: expected True (yes), 'partial' (yes or partial) or False (no), got {value!r}"
+        f"expected True (yes), 'partial' (yes or partial) or False (no), got {shown(value)}",
+        keyword=name,
     )
 
 
@@ -395,7 +399,7 @@ def _bounds(
             options = [f"{side}_{one}" for side in ("max", "min") for one in benchmark.metrics]
             raise UnknownNameError("bound", name, options)
         metric = resolve_metric(catalog, benchmark, metric_name)
-        number = parse_quantity(value, metric.unit, name=name)
+        number = read_quantity(value, metric.unit, name=name)
         key = (metric.id, kind)
         if key in found:
             raise QueryError(f"{kind}_{metric.id} is given twice: {found[key].text} and {value}")
@@ -406,8 +410,7 @@ def _bounds(
     for metric_id in dict.fromkeys(metric for metric, _ in found):
         low, high = found.get((metric_id, "min")), found.get((metric_id, "max"))
         if low and high and low.value > high.value:
-            raise QueryError(
-                f"min_{metric_id}={low.text} is above max_{metric_id}={high.text}: "
-                "no run can meet both"
-            )
+            least = Keyword(f"min_{metric_id}", low.text)
+            most = Keyword(f"max_{metric_id}", high.text)
+            raise QueryError(least, " is above ", most, ": no run can meet both")
     return found.values()

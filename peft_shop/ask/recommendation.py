@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 from peft_shop.ask.answering import answer
 from peft_shop.ask.judging import ATTRIBUTES, SERVE, version_key
+from peft_shop.ask.keywords import check_keywords
 from peft_shop.ask.model import read_settings
 from peft_shop.ask.query import MemoryLimit
 from peft_shop.ask.reading import AnyOf, build_query
 from peft_shop.catalog.catalog import Catalog
 from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load
-from peft_shop.errors import QueryError
+from peft_shop.errors import Keyword, QueryError
 from peft_shop.model.structure import Structure
-from peft_shop.units import format_quantity, parse_quantity
+from peft_shop.units import format_quantity, read_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from os import PathLike
 
     from peft_shop.adapt.records import TargetOptions
@@ -172,6 +174,8 @@ def recommend(
         True
     """
     stated = dict(locals())  # before anything else is: what was asked, by keyword
+    del stated["bounds"]
+    check_keywords({**stated, **bounds})
     source = catalog if isinstance(catalog, Catalog) else load(catalog)
     if peft_version is None:
         peft_version = installed_peft_version()
@@ -188,11 +192,15 @@ def recommend(
 
         target = inspect_model(model)
         structure = target.structure
-    memory = _memory_limit(device, max_memory)
+    dtype = training.get("dtype") if isinstance(training, Mapping) else training and training.dtype
+    memory = _memory_limit(device, max_memory, dtype=str(dtype))
     settings = None
     if training is not None or memory is not None:
         if structure is None:
-            raise QueryError("a forecast is about the model that you name: give `model` too")
+            limits = ("training", "device", "max_memory")
+            about = next(name for name in limits if stated[name] is not None)
+            message = "a forecast is about the model that you name: give "
+            raise QueryError(message, Keyword("model"), " too", keyword=about)
         settings = read_settings(training, structure, _only(quantization))
     query = build_query(
         source,
@@ -221,19 +229,25 @@ def recommend(
     return found if target is None else found.about(target)
 
 
-def _memory_limit(device: str | None, most: Quantity | None) -> MemoryLimit | None:
+def _memory_limit(device: str | None, most: Quantity | None, *, dtype: str) -> MemoryLimit | None:
     if device is None and most is None:
         return None
     if device is not None and most is not None:
-        raise QueryError("device and max_memory both limit the memory: give one of them")
+        both = (Keyword("device"), " and ", Keyword("max_memory"))
+        raise QueryError(*both, " limit the memory: give one of them")
     if device is None:
-        limit = parse_quantity(most or 0, "bytes", name="max_memory")
+        limit = read_quantity(most or 0, "bytes", name="max_memory")
         text = most if isinstance(most, str) else format_quantity(limit, "bytes")
         return MemoryLimit(bytes=int(limit), text=text)
     from peft_shop.forecast.devices import device_of  # noqa: PLC0415 - only where a device is named
 
     found = device_of(device)
-    return MemoryLimit(bytes=found.usable_bytes, text=device, device=found.name)
+    return MemoryLimit(
+        bytes=found.usable_bytes,
+        text=str(device),
+        device=found.name,
+        cautions=found.cautions_in(dtype),
+    )
 
 
 def _only(quantization: str | Iterable[str] | AnyOf | None) -> str | None:

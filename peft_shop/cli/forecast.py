@@ -1,6 +1,7 @@
 """`peft-shop forecast`: what training costs on a user's model, before it starts."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -98,6 +99,9 @@ def forecast(
         if everything
         else forecast_document(found[0], target.structure, device)
     )
+    if limit is not None:
+        cautions = [f"{device}: {caution}" for caution in limit.cautions_in(step.dtype)]
+        document = replace(document, warnings=(*cautions, *document.warnings))
     out.show(
         document,
         rows=forecast_records(found),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
+from peft_shop.ask.keywords import KEYWORDS
 from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load
 from peft_shop.cli.model import Adapt, Device, Model, Training, TrustRemoteCode, inspected
@@ -381,10 +382,11 @@ def question(
         CatalogError: the catalog file is broken.
     """
     bounds = {**limits("max", maximum), **limits("min", minimum)}
-    for name in bounds:
-        if name in asked:  # `--min evidence=...` is no metric, but would be taken for an argument
+    for keyword in bounds:
+        if keyword in KEYWORDS:  # `--max memory=24GB` would be taken for an argument
+            side, _, metric = keyword.partition("_")
             valid = asked["catalog"].metric_by_id
-            raise UnknownNameError("metric", name.partition("_")[2], valid)
+            raise UnknownNameError("metric", metric, valid, keyword=f"--{side} {metric}")
     return {
         **asked,
         **bounds,

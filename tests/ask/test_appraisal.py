@@ -133,7 +133,7 @@ def test_bad_questions_say_what_is_wrong(target: Target, asked: Any, said: str) 
 
 
 def test_a_forecast_needs_a_model() -> None:
-    with pytest.raises(InputError, match="give `model` too"):
+    with pytest.raises(InputError, match="give model= too"):
         recommend(device="24GiB")
 
 

@@ -374,6 +374,11 @@ def test_any_number_is_a_bound_in_base_units(name: str, value: float) -> None:
     metric = CATALOG.metric_by_id[name]
     if metric.retired:
         return
+    lowest = {"bytes": 1024, "score": -math.inf}.get(metric.unit, 0)
+    highest = 1 if metric.unit == "fraction" else math.inf
+    if value != 0 and not lowest <= value <= highest:
+        assert f"min_{name}" in refused(QuantityError, **{f"min_{name}": value})
+        return
     found = bound(**{f"min_{name}": value})
     assert found.value == value
     assert found.text == format_quantity(value, metric.unit)
@@ -410,7 +415,7 @@ def test_a_bound_on_a_misspelt_metric_names_the_nearest() -> None:
 
 def test_bounds_that_exclude_each_other_are_refused() -> None:
     text = refused(QueryError, min_peak_memory="30GB", max_peak_memory="20GiB")
-    assert text == "min_peak_memory=30GB is above max_peak_memory=20GiB: no run can meet both"
+    assert text == "min_peak_memory='30GB' is above max_peak_memory='20GiB': no run can meet both"
     assert len(ask(bounds={"min_drift": 0.2, "max_drift": 0.2}, benchmark="image_gen").bounds) == 2
 
 

@@ -174,7 +174,7 @@ def test_wrong_options_name_what_is_valid(target: Target, adapt: Any, said: str)
 
 
 def test_options_need_a_model() -> None:
-    with pytest.raises(InputError, match="give `model` too"):
+    with pytest.raises(InputError, match="give model= too"):
         recommend(adapt={"total_steps": 5})
 
 

@@ -55,6 +55,7 @@ def read_devices(path: Path) -> tuple[Device, ...]:
                 name=entry["name"],
                 memory_bytes=usable,
                 platform=entry.get("platform", "cuda"),
+                ecc=entry.get("ecc") == "inline",
                 shared=entry.get("shared", False),
                 bfloat16=entry.get("bf16", True),
                 source=entry["source"],
