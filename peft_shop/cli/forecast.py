@@ -25,7 +25,7 @@ from peft_shop.show.forecasts import (
     forecast_records,
     forecasts_document,
 )
-from peft_shop.show.progress import progress_bar
+from peft_shop.show.progress import progress_bar, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -93,7 +93,11 @@ def forecast(
     subjects = list(_subjects(source, candidate, benchmark, target))
     options = for_installed(read_options(settings("adapt", adapt)))
     work = _Work(source, target, step, options, limit, quick=quick)
-    found = _progressing(subjects, work.appraise) if everything else [work.appraise(*subjects[0])]
+    if everything:
+        found = _progressing(subjects, work.appraise)
+    else:
+        with waiting("Running a training step without weights"):
+            found = [work.appraise(*subjects[0])]
     document = (
         forecasts_document(found, target.structure, step, device)
         if everything

@@ -8,6 +8,7 @@ import typer
 from peft_shop.cli.model import TrustRemoteCode
 from peft_shop.cli.options import takes
 from peft_shop.cli.output import Output, output
+from peft_shop.show.progress import waiting
 from peft_shop.show.structures import structure_document, structure_records
 
 __all__ = ["inspect"]
@@ -33,7 +34,8 @@ def inspect(
     """
     from peft_shop.model.inspection import inspect_model  # noqa: PLC0415 - torch only for a model
 
-    structure = inspect_model(model, trust_remote_code=trust_remote_code).structure
+    with waiting(f"Looking at {model}"):
+        structure = inspect_model(model, trust_remote_code=trust_remote_code).structure
 
     def whole() -> str:
         plain = structure.model_dump(mode="json")

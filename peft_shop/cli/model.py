@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
+from peft_shop.show.progress import waiting
+
 if TYPE_CHECKING:
     from peft_shop.model.inspection import Target
 
@@ -73,4 +75,5 @@ def inspected(model: str | None, *, trust_remote_code: bool = False) -> "Target 
         return None
     from peft_shop.model.inspection import inspect_model  # noqa: PLC0415 - torch only for a model
 
-    return inspect_model(model, trust_remote_code=trust_remote_code)
+    with waiting(f"Looking at {model}"):
+        return inspect_model(model, trust_remote_code=trust_remote_code)

@@ -9,6 +9,7 @@ from peft_shop.ask.recommendation import recommend as ask
 from peft_shop.cli.options import question, takes
 from peft_shop.cli.output import NOTHING_FOUND, Format, Output, output
 from peft_shop.show.answers import answer_document, answer_records
+from peft_shop.show.progress import waiting
 
 __all__ = ["recommend"]
 
@@ -37,7 +38,8 @@ def recommend(
     """
     answer = ask(**asked)
     if asked["model"] is not None:
-        answer = answer.preflighted()
+        with waiting("Trying the best on the model without its weights"):
+            answer = answer.preflighted()
     document = answer_document(answer, everything=everything)
     if answer.front and out.format is Format.TABLE:
         name = answer.best.name

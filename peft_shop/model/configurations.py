@@ -29,8 +29,18 @@ def configuration_of(checkpoint: Checkpoint, *, trust_remote_code: bool = False)
     if "_class_name" in content:
         cls = diffusers_class(str(content["_class_name"]))
         return {"_class_name": cls.__name__, **content}
-    references = content.get("auto_map")
-    remote = isinstance(references, dict) and "AutoConfig" in references
+    names, references = content.get("architectures"), content.get("auto_map")
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    ):
+        raise ModelError(
+            f"{place}: architectures: expected names of classes, got {str(names)[:60]}"
+        )
+    if references is not None and not isinstance(references, dict):
+        raise ModelError(
+            f"{place}: auto_map: expected references by class, got {str(references)[:60]}"
+        )
+    remote = references is not None and "AutoConfig" in references
     kind = content.get("model_type")
     if remote and kind not in CONFIG_MAPPING and not trust_remote_code:
         raise ModelError(

@@ -30,7 +30,7 @@ _LIMITS: Final[tuple[tuple[re.Pattern[str], int, str], ...]] = (
     ),
     (
         re.compile(r"(num|n|moe_num)(_local|_routed|_total|_shared)*_experts|moe_experts"),
-        4_096,
+        65_536,
         "experts",
     ),
     (

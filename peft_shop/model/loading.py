@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.features import TaskType
 
-__all__ = ["Loaded", "load_model", "quiet"]
+__all__ = ["Loaded", "load_model"]
 
 Library = Literal["transformers", "diffusers", "torch"]
 
@@ -69,6 +69,11 @@ def load_model(
         ModelError: it cannot be inspected; the message says why and what to do.
         MissingExtraError: a library that it needs is not installed.
     """
+    with _quiet():
+        return _load(model, trust_remote_code=trust_remote_code, task_type=task_type)
+
+
+def _load(model: Any, *, trust_remote_code: bool, task_type: TaskType | None) -> Loaded:
     if isinstance(model, nn.Module):
         return _copied(model)
     checkpoint = model if isinstance(model, Checkpoint) else None
@@ -165,7 +170,7 @@ def _refuse_wrapped(model: nn.Module) -> None:
 
 def _build(cls: type[nn.Module], config: Any, dtype: str) -> nn.Module:
     """A new instance on the meta device, in `dtype`; `config` is not changed."""
-    with _meta(), quiet():
+    with _meta():
         try:
             return _construct(cls, copy.deepcopy(config), getattr(torch, dtype))
         except ImportError as error:
@@ -214,7 +219,7 @@ def _meta() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Keeps advice of the libraries about training and generation out of an inspection."""
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
     levels = [one.level for one in loggers]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ModelError
 from peft_shop.model.checkpoints import BACKBONES, Checkpoint, names_in, open_folder, read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["open_checkpoint"]
 
@@ -74,7 +79,8 @@ def _fetch(name: str, file: str) -> Path | None:
     if isinstance(cached, str):
         return Path(cached)
     try:
-        return Path(huggingface_hub.hf_hub_download(name, file))
+        with _quiet():
+            return Path(huggingface_hub.hf_hub_download(name, file))
     except GatedRepoError as error:
         raise ModelError(
             f"{name} is gated: accept its terms on the hub and log in with `hf auth login`"
@@ -93,3 +99,25 @@ def _fetch(name: str, file: str) -> Path | None:
         return None
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(f"{name}: the hub does not answer: {error}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps bars for small files and reports of retries from the screen."""
+    from huggingface_hub.utils import (  # noqa: PLC0415 - as in `_fetch`
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    logger = logging.getLogger("huggingface_hub")
+    level, hidden = logger.level, are_progress_bars_disabled()
+    try:
+        logger.setLevel(logging.ERROR)
+        if not hidden:
+            disable_progress_bars()
+        yield
+    finally:
+        logger.setLevel(level)
+        if not hidden:
+            enable_progress_bars()

@@ -1,0 +1,48 @@
+"""What takes long says what it does, on a terminal and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+
+import pytest
+
+from peft_shop.show import progress
+from peft_shop.show.progress import waiting
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, seconds: float) -> str:
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "_PATIENCE", 0.05)
+    with waiting("Looking at [red]it"):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and "Looking" not in stream.getvalue():
+            time.sleep(0.01)
+    return stream.getvalue()
+
+
+def test_a_long_wait_is_told_on_a_terminal_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    assert "Looking at [red]it" in shown(monkeypatch, Terminal(), 10.0)
+
+
+def test_a_short_one_and_one_without_a_terminal_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, io.StringIO(), 0.2) == ""
+    assert shown(monkeypatch, Terminal(), 0.0) == ""
+
+
+def test_nothing_keeps_running_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    before = threading.active_count()
+    with pytest.raises(KeyError), waiting("Looking"):
+        raise KeyError
+    assert threading.active_count() == before
