@@ -19,11 +19,11 @@ from peft_shop.ask.candidates import (
     Unmeasured,
 )
 from peft_shop.ask.contenders import field_of_play
-from peft_shop.ask.judging import MEMORY, SERVE, judge, retargeted
+from peft_shop.ask.judging import MEMORY, SERVE, judge, retargeted, routed
 from peft_shop.ask.noise import significance_threshold
 from peft_shop.ask.standing import standings
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.serve.routes import candidate_route, demanded
+from peft_shop.serve.routes import demanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -178,9 +178,7 @@ class _Records:
             "pooled": contender.pooled,
             "notes": (*contender.notes, *(f"{flag.code}: {flag.reason}" for flag in flags)),
             "routes": {
-                engine: candidate_route(
-                    self.catalog, engine, self.query.benchmark, run or contender.method
-                )
+                engine: routed(self.catalog, self.query, contender, engine)
                 for engine in _engines(self.query)
             },
             "retargeted": retargeted(self.catalog, self.query, contender),

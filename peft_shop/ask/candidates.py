@@ -21,6 +21,7 @@ from peft_shop.forecast.records import Forecast
 from peft_shop.model.structure import Structure
 from peft_shop.records import Finite, Frozen, Name, Number, Record, Text
 from peft_shop.serve.adapter import adapter_of_run
+from peft_shop.serve.bases import base_of_structure
 from peft_shop.serve.routes import Route, resolve_engine, route
 
 if TYPE_CHECKING:
@@ -250,6 +251,8 @@ class Candidate(Record):
     def route(self, engine: str, *, catalog: Catalog | None = None) -> Route:
         """How the run's adapter reaches `engine`, asked for in the question or not.
 
+        On the question's model where it names one.
+
         Args:
             engine: its name or an alias.
             catalog: holds the facts; the embedded one by default.
@@ -262,7 +265,12 @@ class Candidate(Record):
         if catalog is None and name in self.routes:
             return self.routes[name]
         models = None if self._benchmark is None else self._benchmark.modality
-        return route(source, adapter_of_run(self.run, models), name)
+        adapter = adapter_of_run(self.run, models)
+        model = self._structure
+        if model is not None:
+            adapted = None if self.retargeted is None else self.retargeted.config
+            adapter = adapter.on(base_of_structure(model), adapted)
+        return route(source, adapter, name)
 
     @property
     def snippet(self) -> str:

@@ -26,8 +26,19 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method
     from peft_shop.catalog.runs import Benchmark, Metric, Run
+    from peft_shop.serve.routes import Route
 
-__all__ = ["ATTRIBUTES", "GROUPS", "MEMORY", "MODEL", "SERVE", "judge", "retargeted", "version_key"]
+__all__ = [
+    "ATTRIBUTES",
+    "GROUPS",
+    "MEMORY",
+    "MODEL",
+    "SERVE",
+    "judge",
+    "retargeted",
+    "routed",
+    "version_key",
+]
 
 GROUPS: Final = ("layer_types", "quantization")
 """Options whose values are features `<group>.<value>`."""
@@ -93,6 +104,19 @@ def retargeted(catalog: Catalog, query: Query, one: Contender) -> Retargeted | N
         catalog.derived[key] = retarget(catalog, subject, query.model, options)
     found: Retargeted = catalog.derived[key]
     return found
+
+
+def routed(catalog: Catalog, query: Query, one: Contender, engine: str) -> Route:
+    """The contender's route to an engine, on the question's model where it names one."""
+    adapted = retargeted(catalog, query, one)
+    return candidate_route(
+        catalog,
+        engine,
+        query.benchmark,
+        one.run or one.method,
+        model=query.model,
+        config=None if adapted is None else adapted.config,
+    )
 
 
 def _run_failures(
@@ -187,7 +211,7 @@ def _serve_failures(
     lacking = []
     for text in requirement.values:
         engine, kinds = demanded(text)
-        found = candidate_route(catalog, engine, query.benchmark, one.run or one.method)
+        found = routed(catalog, query, one, engine)
         if not found.reaches(kinds):
             lacking.append(f"{text}: {found.obstacles(kinds)}")
     if requirement.mode == "any" and len(lacking) < len(requirement.values):

@@ -114,9 +114,15 @@ class Adapter:
         known = self.base.vocabulary if self.base is not None else None
         return None if known is None else self.rows > known
 
-    def on(self, base: Base) -> Adapter:
-        """The same adapter on a base that is known better, such as the user's own model."""
-        return replace(self, base=base, models=None)
+    def on(self, base: Base, config: Mapping[str, Json] | None = None) -> Adapter:
+        """The same adapter on a base that is known better, such as the user's own model.
+
+        Args:
+            base: the base.
+            config: the configuration for it; the adapter's own where there is none.
+        """
+        chosen = self.config if config is None else _set_fields(config)
+        return replace(self, base=base, models=None, config=chosen)
 
     def converted(self, rank: int | None) -> Adapter:
         """The LoRA that a conversion makes of it: scale 1, whole modules kept."""
@@ -165,8 +171,13 @@ _KEPT: Final = (
 def adapter_of_run(run: Run, models: Modality | None = None) -> Adapter:
     """The adapter that a run trained; `models` is what its benchmark runs on."""
     config = {**run.recipe.resolved, **run.recipe.config}
-    set_fields = {key: value for key, value in config.items() if value not in (None, [], {})}
+    set_fields = _set_fields(config)
     return Adapter(run.experiment, run.method, run.variants, set_fields, models=models)
+
+
+def _set_fields(config: Mapping[str, Json]) -> dict[str, Json]:
+    """Fields with a value; what peft writes out in full counts as unset."""
+    return {key: value for key, value in config.items() if value not in (None, [], {})}
 
 
 def adapter_of_method(
@@ -226,7 +237,7 @@ def read_adapter(catalog: Catalog, path: str | PathLike[str], *, weights: bool =
     if problems:
         raise AdapterError("cannot read the adapter", problems)
     method = kinds[str(kind)]
-    set_fields = {key: value for key, value in config.items() if value not in (None, [], {})}
+    set_fields = _set_fields(config)
     shapes = folders.tensors(file.parent) if weights else {}
     known = targets_of(set_fields, shapes, UNKNOWN_BASE)
     base = base_of_folder(set_fields, [*known.places, *(known.names or ())], shapes)

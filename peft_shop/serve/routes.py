@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Literal
 
 from peft_shop.catalog.features import FULL_FINETUNING
@@ -9,14 +10,17 @@ from peft_shop.errors import QueryError, UnknownNameError
 from peft_shop.records import Record
 from peft_shop.serve import ways
 from peft_shop.serve.adapter import adapter_of_method, adapter_of_run
+from peft_shop.serve.bases import base_of_structure
 from peft_shop.serve.cases import KINDS, Basis, Way
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.engines import Engine
     from peft_shop.catalog.runs import Run
+    from peft_shop.model.structure import Structure
+    from peft_shop.records import Json
     from peft_shop.serve.adapter import Adapter
 
 __all__ = [
@@ -121,16 +125,29 @@ def resolve_demand(catalog: Catalog, text: str) -> str:
     return f"{engine.id}:{wanted}"
 
 
-def candidate_route(catalog: Catalog, engine: str, benchmark: str, subject: Run | str) -> Route:
+def candidate_route(
+    catalog: Catalog,
+    engine: str,
+    benchmark: str,
+    subject: Run | str,
+    *,
+    model: Structure | None = None,
+    config: Mapping[str, Json] | None = None,
+) -> Route:
     """Route of a run, or of a method without one, to an engine; worked out once per catalog.
 
     Args:
         catalog: holds the facts.
         engine: identifier of the engine.
-        benchmark: whose kind of model it is about.
+        benchmark: whose kind of model it is about where `model` names none.
         subject: the run, or the identifier of the method.
+        model: the base, inspected.
+        config: the configuration for that model; as measured where there is none.
     """
-    key = ("route", engine, benchmark, subject if isinstance(subject, str) else subject.id)
+    base = None if model is None else base_of_structure(model)
+    place = json.dumps(dict(config), sort_keys=True, default=list) if config is not None else None
+    name = subject if isinstance(subject, str) else subject.id
+    key = ("route", engine, benchmark, name, base, place)
     if key not in catalog.derived:
         models = catalog.benchmark_by_id[benchmark].modality
         adapter = (
@@ -138,6 +155,8 @@ def candidate_route(catalog: Catalog, engine: str, benchmark: str, subject: Run 
             if isinstance(subject, str)
             else adapter_of_run(subject, models)
         )
+        if base is not None:
+            adapter = adapter.on(base, config)
         catalog.derived[key] = route(catalog, adapter, engine)
     found: Route = catalog.derived[key]
     return found
