@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -218,13 +218,26 @@ class Problem:
         return f"{place}: {self.message}{tail}"
 
 
+_MOST_SHOWN: Final = 20
+"""Mistakes that a message lists; whoever mends these runs again."""
+_LONGEST: Final = 300
+"""Characters of one of them."""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
 class _ProblemsError(PeftShopError):
     """A failure that lists every mistake found, not only the first."""
 
     def __init__(self, summary: str, problems: Sequence[Problem] = ()) -> None:
         self.summary = summary
         self.problems = tuple(problems)
-        super().__init__("\n".join([summary, *(f"  {problem}" for problem in self.problems)]))
+        lines = [f"  {_cut(str(problem))}" for problem in self.problems[:_MOST_SHOWN]]
+        if len(self.problems) > _MOST_SHOWN:
+            lines.append(f"  ... and {len(self.problems) - _MOST_SHOWN} more")
+        super().__init__("\n".join([_cut(summary), *lines]))
 
 
 class CatalogError(_ProblemsError):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["dotted", "problems_of"]
 
 _SHOWN = 60
+_MOST = 100
+"""Places whose mistakes are told: nobody reads more, and looking for near names takes time."""
 """Longest excerpt of a wrong value in a message [characters]."""
 
 
@@ -45,7 +47,7 @@ def dotted(parts: Iterable[str | int]) -> str:
 def problems_of(
     error: ValidationError, model: type[BaseModel], data: Any, path: str, *, within: str = ""
 ) -> list[Problem]:
-    """Problems of one file, in the order of their places.
+    """Problems of one file, in the order of their places; the first hundred places.
 
     Args:
         error: what pydantic raised for `data`.
@@ -57,6 +59,8 @@ def problems_of(
     found: dict[str, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         place = dotted(_place(details["loc"], data, missing=details["type"] == "missing"))
+        if place not in found and len(found) >= _MOST:
+            continue
         found.setdefault(place, []).append(details)
     problems = []
     for place, several in found.items():

@@ -7,11 +7,10 @@ resolve, so that nothing above this room meets a name it does not know.
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
 
 from pydantic import ValidationError
 
@@ -19,7 +18,15 @@ from peft_shop.catalog.catalog import SCHEMA_VERSION, Catalog
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.engines import CIRCUMSTANCES, TOPIC_IDS, TRAIT_IDS
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.errors import CatalogError, CatalogVersionError, Problem, nearest_names
+from peft_shop.errors import (
+    CatalogError,
+    CatalogVersionError,
+    InputError,
+    Problem,
+    nearest_names,
+)
+from peft_shop.files import parse_json, read_bounded
+from peft_shop.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -30,6 +37,23 @@ __all__ = ["CATALOG_RESOURCE", "load", "parse"]
 CATALOG_RESOURCE = "_catalog.json"
 _MAX_BYTES = 64 * 2**20
 """No catalog comes near this size; a larger file is a mistake or an attack."""
+_MOST_NODES: Final = 100_000
+"""Values inside one record: the largest on file, a method, has a thousand."""
+_ENOUGH: Final = 50
+"""Mistakes after which a file is given up."""
+
+
+def _records() -> dict[str, type[Record]]:
+    """The lists of records that a catalog has, by name."""
+    hints = get_type_hints(Catalog)
+    return {
+        key: get_args(hints[key])[0]
+        for key in Catalog.model_fields
+        if get_origin(hints[key]) is tuple and issubclass(get_args(hints[key])[0], Record)
+    }
+
+
+_RECORDS: Final = _records()
 
 
 def load(path: str | PathLike[str] | None = None) -> Catalog:
@@ -41,13 +65,17 @@ def load(path: str | PathLike[str] | None = None) -> Catalog:
     """
     if path is None:
         return _embedded()
-    file = Path(path)
     try:
-        size = file.stat().st_size
-        if size > _MAX_BYTES:
-            problem = Problem(str(file), "", f"{size} bytes is too large for a catalog")
-            raise CatalogError("cannot read the catalog", [problem])
-        text = file.read_bytes()
+        file = Path(path)
+        text = read_bounded(file, _MAX_BYTES, "a catalog")
+    except TypeError:
+        msg = (
+            f"catalog: expected a Catalog or the path of a catalog file, not {type(path).__name__}"
+        )
+        raise InputError(msg) from None
+    except ValueError as error:  # a null byte in the name
+        problem = Problem(repr(path), "", str(error))
+        raise CatalogError("cannot read the catalog", [problem]) from error
     except OSError as error:
         problem = Problem(
             str(file),
@@ -74,11 +102,11 @@ def parse(text: bytes, *, name: str = "catalog") -> Catalog:
         CatalogVersionError: of a newer schema.
     """
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        # what is not finite is told with its place, by the record that forbids it
+        raw = parse_json(text, infinite=True)
+    except ValueError as error:
         raise CatalogError(
-            "cannot read the catalog", [Problem(name, "", f"not a JSON document: {detail}")]
+            "cannot read the catalog", [Problem(name, "", f"not a JSON document: {error}")]
         ) from error
     if not isinstance(raw, dict) or "schema_version" not in raw:
         problem = Problem(
@@ -98,15 +126,79 @@ def parse(text: bytes, *, name: str = "catalog") -> Catalog:
         )
         raise CatalogVersionError("cannot read the catalog", [problem])
     try:
-        catalog = Catalog.model_validate_json(text)
-    except ValidationError as error:
-        raise CatalogError(
-            "the catalog breaks its format", problems_of(error, Catalog, raw, name)
-        ) from error
+        catalog = _validated(raw, name)
+    except CatalogError as error:
+        if not _is_newer(version):
+            raise
+        problem = Problem(
+            name,
+            "schema_version",
+            f"written for schema {version}, which is newer than the {SCHEMA_VERSION} of this "
+            "version and has what it does not know",
+            "upgrade peft-shop: pip install -U peft-shop",
+        )
+        raise CatalogVersionError("cannot read the catalog", [problem, *error.problems]) from error
     problems = _dangling(catalog, name)
     if problems:
         raise CatalogError("the catalog contradicts itself", problems)
     return catalog
+
+
+def _is_newer(version: str) -> bool:
+    """Whether a schema of our major version has a minor one that came later."""
+    minor, own = (text.partition(".")[2] for text in (version, SCHEMA_VERSION))
+    return minor.isdecimal() and len(minor) < 6 and int(minor) > int(own)
+
+
+def _validated(raw: dict[str, Any], name: str) -> Catalog:
+    """The catalog that `raw` is, record by record, so that a hopeless file is given up early.
+
+    Raises:
+        CatalogError: it breaks the format; lists the first mistakes.
+    """
+    members = dict(raw)
+    problems: list[Problem] = []
+    for key, record in _RECORDS.items():
+        items = raw.get(key)
+        if not isinstance(items, list):
+            continue
+        made = []
+        for index, item in enumerate(items):
+            place = f"{key}[{index}]"
+            if _nodes(item) > _MOST_NODES:
+                problems.append(Problem(name, place, "far too large for one record"))
+            else:
+                try:
+                    made.append(record.model_validate(item))
+                except ValidationError as error:
+                    problems += problems_of(error, record, item, name, within=place)
+            if len(problems) > _ENOUGH:
+                raise CatalogError("the catalog breaks its format", problems)
+        members[key] = made
+    unknown = sorted(set(raw) - set(Catalog.model_fields))
+    for key in unknown[_ENOUGH:]:
+        del members[key]
+    try:
+        catalog = Catalog.model_validate(members)
+    except ValidationError as error:
+        problems += problems_of(error, Catalog, raw, name)
+    if problems:
+        raise CatalogError("the catalog breaks its format", sorted(set(problems)))
+    return catalog
+
+
+def _nodes(value: Any) -> int:
+    """How many values a JSON value holds, itself included; stops counting at `_MOST_NODES`."""
+    count, level = 0, [value]
+    while level and count <= _MOST_NODES:
+        count += len(level)
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return count
 
 
 class _References:
@@ -156,6 +248,13 @@ def _dangling(catalog: Catalog, name: str) -> list[Problem]:
             found.check("feature", feature, features, where)
         for feature in sorted(features - set(method.capabilities)):
             found.add(f"{where}.{feature}", "missing")
+        for feature, capability in method.capabilities.items():
+            found.check(
+                "environment",
+                capability.environment,
+                method.environments,
+                f"{where}.{feature}.environment",
+            )
         for k, variant in enumerate(method.variants):
             for feature in variant.capabilities:
                 found.check(
