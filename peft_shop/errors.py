@@ -220,12 +220,12 @@ class Problem:
 
 _MOST_SHOWN: Final = 20
 """Mistakes that a message lists; whoever mends these runs again."""
-_LONGEST: Final = 300
+_LONGEST_PROBLEM: Final = 300
 """Characters of one of them."""
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return text if len(text) <= _LONGEST_PROBLEM else text[: _LONGEST_PROBLEM - 3] + "..."
 
 
 class _ProblemsError(PeftShopError):
