@@ -237,6 +237,8 @@ class Variant(Record):
         when: conditions that recognise it in a recipe.
         looks_at_data: what must run beside wrapping, because it starts from data, and when; `None`
             where wrapping is all.
+        left_to_loop: a term of the loss that peft does not add by itself; `None` without one.
+        allocates: whether a loop must call `update_and_allocate` after each step.
         capabilities: only those that differ from the method's (filled by the compiler).
         fidelity: how well a LoRA can hold it; `None` where it is as for the method.
         since: first peft release that has it.
@@ -248,6 +250,8 @@ class Variant(Record):
     paper: Paper | None = None
     when: tuple[Condition, ...] = ()
     looks_at_data: Text | None = None
+    left_to_loop: Text | None = None
+    allocates: bool = False
     capabilities: Frozen[dict[str, Capability]] = Field(default_factory=dict)
     fidelity: Fidelity | None = None
     since: str | None = None
@@ -264,8 +268,8 @@ class Curated(Record):
     """One file `catalog/curated/<method>.toml`: what people wrote.
 
     `peft_type` is the member of peft's `PeftType`; `probe` is the set-up of the probe and opaque
-    here; `no_paper_because` is required when `paper` is absent. For `prompt`, `loop_needs`
-    and `own_loss` see `Method`.
+    here; `no_paper_because` is required when `paper` is absent. For `prompt`, `loop_needs`,
+    `own_loss` and `allocates` see `Method`.
     """
 
     title: Text
@@ -281,6 +285,7 @@ class Curated(Record):
     prompt: PromptPlace | None = None
     loop_needs: Text | None = None
     own_loss: OwnLoss | None = None
+    allocates: bool = False
     variants: tuple[Variant, ...] = ()
     overrides: Frozen[dict[str, Override]] = Field(default_factory=dict)
     probe: Frozen[dict[str, Json]] = Field(default_factory=dict)
@@ -294,6 +299,8 @@ class Method(Record):
         prompt: where its virtual tokens go; `None` where it has none.
         loop_needs: what a training loop must hand it besides batches; `None` where batches do.
         own_loss: what it adds to the model's loss by itself; `None` where it adds nothing.
+        allocates: whether a loop must call `update_and_allocate` after each step, which decides by
+            its gradients what to train on.
         capabilities: one entry for every feature in `FEATURES`.
         fidelity: how well a LoRA can hold what it changes; `None` where nobody measured it.
         fields: configuration fields and the first peft release that has each.
@@ -314,6 +321,7 @@ class Method(Record):
     prompt: PromptPlace | None = None
     loop_needs: Text | None = None
     own_loss: OwnLoss | None = None
+    allocates: bool = False
     capabilities: Frozen[dict[str, Capability]]
     environments: Frozen[dict[str, Environment]]
     options: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from peft_shop.scripts.source import Raw, call, literal
 
 if TYPE_CHECKING:
     from peft_shop.catalog.methods import Method
-    from peft_shop.catalog.runs import Recipe, Training
+    from peft_shop.catalog.runs import Training
     from peft_shop.scripts.step import Step
 
 __all__ = [
@@ -174,9 +174,8 @@ def backward(step: Step) -> str:
     return "scaler.scale(part_loss).backward()" if step.half else "part_loss.backward()"
 
 
-def update(step: Step, peft_type: str, recipe: Recipe) -> str:
+def update(step: Step, training: Training, *, allocates: bool) -> str:
     """Statements of the loop once all gradients of a step are there."""
-    training = recipe.training
     lines = ["scaler.unscale_(optimizer)"] if step.half else []
     if training.grad_norm_clip:
         clip = literal(training.grad_norm_clip)
@@ -187,8 +186,7 @@ def update(step: Step, peft_type: str, recipe: Recipe) -> str:
         lines.append("optimizer.step()")
     if training.lr_scheduler:
         lines.append("scheduler.step()")
-    if peft_type == "ADALORA" or recipe.config.get("use_asa"):
-        # both decide by the gradients of this step which ranks to keep
+    if allocates:  # by the gradients of this step
         lines.append("model.base_model.update_and_allocate(step)")
     lines += ["if step == CHECK_STEP:", "    check_training(loss)", "optimizer.zero_grad()"]
     return "\n".join(lines)

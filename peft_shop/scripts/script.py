@@ -6,6 +6,7 @@ text only into the header, cut down to harmless characters (`peft_shop.scripts.s
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.adapt.records import retargeted_recipe
@@ -15,7 +16,7 @@ from peft_shop.scripts.header import header
 from peft_shop.scripts.image import image_script
 from peft_shop.scripts.loop import optimizer, update
 from peft_shop.scripts.parts import Parts
-from peft_shop.scripts.source import Raw, call, comment, literal
+from peft_shop.scripts.source import WIDTH, Raw, call, comment, literal
 from peft_shop.scripts.step import step_of
 from peft_shop.scripts.text import text_script
 from peft_shop.upstream.configs import config_dict
@@ -23,7 +24,7 @@ from peft_shop.upstream.configs import config_dict
 if TYPE_CHECKING:
     from peft_shop.adapt.records import Retargeted
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.methods import Method
+    from peft_shop.catalog.methods import Method, Variant
     from peft_shop.catalog.runs import Benchmark, Recipe, Run
     from peft_shop.forecast.records import Settings, Setup
     from peft_shop.model.structure import Structure
@@ -93,6 +94,9 @@ def snippet(
         device=device,
         method=method,
     )
+    variants = _variants(configuration, method)
+    allocates = any(variant.allocates for variant in variants)
+    allocates = allocates or (method is not None and method.allocates)
     shared = {
         "header": docstring,
         "model_id": literal(training.model_id),
@@ -111,7 +115,7 @@ def snippet(
         method=method,
         config_class=_ANY_CLASS if method is None else method.config_class,
         shared=shared,
-        update=update(step, peft_type, recipe),
+        update=update(step, training, allocates=allocates),
     )
     shared["model"] = parts.wrap("base")
     return image_script(parts) if benchmark.modality == "image" else text_script(parts)
@@ -147,18 +151,14 @@ def _config(
         for key, modules in sorted(recipe.resolved.items())
         if key.endswith("_modules") and key not in configuration
     ]
-    lines += [
-        f"# This initialisation looks at data: it needs {comment(needed)}."
-        for needed in _looks_at_data(configuration, method)
-    ]
-    if configuration.get("kasa_config"):
-        lines += [
-            "# KaSA's two regularisers are left to the loop. The losses on record are without; to",
-            "# add them: part_loss = part_loss + model._get_kasa_loss()",
-        ]
-    if configuration.get("monteclora_config"):
-        lines.append("# MonteCLoRA's own: part_loss = part_loss + model._get_monteclora_loss()")
-    if peft_type == "TRAINABLE_TOKENS":
+    for variant in _variants(configuration, method):
+        if variant.looks_at_data is not None:
+            lines += _comments(
+                f"This initialisation looks at data: it needs {variant.looks_at_data}."
+            )
+        if variant.left_to_loop is not None:
+            lines += _comments(f"{variant.title} leaves to the loop {variant.left_to_loop}")
+    if "token_indices" in configuration:
         lines.append("# The indices belong to that model's vocabulary.")
     if method is not None:
         lines.append("config = " + call(method.config_class, configuration, used=9))
@@ -168,15 +168,21 @@ def _config(
     return "\n".join(lines)
 
 
-def _looks_at_data(configuration: dict[str, Json], method: Method | None) -> list[str]:
-    """What variants of the configuration need besides wrapping."""
-    needs = {} if method is None else {one.looks_at_data: one.when for one in method.variants}
+def _variants(configuration: dict[str, Json], method: Method | None) -> list[Variant]:
+    """Variants that the configuration alone tells."""
     return [
-        needed
-        for needed, when in needs.items()
-        if needed is not None
-        and all(condition.met_by(configuration.get(condition.config or "")) for condition in when)
+        variant
+        for variant in (() if method is None else method.variants)
+        if variant.when
+        and all(
+            condition.config is not None and condition.met_by(configuration.get(condition.config))
+            for condition in variant.when
+        )
     ]
+
+
+def _comments(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(comment(text), WIDTH - 2)]
 
 
 def _listed(names: Json) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from peft_shop.catalog.features import FEATURE_IDS
 from peft_shop.errors import ConfigError
+from peft_shop.forecast.ladder import chunkable
 from peft_shop.forecast.records import Dtype, Settings, Setup
 
 if TYPE_CHECKING:
@@ -287,8 +288,8 @@ class _Decision:
             because = "a model of images has no logits"
         elif self.method is not None and self.method.own_loss == "outputs":
             because = f"{self.method.title} predicts the labels once more from whole logits"
-        elif self.model is not None and not _has_linear_head(self.model):
-            because = f"{self.model_name} has no linear head"
+        elif self.model is not None and not chunkable(self.model):
+            because = f"{self.model_name} has no linear head whose outputs are the logits"
         if because is not None:
             raise ConfigError(f"no script with a chunked loss (fused_loss): {because}")
         return True
@@ -331,7 +332,3 @@ def _format(model: Structure) -> str | None:
     if model.quantization is not None or model.stored_quantization is None:
         return model.quantization
     return model.stored_quantization.name
-
-
-def _has_linear_head(model: Structure) -> bool:
-    return any(group.kind == "linear" for group in model.of(["head"]))

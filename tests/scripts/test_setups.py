@@ -360,7 +360,7 @@ def test_what_cannot_be_is_refused_with_the_reason(language_model: Path) -> None
     headless = structure.model_copy(
         update={"groups": tuple(one for one in structure.groups if one.role != "head")}
     )
-    with pytest.raises(ConfigError, match="no linear head"):
+    with pytest.raises(ConfigError, match="no linear head whose outputs"):
         script(LORA, Settings(fused_loss=True), retargeted=retargeted, model=headless)
     with pytest.raises(ConfigError, match="bnb_4bit with 8 bits"):
         script(LORA, Settings(quantization="bnb_4bit", quantization_bits=8))

@@ -127,6 +127,7 @@ def _method(method: str, sources: Sources) -> Method:
         prompt=curated.prompt,
         loop_needs=curated.loop_needs,
         own_loss=curated.own_loss,
+        allocates=curated.allocates,
         capabilities={feature: _capability(feature, curated, observed) for feature in FEATURE_IDS},
         environments=dict(sorted(observed.environments.items())),
         options=observed.options,
