@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from peft_shop.catalog.features import FEATURE_IDS
 from peft_shop.errors import ConfigError
-from peft_shop.forecast.ladder import chunkable
 from peft_shop.forecast.records import Dtype, Settings, Setup
 
 if TYPE_CHECKING:
@@ -164,17 +163,14 @@ class _Decision:
         return self.run.experiment
 
     def batches(self) -> tuple[int, int]:
-        """Micro-batch and accumulation; what is not stated keeps the measured product."""
+        """Micro-batch and accumulation; what is not stated makes up the measured product."""
         measured = self.recipe.training.batch_size
-        batch_size = self.stated("batch_size", None)
-        accumulation = self.stated("accumulation", None)
-        if batch_size is None and accumulation is None:
-            return measured, 1
-        if accumulation is None:
-            return batch_size, 1 if measured % batch_size else measured // batch_size
+        batch_size: int | None = self.stated("batch_size", None)
+        accumulation: int | None = self.stated("accumulation", None)
         if batch_size is None:
-            batch_size = measured if measured % accumulation else measured // accumulation
-        return batch_size, accumulation
+            # where it does not divide, rather more than less
+            batch_size = measured if accumulation is None else -(-measured // accumulation)
+        return batch_size, accumulation or -(-measured // batch_size)
 
     def length(self) -> int:
         measured = self.recipe.training.max_length
@@ -283,6 +279,8 @@ class _Decision:
         asked: bool = self.stated("fused_loss", default=False)
         if not asked:
             return False
+        from peft_shop.forecast.ladder import chunkable  # noqa: PLC0415 - numpy only where it is asked
+
         because = None
         if self.image:
             because = "a model of images has no logits"

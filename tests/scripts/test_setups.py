@@ -227,13 +227,13 @@ def test_of_bare_settings_only_what_was_stated_counts() -> None:
     [
         ({"batch_size": 1}, (1, 4)),
         ({"batch_size": 8}, (8, 1)),
-        ({"batch_size": 3}, (3, 1)),
+        ({"batch_size": 3}, (3, 2)),
         ({"accumulation": 2}, (2, 2)),
-        ({"accumulation": 3}, (4, 3)),
+        ({"accumulation": 3}, (2, 3)),
         ({"batch_size": 2, "accumulation": 1}, (2, 1)),
     ],
 )
-def test_one_stated_size_keeps_the_measured_batch_where_it_divides(
+def test_one_stated_size_makes_up_at_least_the_measured_batch(
     settings: dict[str, int], sizes: tuple[int, int]
 ) -> None:
     constants = Stated(script(LORA, Settings.model_validate(settings))).constants
