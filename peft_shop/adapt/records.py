@@ -141,6 +141,9 @@ class Preflight(Record):
         warnings: surprises, in plain words.
         basis: `meta`, the whole model was wrapped, or `stand_in`, a few real layers of the same
             widths were, and the figures were extrapolated from them.
+        forward: `passed`, one forward pass with the adapter in place went through without
+            weights, or `not_tried`.
+        not_tried_because: why no forward pass could be tried; `None` where one passed.
     """
 
     touched: tuple[Touched, ...]
@@ -150,3 +153,5 @@ class Preflight(Record):
     trained_in_full: tuple[str, ...] = ()
     warnings: tuple[Text, ...] = ()
     basis: Literal["meta", "stand_in"] = "meta"
+    forward: Literal["passed", "not_tried"] = "not_tried"
+    not_tried_because: Text | None = None

@@ -6,11 +6,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from peft_shop.adapt.records import Preflight, Touched
-from peft_shop.errors import WeightsNeededError
+from peft_shop.errors import ConfigError, WeightsNeededError
 from peft_shop.preflight.findings import find_surprises
 from peft_shop.preflight.reading import Seen, pattern_of, read_wrapped
 from peft_shop.preflight.scaling import scale_up
 from peft_shop.preflight.stand_ins import approximations
+from peft_shop.preflight.trying import Tried, tried
 from peft_shop.preflight.wrapping import as_config, inject
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def preflight(target: Target, config: PeftConfig | Mapping[str, Json]) -> Prefli
         config: a configuration, or the fields of one with `peft_type`; it is left as it is.
 
     Raises:
-        ConfigError: peft refuses the configuration on this model; the message has its words.
+        ConfigError: peft refuses the configuration on this model, or a forward pass with the
+            adapter in place fails; the message has the words of what was raised.
     """
     given = as_config(config)
     with warnings.catch_warnings(record=True) as heard:
@@ -59,16 +61,25 @@ def _on_meta(target: Target, given: Any) -> Preflight:
     model = inject(skeleton, given)
     trainable, total = model.get_nb_trainable_parameters()
     seen = read_wrapped(model, before)
+    config = model.peft_config["default"]
+    touched = _touched(target.structure, seen)
+    outcome = tried(target, model, lambda: inject(target.skeleton(), given))
+    if outcome.passed is False:
+        method, name = str(given.peft_type.value), target.structure.architecture
+        msg = f"{method} cannot work on {name}: a forward pass with it raises {outcome.because}"
+        raise ConfigError(msg)
     surprises = find_surprises(
-        target.structure, model.peft_config["default"], given, seen, trainable
+        target.structure, config, given, seen, trainable=trainable, outcome=outcome
     )
     return Preflight(
-        touched=_touched(target.structure, seen),
+        touched=touched,
         trainable_parameters=trainable,
         total_parameters=total,
         trainable_share=trainable / total,
         trained_in_full=tuple(dict.fromkeys(pattern_of(name) for name in seen.whole)),
         warnings=(*surprises, *approximations(given)),
+        forward="passed" if outcome.passed else "not_tried",
+        not_tried_because=outcome.because or None,
     )
 
 
@@ -105,7 +116,10 @@ def _scaled(target: Target, given: Any) -> Preflight:
     structure = target.structure
     scaled = scale_up(target.skeleton, lambda: as_config(given))
     everywhere = _everywhere(structure, scaled.seen)
-    surprises = find_surprises(structure, scaled.config, given, everywhere, scaled.trainable)
+    untried = Tried(None, "the method reads weights when it is set up")
+    surprises = find_surprises(
+        structure, scaled.config, given, everywhere, trainable=scaled.trainable, outcome=untried
+    )
     touched = tuple(
         one.model_copy(
             update={
@@ -129,6 +143,7 @@ def _scaled(target: Target, given: Any) -> Preflight:
         trained_in_full=tuple(dict.fromkeys(pattern_of(name) for name in scaled.seen.whole)),
         warnings=(*surprises, note),
         basis="stand_in",
+        not_tried_because=untried.because,
     )
 
 

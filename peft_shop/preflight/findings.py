@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from peft_shop.model.structure import ModuleGroup, Role, Structure, Tower
     from peft_shop.preflight.reading import Seen
+    from peft_shop.preflight.trying import Tried
 
 __all__ = ["find_surprises"]
 
@@ -43,7 +44,13 @@ _FROZEN_INSIDE: Final = {"XLORA"}
 
 
 def find_surprises(
-    structure: Structure, config: Any, given: Any, seen: Seen, trainable: int
+    structure: Structure,
+    config: Any,
+    given: Any,
+    seen: Seen,
+    *,
+    trainable: int,
+    outcome: Tried,
 ) -> Iterator[str]:
     """What a user of the configuration should know before training.
 
@@ -53,6 +60,7 @@ def find_surprises(
         given: the configuration as it was given.
         seen: what was found on the wrapped model.
         trainable: all trainable parameters [count].
+        outcome: of a forward pass with the adapter in place.
     """
     method = str(config.peft_type.value)
     if trainable == 0:
@@ -62,7 +70,11 @@ def find_surprises(
             f"{len(seen.idle)} of {len(seen.adapted)} wrapped modules train nothing, such as "
             f"{min(seen.idle)}"
         )
-    yield from _without_effect(structure, seen)
+    yield from _silent(structure, outcome)
+    if not outcome.passed:
+        yield from _without_effect(structure, seen)
+    if not outcome.reached:
+        yield "nothing that is trained gets a gradient"
     yield from _partial(structure, seen, _indices(given))
     if method not in _TOKENS:
         yield from _seldom(structure, seen)
@@ -79,6 +91,26 @@ def _hit(group: ModuleGroup, seen: Seen) -> list[str]:
     return [name for name in group.names if name in seen.adapted or name in seen.whole]
 
 
+def _silent(structure: Structure, outcome: Tried) -> Iterator[str]:
+    """Adapters without a part in the outputs, as a forward pass showed."""
+    for group in structure.groups:
+        silent = [outcome.silent[name] for name in group.names if name in outcome.silent]
+        if not all(silent):
+            yield _uncalled(group.pattern, len(silent) - sum(silent))
+        if any(silent):
+            yield (
+                f"{sum(silent)} of {group.count} adapters on {group.pattern} have no part in the "
+                "outputs and get no gradient; leave them out"
+            )
+
+
+def _uncalled(pattern: str, count: int) -> str:
+    return (
+        f"a forward pass goes by {pattern} without calling the layer, so that an adapter there has "
+        f"no effect ({count} of them); leave it out"
+    )
+
+
 def _without_effect(structure: Structure, seen: Seen) -> Iterator[str]:
     """Layers whose weight the model reads without calling them, so that an adapter is idle."""
     for group in structure.groups:
@@ -91,10 +123,7 @@ def _without_effect(structure: Structure, seen: Seen) -> Iterator[str]:
             continue
         mamba = group.suffix == "dt_proj" and group.role.startswith("mixer")
         if mamba or group.class_name == "NonDynamicallyQuantizableLinear":
-            yield (
-                f"the model reads the weight of {group.pattern} without calling the layer, so that "
-                f"an adapter there has no effect ({count} of them); leave it out"
-            )
+            yield _uncalled(group.pattern, count)
 
 
 def _indices(config: Any) -> frozenset[str] | None:

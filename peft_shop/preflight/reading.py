@@ -14,7 +14,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-__all__ = ["Seen", "base_name", "pattern_of", "read_wrapped"]
+__all__ = ["Seen", "base_name", "pattern_of", "read_wrapped", "target_of"]
 
 _INSERTED: Final = {"base_layer", "original_module"}
 """Parts of a name that peft puts in where it wraps."""
@@ -84,7 +84,7 @@ def read_wrapped(model: Any, before: Collection[str]) -> Seen:
             counted.add(id(parameter))
             own[owner] += parameter.numel()
     for name, module in wrappers.items():
-        original = _target(name, module)
+        original = target_of(name, module)
         if isinstance(module, ModulesToSaveWrapper | LNTuningLayer):
             if name in awake:
                 seen.whole[original] = own[name]
@@ -100,7 +100,7 @@ def _in_copy(name: str) -> bool:
     return "modules_to_save" in name.split(".")
 
 
-def _target(name: str, module: Any) -> str:
+def target_of(name: str, module: Any) -> str:
     """Name that the structure has for what `module` wraps."""
     original = base_name(name)
     if isinstance(module, ParamWrapper):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import peft
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from peft_shop.errors import ConfigError, WeightsNeededError
 from peft_shop.preflight.stand_ins import standing_in
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from peft_shop.records import Json
 
-__all__ = ["REFUSALS", "as_config", "inject", "refusal"]
+__all__ = ["REFUSALS", "as_config", "give_values", "inject", "refusal"]
 
 REFUSALS: Final = (
     ArithmeticError,
@@ -94,6 +96,21 @@ def inject(
             msg = f"{method} cannot be wrapped around a model without weights: {said}"
             raise WeightsNeededError(msg) from error
         raise refusal(error, own, model) from error
+
+
+def give_values(model: Any) -> None:
+    """Give numbers to the few tensors whose values decide about sizes.
+
+    FRoD (peft 0.21.2) keeps the shape of its square sparse factor in a tensor and reads it in each
+    pass; the factor is as wide as the other factors that it stands between.
+    """
+    for module in model.modules():
+        sizes = getattr(module, "frod_s_size", None)
+        if sizes is None or not isinstance(module, BaseTunerLayer):
+            continue
+        for name in list(sizes.keys()):
+            width = module.get_base_layer().in_features
+            sizes[name] = torch.tensor([width, width], device="cpu")
 
 
 def refusal(error: Exception, config: Any, model: Any) -> ConfigError:

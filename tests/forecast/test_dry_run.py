@@ -27,7 +27,6 @@ from peft_shop.curate.calibration.structures import build_models, load_structure
 from peft_shop.curate.calibration.suites import cases_of
 from peft_shop.errors import ForecastError
 from peft_shop.forecast.dry_run.allocator import CachingAllocator
-from peft_shop.forecast.dry_run.batches import make_batch
 from peft_shop.forecast.dry_run.constants import constants
 from peft_shop.forecast.dry_run.extrapolation import depth_of, extrapolated, shorten
 from peft_shop.forecast.dry_run.forecasting import dry_run, measure
@@ -38,6 +37,7 @@ from peft_shop.forecast.dry_run.trace import EMPTY_CACHE
 from peft_shop.forecast.records import Settings
 from peft_shop.forecast.reference import plain_lora
 from peft_shop.model.inspection import inspect_model
+from peft_shop.preflight.batches import make_batch
 
 if TYPE_CHECKING:
     from peft_shop.forecast.dry_run.trace import Trace

@@ -10,7 +10,6 @@ import torch
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import ConfigError, PeftShopError
 from peft_shop.forecast.checkpoint import checkpoint_bytes
-from peft_shop.forecast.dry_run.batches import make_batch
 from peft_shop.forecast.dry_run.constants import constants
 from peft_shop.forecast.dry_run.extrapolation import depth_of, extrapolated
 from peft_shop.forecast.dry_run.preparing import prepare
@@ -20,14 +19,15 @@ from peft_shop.forecast.dry_run.timing import step_times, work_of
 from peft_shop.forecast.intervals import memory_interval
 from peft_shop.forecast.records import Forecast, Term
 from peft_shop.forecast.reference import plain_lora
+from peft_shop.preflight.batches import make_batch
 from peft_shop.preflight.saving import saved_state
+from peft_shop.preflight.trying import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import nn
 
-    from peft_shop.forecast.dry_run.batches import Batch
     from peft_shop.forecast.dry_run.preparing import Prepared
     from peft_shop.forecast.dry_run.replay import Replay
     from peft_shop.forecast.dry_run.timing import Work
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from peft_shop.forecast.records import Settings, StepTime
     from peft_shop.model.inspection import Target
     from peft_shop.model.structure import Structure
+    from peft_shop.preflight.batches import Batch
     from peft_shop.records import Json
 
 __all__ = ["Measured", "after_step", "batch_of", "dry_run", "measure"]
@@ -44,8 +45,6 @@ _SHORT_TOKENS: Final = 100
 It leaves the optimizer's states where they lie in training, and its logits to the next step."""
 _DEEP: Final = 48
 """Layers above which few are traced and the rest is extrapolated."""
-_TASKS_ON: Final = {"POLY": "cpu", "MULTITASK_PROMPT_TUNING": "meta"}
-"""Methods that are told which task each sample is of; Poly looks whether there is such a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +208,7 @@ def _trace(
 def _more_inputs(model: Any, settings: Settings) -> Batch:
     """What a method asks for at every forward pass, beside the model's own inputs."""
     for one in getattr(model, "peft_config", {}).values():
-        place = _TASKS_ON.get(str(one.peft_type.value))
+        place = TASKS.get(str(one.peft_type.value))
         if place is not None:
             return {"task_ids": torch.zeros(settings.batch_size, dtype=torch.long, device=place)}
     return {}

@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft_shop.errors import ConfigError, ForecastError
 from peft_shop.forecast.dry_run.extrapolation import shorten
 from peft_shop.forecast.dry_run.quantized import quantize, stored_sizes
-from peft_shop.preflight.wrapping import REFUSALS, inject
+from peft_shop.preflight.wrapping import REFUSALS, give_values, inject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +90,7 @@ def prepare(
         one for one in (*plain.parameters(), *plain.buffers()) if one.device.type == "meta"
     )
     model = _wrap(plain, config, settings)
-    _give_values(model)
+    give_values(model)
     if settings.optimizer == "lora_fa":
         for name, parameter in model.named_parameters():
             if ".lora_A." in name:
@@ -129,21 +129,6 @@ def _wrap(plain: nn.Module, config: Any, settings: Settings) -> Any:
         name = type(plain).__name__
         msg = f"peft cannot put this configuration on {name}: {type(error).__name__}: {error}"
         raise ConfigError(msg) from error
-
-
-def _give_values(model: nn.Module) -> None:
-    """Give numbers to the few tensors whose values decide about sizes.
-
-    FRoD (peft 0.21.2) keeps the shape of its square sparse factor in a tensor and reads it in each
-    pass; the factor is as wide as the other factors that it stands between.
-    """
-    for module in model.modules():
-        sizes = getattr(module, "frod_s_size", None)
-        if sizes is None or not isinstance(module, BaseTunerLayer):
-            continue
-        for name in list(sizes.keys()):
-            width = module.get_base_layer().in_features
-            sizes[name] = torch.tensor([width, width], device="cpu")
 
 
 def _away(model: nn.Module) -> frozenset[int]:

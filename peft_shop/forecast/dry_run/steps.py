@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from peft_shop.forecast.dry_run.batches import Batch
     from peft_shop.forecast.dry_run.trace import Trace
     from peft_shop.forecast.records import Settings
+    from peft_shop.preflight.batches import Batch
 
 __all__ = ["Step", "trace"]
 

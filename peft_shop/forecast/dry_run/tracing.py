@@ -21,8 +21,8 @@ from peft_shop.forecast.dry_run.operations import (
     parts_of,
     result_of,
 )
-from peft_shop.forecast.dry_run.sparse import SPARSE
 from peft_shop.forecast.dry_run.trace import EMPTY_CACHE, Block, Kernel, Trace
+from peft_shop.preflight.sparse import SPARSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 
@@ -14,12 +14,43 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from peft_shop.forecast.records import Settings
-
-__all__ = ["Batch", "make_batch"]
+__all__ = ["Batch", "Sizes", "make_batch"]
 
 Batch = dict[str, Any]
 """Keyword arguments of a model's forward pass."""
+
+
+class Sizes(Protocol):
+    """How large a batch is; settings of a training step are one.
+
+    Attributes:
+        batch_size: samples [count].
+        sequence_length: of text [tokens].
+        dtype: of what is no index, such as `bfloat16`.
+        padding: whether a mask says which tokens are padding.
+        image_size: side of an image [pixels].
+    """
+
+    @property
+    def batch_size(self) -> int:
+        """Samples [count]."""
+
+    @property
+    def sequence_length(self) -> int:
+        """Length of text [tokens]."""
+
+    @property
+    def dtype(self) -> str:
+        """Precision of what is no index."""
+
+    @property
+    def padding(self) -> bool:
+        """Whether a mask says which tokens are padding."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of an image [pixels]."""
+
 
 _META: Final = "meta"
 _LATENT_SCALE: Final = 8
@@ -33,7 +64,7 @@ _TARGET_TOKENS: Final = 64
 def make_batch(
     model: nn.Module,
     config: Any,
-    settings: Settings,
+    settings: Sizes,
     *,
     task_type: str | None = None,
     length: int | None = None,
@@ -58,8 +89,7 @@ def make_batch(
         return special(config, settings)
     dtype = getattr(torch, settings.dtype)
     if "input_ids" in accepts:
-        sized = settings.model_copy(update={"sequence_length": length})
-        return _text(model, config, sized, accepts, task_type)
+        return _text(model, config, settings, accepts, task_type=task_type, length=length)
     if "pixel_values" in accepts and "decoder_input_ids" not in accepts:
         return _pixels(config, size, accepts, dtype)
     if "input_features" in accepts:
@@ -95,14 +125,16 @@ def _tokens(*shape: int) -> torch.Tensor:
 def _text(
     model: nn.Module,
     config: Any,
-    settings: Settings,
+    settings: Sizes,
     accepts: set[str],
+    *,
     task_type: str | None,
+    length: int,
 ) -> Batch:
     dtype = getattr(torch, settings.dtype)
     text = getattr(config, "text_config", None) or config
-    longest = getattr(text, "max_position_embeddings", None) or settings.sequence_length
-    size, length = settings.batch_size, min(settings.sequence_length, longest)
+    longest = getattr(text, "max_position_embeddings", None) or length
+    size, length = settings.batch_size, min(length, longest)
     batch: Batch = {"input_ids": _tokens(size, length)}
     if settings.padding and "attention_mask" in accepts:
         batch["attention_mask"] = torch.ones(size, length, dtype=torch.long, device=_META)
@@ -145,7 +177,7 @@ def _pixels(config: Any, size: int, accepts: set[str], dtype: torch.dtype) -> Ba
     return batch
 
 
-def _flux2(config: Any, settings: Settings) -> Batch:
+def _flux2(config: Any, settings: Sizes) -> Batch:
     """Packed latents of 2 x 2 latent positions, and the hidden states of three text layers."""
     size = settings.batch_size
     image = (settings.image_size // (2 * _LATENT_SCALE)) ** 2
@@ -164,7 +196,7 @@ def _flux2(config: Any, settings: Settings) -> Batch:
     return batch
 
 
-def _flux(config: Any, settings: Settings) -> Batch:
+def _flux(config: Any, settings: Sizes) -> Batch:
     size = settings.batch_size
     image = (settings.image_size // (2 * _LATENT_SCALE)) ** 2
     dtype = getattr(torch, settings.dtype)
@@ -184,7 +216,7 @@ def _flux(config: Any, settings: Settings) -> Batch:
     }
 
 
-def _sd3(config: Any, settings: Settings) -> Batch:
+def _sd3(config: Any, settings: Sizes) -> Batch:
     size, side = settings.batch_size, settings.image_size // _LATENT_SCALE
     dtype = getattr(torch, settings.dtype)
     return {
@@ -202,7 +234,7 @@ def _sd3(config: Any, settings: Settings) -> Batch:
     }
 
 
-def _unet(config: Any, settings: Settings) -> Batch:
+def _unet(config: Any, settings: Sizes) -> Batch:
     size, side = settings.batch_size, settings.image_size // _LATENT_SCALE
     dtype = getattr(torch, settings.dtype)
     width = config.cross_attention_dim
@@ -222,7 +254,7 @@ def _unet(config: Any, settings: Settings) -> Batch:
     return batch
 
 
-_BY_CLASS: Final[Mapping[str, Callable[[Any, Settings], Batch]]] = {
+_BY_CLASS: Final[Mapping[str, Callable[[Any, Sizes], Batch]]] = {
     "Flux2Transformer2DModel": _flux2,
     "FluxTransformer2DModel": _flux,
     "SD3Transformer2DModel": _sd3,
