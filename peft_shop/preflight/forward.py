@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 from torch.distributions import Distribution
 from torch.fx.experimental import _config as meta_config
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,10 +24,10 @@ from peft_shop.preflight.wrapping import REFUSALS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from torch import nn
 
 __all__ = ["Pass", "forward_pass"]
 
+_HALF: Final = frozenset({torch.bfloat16, torch.float16})
 _READS: Final = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - it has no other name
 _ADD: Final = torch.ops.aten.add_.Tensor
 _NOT_OUTPUTS: Final = frozenset(
@@ -115,7 +116,7 @@ def forward_pass(model: nn.Module, batch: Mapping[str, Any], *, answer: bool = F
     """Run `model`, on the meta device, once in training mode.
 
     Args:
-        model: with or without an adapter; its mode is training afterwards.
+        model: with or without an adapter; in training mode and single precision afterwards.
         batch: keyword arguments of its forward pass.
         answer: what code is told that asks whether something about numbers is so.
     """
@@ -126,6 +127,7 @@ def forward_pass(model: nn.Module, batch: Mapping[str, Any], *, answer: bool = F
         if isinstance(module, BaseTunerLayer)
     ]
     model.train()
+    _steady(model)
     numbers = _Numbers(answer=answer)
     try:
         with _without_numbers(), numbers:
@@ -136,6 +138,19 @@ def forward_pass(model: nn.Module, batch: Mapping[str, Any], *, answer: bool = F
         for hook in hooks:
             hook.remove()
     return Pass(frozenset(called), _reached(outputs), numbers.reads)
+
+
+def _steady(model: nn.Module) -> None:
+    """Single precision, in which no method fails for precision's sake, and no block left to chance."""
+    for module in model.modules():
+        for holder in (module, vars(module).get("config")):
+            for name in [
+                key for key in getattr(holder, "__dict__", ()) if key.endswith("layerdrop")
+            ]:
+                setattr(holder, name, 0.0)
+    for value in (*model.parameters(), *model.buffers()):
+        if value.dtype in _HALF and type(value) in {nn.Parameter, torch.Tensor}:
+            value.data = value.data.to(torch.float32)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from peft_shop.errors import ForecastError
-from peft_shop.preflight.batches import make_batch
 from peft_shop.preflight.depth import cut, everywhere
 from peft_shop.preflight.forward import forward_pass
 from peft_shop.preflight.reading import target_of
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
     from peft_shop.preflight.batches import Batch
     from peft_shop.preflight.forward import Pass
 
-__all__ = ["TASKS", "Tried", "tried"]
+__all__ = ["TASKS", "Tried", "small_batch", "tried"]
 
-_HALF: Final = frozenset({torch.bfloat16, torch.float16})
 TASKS: Final = {"POLY": "cpu", "MULTITASK_PROMPT_TUNING": "meta"}
 """Methods that are told which task each sample is of; Poly looks whether there is such a task."""
 _SHIFTS: Final = {"MULTITASK_PROMPT_TUNING"}
@@ -128,7 +126,7 @@ def _run_bare(target: Target) -> _Bare:
         if not (whole or cut(model)):
             continue
         try:
-            shown = forward_pass(_plain(model), _batch(target, model))
+            shown = forward_pass(model, small_batch(target, model))
         except ForecastError as error:
             return _Bare(because=str(error))
         if shown.error is None:
@@ -141,9 +139,14 @@ def _run_bare(target: Target) -> _Bare:
     )
 
 
-def _batch(target: Target, model: nn.Module) -> Batch:
+def small_batch(target: Target, model: nn.Module) -> Batch:
+    """Two samples, as small as shows shapes.
+
+    Raises:
+        ForecastError: no batch is known for such a model.
+    """
     config = getattr(model, "config", target.config)
-    return make_batch(model, config, _SMALL, task_type=target.structure.task_type)
+    return makesmall_batch(model, config, _SMALL, task_type=target.structure.task_type)
 
 
 def _run(target: Target, model: Any, *, answer: bool = False) -> Pass:
@@ -155,7 +158,7 @@ def _run(target: Target, model: Any, *, answer: bool = False) -> Pass:
         answer: what code is told that asks whether something about numbers is so.
     """
     give_values(model)
-    batch = _batch(target, model.get_base_model())
+    batch = small_batch(target, model.get_base_model())
     method = str(next(iter(model.peft_config.values())).peft_type.value)
     place = TASKS.get(method)
     if place is not None:
@@ -165,24 +168,7 @@ def _run(target: Target, model: Any, *, answer: bool = False) -> Pass:
             model = model.base_model
     if method in _SHIFTS:
         batch.pop("decoder_input_ids", None)
-    return forward_pass(_plain(model), batch, answer=answer)
-
-
-def _plain(model: nn.Module) -> nn.Module:
-    """The model in single precision, in which no method fails for precision's sake.
-
-    Nor is any block skipped at random.
-    """
-    for module in model.modules():
-        for holder in (module, vars(module).get("config")):
-            for name in [
-                key for key in getattr(holder, "__dict__", ()) if key.endswith("layerdrop")
-            ]:
-                setattr(holder, name, 0.0)
-    for value in (*model.parameters(), *model.buffers()):
-        if value.dtype in _HALF and type(value) in {nn.Parameter, torch.Tensor}:
-            value.data = value.data.to(torch.float32)
-    return model
+    return forward_pass(model, batch, answer=answer)
 
 
 def _heard(model: Any, shown: Pass, kinds: Mapping[str, tuple[str, ...]]) -> Tried:

@@ -150,7 +150,7 @@ def inputs(name: str, method: str) -> dict[str, Any]:
     plain = target(name).skeleton()
     batch = {
         key: torch.ones(value.shape, dtype=value.dtype)
-        for key, value in trying._batch(target(name), plain).items()
+        for key, value in trying.small_batch(target(name), plain).items()
     }
     if method == "POLY":
         batch["task_ids"] = torch.zeros(2, dtype=torch.long)
@@ -209,7 +209,7 @@ def test_a_cut_model_passes_like_the_whole_one(name: str) -> None:
     assert {other for key in left for other in everywhere(key, kinds)} == names
     config = target(name).config
     for model in (whole, short):
-        assert forward_pass(model, trying._batch(target(name), model)).error is None
+        assert forward_pass(model, trying.small_batch(target(name), model)).error is None
     assert config.num_hidden_layers == 4
 
 
