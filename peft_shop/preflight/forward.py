@@ -141,7 +141,7 @@ def forward_pass(model: nn.Module, batch: Mapping[str, Any], *, answer: bool = F
 
 
 def _steady(model: nn.Module) -> None:
-    """Single precision, in which no method fails for precision's sake, and no block left to chance."""
+    """Single precision, in which nothing fails for precision alone; no block left to chance."""
     for module in model.modules():
         for holder in (module, vars(module).get("config")):
             for name in [

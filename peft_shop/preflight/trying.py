@@ -146,7 +146,7 @@ def small_batch(target: Target, model: nn.Module) -> Batch:
         ForecastError: no batch is known for such a model.
     """
     config = getattr(model, "config", target.config)
-    return makesmall_batch(model, config, _SMALL, task_type=target.structure.task_type)
+    return make_batch(model, config, _SMALL, task_type=target.structure.task_type)
 
 
 def _run(target: Target, model: Any, *, answer: bool = False) -> Pass:
