@@ -14,6 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from peft_shop.errors import ForecastError
+from peft_shop.preflight.batches import make_batch
 from peft_shop.preflight.depth import cut, everywhere
 from peft_shop.preflight.forward import forward_pass
 from peft_shop.preflight.reading import target_of
