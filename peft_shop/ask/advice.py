@@ -178,6 +178,12 @@ def warnings(
     ]
     if query.model is not None:
         yield from _about_model(query, query.model)
+    for text in query.variants:
+        method, _, variant = text.partition(":")
+        if not any(one.method == method and variant in one.variants for one in contenders):
+            known = catalog.method_by_id[method].variants
+            title = next(one.title for one in known if one.id == variant)
+            yield f"no run of {title} is on file for {query.benchmark}"
     if query.memory is not None:
         yield from (f"{query.memory.text}: {caution}" for caution in query.memory.cautions)
     if flagged:

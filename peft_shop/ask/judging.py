@@ -70,6 +70,7 @@ def _failures(
         yield Failure(constraint="methods", reason=f"{one.method} is not among those asked for")
     if one.method in query.exclude:
         yield Failure(constraint="exclude", reason=f"{one.method} is excluded")
+    yield from _variant_failures(one, query)
     if query.peft_version is not None:
         yield from _version_failures(catalog, method, one, query.peft_version)
     for requirement in query.requirements:
@@ -232,6 +233,20 @@ def _fault(method: Method, one: Contender, feature: str, demanded: str, query: Q
     if least is not None and EVIDENCE_LEVELS.index(level) < EVIDENCE_LEVELS.index(least):
         return f"{support}, but only {level}; {least} is demanded"
     return None
+
+
+def _variant_failures(one: Contender, query: Query) -> Iterable[Failure]:
+    """A run of none of the variants that alone are wanted, or of one that is not."""
+    if one.run is None:
+        return
+    own = {f"{one.method}:{variant}" for variant in one.variants}
+    wanted = [text for text in query.variants if text.partition(":")[0] == one.method]
+    if wanted and not own.intersection(wanted):
+        reason = f"{one.name} is not {' or '.join(text.partition(':')[2] for text in wanted)}"
+        yield Failure(constraint="methods", reason=reason)
+    if unwanted := own.intersection(query.excluded_variants):
+        names = " and ".join(sorted(text.partition(":")[2] for text in unwanted))
+        yield Failure(constraint="exclude", reason=f"{names} is excluded")
 
 
 @cache

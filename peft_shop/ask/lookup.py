@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from peft_shop.ask.contenders import Contender, field_of_play, in_snapshot, newest_snapshot
+from peft_shop.ask.contenders import Contender, field_of_play
 from peft_shop.ask.judging import judge
-from peft_shop.ask.reading import build_query, resolve_benchmark, resolve_methods
+from peft_shop.ask.meanings import (
+    current_runs,
+    is_method,
+    meaning_of,
+    method_meaning,
+    runs_called,
+)
+from peft_shop.ask.reading import build_query, resolve_benchmark
 from peft_shop.ask.reasons import cost
-from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.methods import Method
+from peft_shop.catalog.runs import Run
 from peft_shop.errors import QueryError, UnknownNameError
 from peft_shop.serve.adapter import adapter_of_method, adapter_of_run, read_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from peft_shop.ask.meanings import Meaning
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.methods import Method
-    from peft_shop.catalog.runs import Run
+    from peft_shop.catalog.runs import Metric
     from peft_shop.serve.adapter import Adapter
 
 __all__ = [
+    "Choice",
     "Subject",
     "benchmark_of",
     "best_run",
-    "current_runs",
+    "choose_run",
+    "choose_subject",
     "matching_methods",
     "resolve_adapter",
     "resolve_card",
     "resolve_run",
     "resolve_subjects",
 ]
+
+
+Chosen = TypeVar("Chosen", Run, Method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +71,19 @@ class Subject:
         return self.contender.variants if self.contender else ()
 
 
-def current_runs(catalog: Catalog, benchmark: str, snapshot: str | None = None) -> tuple[Run, ...]:
-    """Runs of `benchmark` in `snapshot` (`"all"` for every run), by default in the newest one."""
-    wanted = snapshot or newest_snapshot(catalog, benchmark)
-    return tuple(run for run in catalog.runs_by_benchmark[benchmark] if in_snapshot(run, wanted))
+@dataclass(frozen=True)
+class Choice(Generic[Chosen]):
+    """What a name stands for where one thing is needed.
+
+    Attributes:
+        subject: the run; the method where it was not measured.
+        quantization: backend of the base that the name implies.
+        remark: what the name was taken for, where it says less; may be empty.
+    """
+
+    subject: Chosen
+    quantization: str | None = None
+    remark: str = ""
 
 
 def benchmark_of(catalog: Catalog, names: Sequence[str]) -> str | None:
@@ -70,59 +91,109 @@ def benchmark_of(catalog: Catalog, names: Sequence[str]) -> str | None:
 
     Spares people an option when they name a run of another benchmark than the default one.
     """
-    found: set[str] | None = None
+    common: set[str] | None = None
     for name in names:
-        here = {run.benchmark for run in catalog.runs if name in {run.experiment, run.id}}
-        if here:
-            found = here if found is None else found & here
-    return next(iter(found)) if found is not None and len(found) == 1 else None
+        if is_method(catalog, name):
+            continue
+        places = {run.benchmark for run in runs_called(catalog, name).values()}
+        if places:
+            common = places if common is None else common & places
+    return next(iter(common)) if common is not None and len(common) == 1 else None
 
 
 def resolve_run(catalog: Catalog, name: str, benchmark: str | None = None) -> Run:
+    """The run that `name` stands for: see `choose_run`."""
+    return choose_run(catalog, name, benchmark).subject
+
+
+def choose_run(catalog: Catalog, name: str, benchmark: str | None = None) -> Choice[Run]:
     """The run that `name` stands for.
 
     Args:
         catalog: where to look.
-        name: a run's id, an experiment (its newest run), or a method with one experiment only.
+        name: a run's id, an experiment (its newest run) or the end of one; a method with one
+            run only; a variant or combination, of whose runs the best is taken.
         benchmark: where to look; everywhere when `None`.
 
     Raises:
-        UnknownNameError: nothing is called so; names the nearest.
-        QueryError: several runs could be meant, or a method without a run.
+        UnknownNameError: nothing is called so, or several runs are; names the nearest.
+        QueryError: a method with several runs, or without one.
     """
-    wanted = (
+    where = (
         list(catalog.benchmark_by_id)
         if benchmark is None
         else [resolve_benchmark(catalog, benchmark).id]
     )
-    runs = [run for run in catalog.runs if run.benchmark in wanted]
-    for named in (
-        [run for run in runs if run.id == name],
-        [run for run in runs if run.experiment == name],
-    ):
-        where = sorted({run.benchmark for run in named})
-        if len(where) > 1:
-            raise QueryError(f"{name!r} ran on {' and '.join(where)}: name the benchmark too")
-        if named:
-            current = [run for run in named if run in current_runs(catalog, where[0])]
-            return max(
-                current or named,
-                key=lambda run: datetime.fromisoformat(run.created_at).timestamp(),
-            )
-    current = [run for one in wanted for run in current_runs(catalog, one)]
-    try:
-        (method,) = resolve_methods(catalog, name, "run")
-    except UnknownNameError:
-        raise UnknownNameError(
-            "run", name, {run.experiment for run in runs}, hint="see `peft-shop runs`"
-        ) from None
-    of = [run for run in current if run.method == method]
-    if len(of) == 1:
-        return of[0]
-    if not of:
-        raise QueryError(f"{method} was not measured on {' or '.join(wanted)}")
-    listed = ", ".join(f"{run.experiment} ({run.benchmark})" for run in of)
-    raise QueryError(f"{method} has {len(of)} runs; name one of them: {listed}")
+    meaning = meaning_of(catalog, name, benchmarks=where, kind="run", hint="see `peft-shop runs`")
+    if meaning.run is not None:
+        return Choice(meaning.run)
+    runs = [run for one in where for run in current_runs(catalog, one) if meaning.covers(run)]
+    if not runs:
+        what = meaning.title if meaning.variant else meaning.method
+        raise QueryError(f"{what} was not measured on {' or '.join(where)}")
+    if len(runs) > 1 and meaning.variant is None and meaning.quantization is None:
+        listed = ", ".join(f"{run.experiment} ({run.benchmark})" for run in runs)
+        raise QueryError(f"{meaning.method} has {len(runs)} runs; name one of them: {listed}")
+    return _best_of(catalog, runs, meaning)
+
+
+def choose_subject(
+    catalog: Catalog, name: str, benchmark: str | None
+) -> Choice[Run] | Choice[Method]:
+    """What is forecast for `name`: its run, else the best run of what it means, else the method.
+
+    Args:
+        catalog: where to look.
+        name: as for `choose_run`.
+        benchmark: whose runs stand for a method; `None` for the catalog's first.
+
+    Raises:
+        UnknownNameError: nothing is called so, or several things are; names the nearest.
+        QueryError: a variant without a run there: nobody may be answered for another one.
+    """
+    meaning = meaning_of(catalog, name)
+    if meaning.run is not None:
+        return Choice(meaning.run)
+    where = resolve_benchmark(catalog, benchmark) if benchmark else catalog.benchmarks[0]
+    runs = [run for run in current_runs(catalog, where.id) if meaning.covers(run)]
+    if runs:
+        return _best_of(catalog, runs, meaning)
+    method = catalog.method_by_id.get(meaning.method)
+    if method is None or meaning.variant is not None:
+        raise QueryError(
+            f"no run of {meaning.title} is on file for {where.id}: name a run of "
+            f"{meaning.method}, see `peft-shop runs --method {meaning.method}`"
+        )
+    return Choice(method, meaning.quantization, meaning.remark)
+
+
+def _best_of(catalog: Catalog, runs: Sequence[Run], meaning: Meaning) -> Choice[Run]:
+    """The run of `meaning` with the best headline score, on the first benchmark that has one."""
+    places = [one for one in catalog.benchmarks if any(run.benchmark == one.id for run in runs)]
+    here = [run for run in runs if run.benchmark == places[0].id]
+    headline = catalog.metric_by_id[places[0].headline]
+    best = _best(here, headline) or here[0]
+    remarks = [meaning.remark] if meaning.remark else []
+    if len(runs) > 1:
+        what = "plain LoRA" if meaning.quantization and not meaning.variant else meaning.title
+        remarks.append(
+            f"{best.experiment} is the best of {len(here)} runs of {what} by "
+            f"{headline.label.lower()}"
+            if len(here) > 1
+            else f"{best.experiment} is the run of {what} on {places[0].title}"
+        )
+    return Choice(best, meaning.quantization, "; ".join(remarks))
+
+
+def _best(runs: Sequence[Run], headline: Metric) -> Run | None:
+    better = 1 if headline.better == "higher" else -1
+    usable = [
+        run
+        for run in runs
+        if headline.field in run.metrics
+        and not any(flag.code == "broken_config" for flag in run.flags)
+    ]
+    return max(usable, key=lambda run: (better * run.metrics[headline.field], run.id), default=None)
 
 
 def best_run(catalog: Catalog, method: str, benchmark: str | None) -> Run | None:
@@ -134,39 +205,17 @@ def best_run(catalog: Catalog, method: str, benchmark: str | None) -> Run | None
         benchmark: identifier, or `None` for the catalog's first.
     """
     where = resolve_benchmark(catalog, benchmark) if benchmark else catalog.benchmarks[0]
-    field = catalog.metric_by_id[where.headline].field
-    better = 1 if catalog.metric_by_id[where.headline].better == "higher" else -1
-    runs = [
-        run
-        for run in current_runs(catalog, where.id)
-        if run.method == method
-        and field in run.metrics
-        and not any(flag.code == "broken_config" for flag in run.flags)
-    ]
-    return max(runs, key=lambda run: (better * run.metrics[field], run.id), default=None)
+    runs = [run for run in current_runs(catalog, where.id) if run.method == method]
+    return _best(runs, catalog.metric_by_id[where.headline])
 
 
 def resolve_card(catalog: Catalog, name: str) -> Method:
     """The method that `name` stands for, by its own name or by that of one of its variants.
 
     Raises:
-        UnknownNameError: neither a method nor a variant; names the nearest.
+        UnknownNameError: neither a method nor a variant, or several; names the nearest.
     """
-    try:
-        (identifier,) = resolve_methods(catalog, name, "method")
-    except UnknownNameError:
-        variants = {
-            key: method
-            for method in reversed(catalog.methods)
-            for variant in method.variants
-            for key in (variant.id, variant.title.lower().replace("-", "_"))
-        }
-        key = name.lower().replace("-", "_")
-        if key in variants:
-            return variants[key]
-        valid = _names_of_methods(catalog)
-        raise UnknownNameError("method", name, valid, hint="see `peft-shop methods`") from None
-    return catalog.method_by_id[identifier]
+    return catalog.method_by_id[method_meaning(catalog, name).method]
 
 
 def resolve_adapter(catalog: Catalog, name: str, benchmark: str | None = None) -> Adapter:
@@ -183,30 +232,28 @@ def resolve_adapter(catalog: Catalog, name: str, benchmark: str | None = None) -
         QueryError: a run of this name is on several benchmarks.
         AdapterError: the folder's configuration cannot be read.
     """
-    if any(name in {run.experiment, run.id} for run in catalog.runs):
-        run = resolve_run(catalog, name, benchmark)
-        return adapter_of_run(run, catalog.benchmark_by_id[run.benchmark].modality)
     path = Path(name)
-    try:
-        method = resolve_card(catalog, name)
-    except UnknownNameError:
-        # what looks like a path is meant as one, and its own error says more
-        if path.exists() or name.startswith((".", "/", "~")) or path.suffix == ".json":
-            return read_adapter(catalog, path.expanduser(), weights=True)
-        valid = [*(run.experiment for run in catalog.runs), *_names_of_methods(catalog)]
-        hint = "a folder must hold adapter_config.json"
-        raise UnknownNameError("method, run or folder", name, valid, hint=hint) from None
-    folded = name.lower().replace("-", "_")
-    variants = [
-        variant.id
-        for variant in method.variants
-        if folded in {variant.id, variant.title.lower().replace("-", "_")} and folded != method.id
-    ]
-    return adapter_of_method(method, variants)
-
-
-def _names_of_methods(catalog: Catalog) -> list[str]:
-    return [*catalog.method_by_id, *(v.id for m in catalog.methods for v in m.variants)]
+    called = any(name in {run.experiment, run.id} for run in catalog.runs)
+    looks_like_path = name.startswith((".", "/", "~")) or path.suffix == ".json"
+    # what looks like a path is meant as one, and its own error says more
+    if not called and (
+        looks_like_path or (name.strip() and path.exists() and not is_method(catalog, name))
+    ):
+        return read_adapter(catalog, path.expanduser())
+    meaning = meaning_of(
+        catalog,
+        name,
+        benchmarks=None if benchmark is None else [resolve_benchmark(catalog, benchmark).id],
+        kind="method, run or folder",
+        hint="a folder must hold adapter_config.json",
+    )
+    if meaning.run is not None:
+        modality = catalog.benchmark_by_id[meaning.run.benchmark].modality
+        return adapter_of_run(meaning.run, modality)
+    if meaning.method not in catalog.method_by_id:
+        raise QueryError(f"{name}: full fine-tuning leaves no adapter; name one of its runs")
+    variants = [meaning.variant] if meaning.variant else []
+    return adapter_of_method(catalog.method_by_id[meaning.method], variants)
 
 
 def resolve_subjects(catalog: Catalog, query: Query, names: Sequence[str]) -> tuple[Subject, ...]:
@@ -226,22 +273,29 @@ def resolve_subjects(catalog: Catalog, query: Query, names: Sequence[str]) -> tu
 
 
 def _subject(catalog: Catalog, query: Query, measured: Sequence[Contender], name: str) -> Subject:
-    for one in measured:
-        if one.run is not None and name in {one.name, one.run.experiment, one.run.id}:
-            return Subject(one.name, catalog.method_by_id.get(one.method), one)
-    try:
-        (identifier,) = resolve_methods(catalog, name, "name")
-    except UnknownNameError:
-        if name.replace("-", "_") != FULL_FINETUNING:
-            valid = [*(one.name for one in measured), *catalog.method_by_id]
-            hint = f"runs are those of {query.benchmark}, snapshot {query.snapshot}"
-            raise UnknownNameError("run or method", name, valid, hint=hint) from None
-        identifier = FULL_FINETUNING
+    for contender in measured:
+        run = contender.run
+        if run is not None and name in {contender.name, run.experiment, run.id}:
+            return Subject(contender.name, catalog.method_by_id.get(contender.method), contender)
+    hint = f"runs are those of {query.benchmark}, snapshot {query.snapshot}"
+    meaning = meaning_of(catalog, name, benchmarks=[query.benchmark], hint=hint)
     headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
-    usable = [one for one in measured if one.method == identifier and headline.id in one.values]
+    usable = [
+        contender
+        for contender in measured
+        if contender.run is not None
+        and meaning.covers(contender.run)
+        and (meaning.run is not None or headline.id in contender.values)
+    ]
     best = min(usable, key=lambda one: (cost(one, headline), one.name), default=None)
+    if best is None and meaning.run is not None:
+        names = [contender.name for contender in measured]
+        raise UnknownNameError("run or method", name, names, hint=hint)
     return Subject(
-        best.name if best else identifier, catalog.method_by_id.get(identifier), best, chosen=True
+        best.name if best else meaning.variant or meaning.method,
+        catalog.method_by_id.get(meaning.method),
+        best,
+        chosen=meaning.run is None,
     )
 
 
@@ -275,7 +329,14 @@ def matching_methods(
         min_evidence=min_evidence,
         peft_version=peft_version,
     )
-    plain = [Contender(name=m.id, method=m.id, variants=(), run=None) for m in catalog.methods]
+    variants: dict[str, tuple[str, ...]] = {}
+    for text in query.variants:
+        method, _, variant = text.partition(":")
+        variants[method] = (*variants.get(method, ()), variant)
+    plain = [
+        Contender(name=m.id, method=m.id, variants=variants.get(m.id, ()), run=None)
+        for m in catalog.methods
+    ]
     verdicts = judge(catalog, query, plain)
     return tuple(
         method for method, verdict in zip(catalog.methods, verdicts, strict=True) if verdict.kept

@@ -71,6 +71,8 @@ class Query(Record):
         era: `any`, or the era that candidates must belong to; `None` without eras.
         objectives: identifiers of metrics to be optimised together.
         weights: weights of the objectives when `rank_by` is `weights`.
+        variants: `method:variant` where only these variants of a method are wanted.
+        excluded_variants: `method:variant` of those that are not.
         floor: least headline score of a candidate.
         accelerator: hardware on which memory and time were measured.
         confidence: one-sided confidence at which a candidate counts as dominated.
@@ -89,7 +91,9 @@ class Query(Record):
     requirements: tuple[Requirement, ...] = ()
     bounds: tuple[Bound, ...] = ()
     methods: tuple[Name, ...] = ()
+    variants: tuple[str, ...] = ()
     exclude: tuple[Name, ...] = ()
+    excluded_variants: tuple[str, ...] = ()
     min_evidence: EvidenceLevel | None = None
     floor: Finite
     rank_by: str = "headline"

@@ -20,6 +20,7 @@ from peft_shop.ask.contenders import (
     newest_snapshot,
 )
 from peft_shop.ask.judging import ATTRIBUTES, GROUPS, SERVE
+from peft_shop.ask.meanings import method_meaning
 from peft_shop.ask.model import default_benchmark, read_options
 from peft_shop.ask.query import Bound, Query, Requirement
 from peft_shop.catalog.features import EVIDENCE_LEVELS, Category, Family, TaskType
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyOf",
+    "Picks",
     "any_of",
     "build_query",
     "resolve_benchmark",
     "resolve_methods",
     "resolve_metric",
+    "resolve_picks",
 ]
 
 RANKINGS: Final = ("headline", "knee", "weights", "cheapest-tie")
@@ -109,21 +112,46 @@ def _rankable(catalog: Catalog, benchmark: Benchmark) -> list[str]:
     return [name for name in benchmark.metrics if not catalog.metric_by_id[name].retired]
 
 
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """Methods that are named, whole or by their variants.
+
+    Attributes:
+        methods: identifiers of all that are named, whole or in part.
+        whole: identifiers of those that are named as such.
+        variants: `method:variant` of those of which only variants are named.
+        quantization: backends of the base that the names imply.
+    """
+
+    methods: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    quantization: tuple[str, ...] = ()
+
+
+def resolve_picks(catalog: Catalog, names: object, option: str) -> Picks:
+    """What `names` (one or several, of methods, variants or combinations) stand for.
+
+    Raises:
+        UnknownNameError: nothing is called so, or several things are; names the nearest.
+        QueryError: no names.
+    """
+    meanings = [
+        method_meaning(catalog, name, keyword=option) for name in _strings(names, option).values
+    ]
+    whole = tuple(dict.fromkeys(one.method for one in meanings if one.variant is None))
+    variants = [f"{one.method}:{one.variant}" for one in meanings if one.method not in whole]
+    return Picks(
+        methods=tuple(dict.fromkeys(one.method for one in meanings)),
+        whole=whole,
+        variants=tuple(dict.fromkeys(variants)),
+        quantization=tuple(dict.fromkeys(q for one in meanings if (q := one.quantization))),
+    )
+
+
 def resolve_methods(catalog: Catalog, names: object, option: str) -> tuple[str, ...]:
-    """Identifiers of the methods that `names` (one or several, aliases allowed) stand for."""
-    if names is None:
-        return ()
-    known: dict[str, str] = {}
-    for method in catalog.methods:
-        for name in (method.id, method.config_class, method.title, *method.aliases):
-            known.setdefault(_fold(name), method.id)
-    found = []
-    for name in _strings(names, option).values:
-        if _fold(name) not in known:
-            valid = [method.id for method in catalog.methods]
-            raise UnknownNameError("method", name, valid, hint="see `peft-shop methods`")
-        found.append(known[_fold(name)])
-    return tuple(dict.fromkeys(found))
+    """Identifiers of the methods that `names` (one or several) stand for."""
+    return resolve_picks(catalog, names, option).methods
 
 
 def build_query(
@@ -204,16 +232,25 @@ def build_query(
     if not 0.5 <= confidence < 1:
         raise QueryError(f"confidence must be at least 0.5 and below 1, got {shown(confidence)}")
     when = _snapshot(catalog, target, snapshot)
+    named = resolve_picks(catalog, methods, "methods")
+    banned = resolve_picks(catalog, exclude, "exclude")
+    if banned.quantization:
+        message = "a method on a base of one kind cannot be left out; name the method itself"
+        raise QueryError(message, keyword="exclude")
     return Query(
         benchmark=target.id,
         snapshot=when,
         era=_era(catalog, target, when, era),
         evidence="pooled" if evidence == "pooled" else "snapshot",
         objectives=chosen,
-        requirements=tuple(_requirements(catalog, demands or {})),
+        requirements=tuple(
+            _requirements(catalog, _with_implied(demands or {}, named.quantization))
+        ),
         bounds=tuple(_bounds(catalog, target, bounds or {})),
-        methods=resolve_methods(catalog, methods, "methods"),
-        exclude=resolve_methods(catalog, exclude, "exclude"),
+        methods=named.methods,
+        variants=named.variants,
+        exclude=banned.whole,
+        excluded_variants=banned.variants,
         min_evidence=min_evidence,
         floor=target.floor if floor is None else read_quantity(floor, headline.unit, name="floor"),
         rank_by=order,
@@ -333,6 +370,13 @@ def _strings(value: object, option: str) -> Requirement:
     return Requirement(
         name=option, values=tuple(dict.fromkeys(names)), mode="any" if several else "all"
     )
+
+
+def _with_implied(demands: Mapping[str, object], backends: Iterable[str]) -> Mapping[str, object]:
+    """The demands, with the quantized base that the name of a method implies."""
+    if not backends or demands.get("quantization") is not None:
+        return demands
+    return {**demands, "quantization": list(backends)}
 
 
 def _requirements(catalog: Catalog, demands: Mapping[str, object]) -> Iterable[Requirement]:

@@ -12,7 +12,7 @@ from peft_shop.ask.judging import ATTRIBUTES, SERVE, version_key
 from peft_shop.ask.keywords import check_keywords
 from peft_shop.ask.model import read_settings
 from peft_shop.ask.query import MemoryLimit
-from peft_shop.ask.reading import AnyOf, build_query
+from peft_shop.ask.reading import AnyOf, build_query, resolve_picks
 from peft_shop.catalog.catalog import Catalog
 from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load
@@ -201,7 +201,8 @@ def recommend(
             about = next(name for name in limits if stated[name] is not None)
             message = "a forecast is about the model that you name: give "
             raise QueryError(message, Keyword("model"), " too", keyword=about)
-        settings = read_settings(training, structure, _only(quantization))
+        implied = resolve_picks(source, methods, "methods").quantization
+        settings = read_settings(training, structure, _only(quantization or list(implied)))
     query = build_query(
         source,
         model=structure,

@@ -1,10 +1,12 @@
 """`peft-shop compare`: runs or methods side by side."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from peft_shop.ask.lookup import benchmark_of, resolve_subjects
+from peft_shop.ask.meanings import is_method, method_meaning
 from peft_shop.ask.reading import build_query
 from peft_shop.catalog.store import load
 from peft_shop.cli.options import Benchmark, CatalogFile, Snapshot, takes
@@ -50,4 +52,7 @@ def compare(
     subjects = resolve_subjects(source, query, names)
     if len(subjects) < 2:
         raise QueryError("compare needs two different runs or methods")
-    out.show(compare_document(source, query, subjects, everything=everything))
+    document = compare_document(source, query, subjects, everything=everything)
+    meanings = [method_meaning(source, name) for name in names if is_method(source, name)]
+    remarks = [f"{meaning.remark}." for meaning in meanings if meaning.remark]
+    out.show(replace(document, paragraphs=(*remarks, *document.paragraphs)))

@@ -1,7 +1,7 @@
 """`peft-shop config`: the peft configuration of a run."""
 
 from peft_shop.adapt.records import retargeted_recipe
-from peft_shop.ask.lookup import resolve_run
+from peft_shop.ask.lookup import choose_run
 from peft_shop.catalog.store import load
 from peft_shop.cli.adapting import adapted
 from peft_shop.cli.model import Adapt, Model, TrustRemoteCode, inspected
@@ -33,7 +33,10 @@ def config(
     With --model it is valid on that model; what had to change is told on the standard error.
     """
     source = load(catalog)
-    run = resolve_run(source, name, benchmark)
+    choice = choose_run(source, name, benchmark)
+    run = choice.subject
+    if choice.remark:
+        say(choice.remark)
     recipe = run.recipe
     target = inspected(model, trust_remote_code=trust_remote_code)
     found = adapted(source, run, target, adapt)

@@ -8,7 +8,7 @@ import typer
 
 from peft_shop.adapt.installed import for_installed
 from peft_shop.adapt.retarget import retarget
-from peft_shop.ask.lookup import best_run, resolve_card, resolve_run
+from peft_shop.ask.lookup import Choice, best_run, choose_subject
 from peft_shop.ask.model import read_options, read_settings
 from peft_shop.catalog.store import load
 from peft_shop.cli.model import Adapt, Device, Training, TrustRemoteCode, inspected
@@ -28,7 +28,7 @@ from peft_shop.show.forecasts import (
 from peft_shop.show.progress import progress_bar, waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from peft_shop.adapt.records import TargetOptions
     from peft_shop.catalog.catalog import Catalog
@@ -89,10 +89,15 @@ def forecast(
     target = inspected(model, trust_remote_code=trust_remote_code)
     if target is None:  # the option is required
         raise QueryError("--model names nothing")
-    step = read_settings(settings("training", training), target.structure)
-    subjects = list(_subjects(source, candidate, benchmark, target))
+    where = benchmark or target.structure.benchmark
+    choices = (
+        _choices(source, where) if candidate is None else [choose_subject(source, candidate, where)]
+    )
+    stated = settings("training", training)
+    step = read_settings(stated, target.structure, choices[0].quantization)
     options = for_installed(read_options(settings("adapt", adapt)))
     work = _Work(source, target, step, options, limit, quick=quick)
+    subjects = [(_name(choice), choice.subject) for choice in choices]
     if everything:
         found = _progressing(subjects, work.appraise)
     else:
@@ -103,6 +108,8 @@ def forecast(
         if everything
         else forecast_document(found[0], target.structure, device)
     )
+    if choices[0].remark:
+        document = replace(document, paragraphs=(*document.paragraphs, choices[0].remark + "."))
     if limit is not None:
         cautions = [f"{device}: {caution}" for caution in limit.cautions_in(step.dtype)]
         document = replace(document, warnings=(*cautions, *document.warnings))
@@ -150,23 +157,14 @@ class _Work:
         return Appraised(name, adapted.method, found, fit)
 
 
-def _subjects(
-    catalog: "Catalog", candidate: str | None, benchmark: str | None, target: "Target"
-) -> "Iterable[tuple[str, Run | Method]]":
-    """What is forecast: one run or method, or every method."""
-    where = benchmark or target.structure.benchmark
-    if candidate is not None:
-        if any(candidate in {run.experiment, run.id} for run in catalog.runs):
-            run = resolve_run(catalog, candidate, benchmark)
-            yield run.experiment, run
-            return
-        method = resolve_card(catalog, candidate)
-        chosen = best_run(catalog, method.id, where)
-        yield (method.id, method) if chosen is None else (chosen.experiment, chosen)
-        return
-    for method in catalog.methods:
-        chosen = best_run(catalog, method.id, where)
-        yield (method.id, method) if chosen is None else (chosen.experiment, chosen)
+def _choices(catalog: "Catalog", benchmark: str | None) -> "list[Choice[Run] | Choice[Method]]":
+    """Every method, by its best run where it has one."""
+    best = ((method, best_run(catalog, method.id, benchmark)) for method in catalog.methods)
+    return [Choice(method) if run is None else Choice(run) for method, run in best]
+
+
+def _name(choice: "Choice[Run] | Choice[Method]") -> str:
+    return getattr(choice.subject, "experiment", choice.subject.id)
 
 
 def _progressing(

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from peft_shop.ask.lookup import current_runs
-from peft_shop.ask.reading import build_query, resolve_methods, resolve_metric
+from peft_shop.ask.meanings import current_runs, method_meaning
+from peft_shop.ask.reading import build_query, resolve_metric
 from peft_shop.catalog.store import load
 from peft_shop.cli.options import Benchmark, CatalogFile, Snapshot, takes
 from peft_shop.cli.output import NOTHING_FOUND, Output, output
@@ -34,11 +34,11 @@ def runs(
     source = load(catalog)
     query = build_query(source, benchmark=benchmark, snapshot=snapshot)
     where = source.benchmark_by_id[query.benchmark]
-    wanted = resolve_methods(source, split(method), "method")
+    meanings = [method_meaning(source, name, keyword="methods") for name in split(method)]
     found = [
         run
         for run in current_runs(source, where.id, query.snapshot)
-        if not wanted or run.method in wanted
+        if not meanings or any(meaning.covers(run) for meaning in meanings)
     ]
     by = resolve_metric(source, where, sort_by) if sort_by else None
     out.show(runs_document(source, where, found, sort_by=by))

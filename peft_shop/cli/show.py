@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peft_shop.ask.lookup import resolve_card
+from peft_shop.ask.meanings import method_meaning
 from peft_shop.catalog.store import load
 from peft_shop.cli.options import CatalogFile, takes
 from peft_shop.cli.output import Output, output
@@ -13,7 +13,7 @@ from peft_shop.show.tables import json_text
 
 if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.methods import Method
+    from peft_shop.catalog.methods import Method, Variant
 
 __all__ = ["show"]
 
@@ -27,7 +27,9 @@ def show(
 ) -> None:
     """Show one method on a page: what it does, what it can do, variants, and all its runs."""
     source = load(catalog)
-    found = resolve_card(source, method)
+    meaning = method_meaning(source, method)
+    found = source.method_by_id[meaning.method]
+    variant = next((one for one in found.variants if one.id == meaning.variant), None)
 
     def whole() -> str:
         runs = [run for run in source.runs if run.method == found.id]
@@ -35,19 +37,31 @@ def show(
             "method": found.model_dump(mode="json"),
             "runs": [run.model_dump(mode="json") for run in runs],
         }
+        if variant is not None:
+            card["variant"] = variant.model_dump(mode="json")
+        if meaning.quantization is not None:
+            card["quantization"] = meaning.quantization
         return json_text(card)
 
-    out.show(card_document(source, found), rows=_capability_rows(source, found), json=whole)
+    out.show(
+        card_document(source, found, variant, meaning.remark),
+        rows=_capability_rows(source, found, variant),
+        json=whole,
+    )
 
 
-def _capability_rows(catalog: "Catalog", method: "Method") -> list[dict[str, Any]]:
+def _capability_rows(
+    catalog: "Catalog", method: "Method", variant: "Variant | None"
+) -> list[dict[str, Any]]:
+    own = () if variant is None else (variant.id,)
+    found = {feature.id: method.capability(feature.id, own) for feature in catalog.features}
     return [
         {
             "method": method.id,
-            "feature": feature.id,
-            "support": method.capabilities[feature.id].support,
-            "evidence": method.capabilities[feature.id].level,
-            "note": method.capabilities[feature.id].note,
+            "feature": feature,
+            "support": capability.support,
+            "evidence": capability.level,
+            "note": capability.note,
         }
-        for feature in catalog.features
+        for feature, capability in found.items()
     ]

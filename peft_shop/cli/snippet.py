@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from peft_shop.ask.lookup import resolve_run
+from peft_shop.ask.lookup import choose_run
 from peft_shop.ask.model import read_settings
 from peft_shop.catalog.store import load
 from peft_shop.cli.adapting import adapted
@@ -39,7 +39,8 @@ def snippet(
     With --training it runs as you say, on a quantized base for instance; the rest is as measured.
     """
     source = load(catalog)
-    run = resolve_run(source, name, benchmark)
+    choice = choose_run(source, name, benchmark)
+    run = choice.subject
     target = inspected(model, trust_remote_code=trust_remote_code)
     found = adapted(source, run, target, adapt)
     structure = None if target is None else target.structure
@@ -48,9 +49,11 @@ def snippet(
         source.benchmark_by_id[run.benchmark],
         found,
         structure,
-        setup=_stated(training, structure),
+        setup=_stated(training, structure, choice.quantization),
         catalog=source,
     )
+    if choice.remark:
+        say(choice.remark)
     if destination is not None:
         write_file(destination, script, force=force)
         say(f"wrote {destination}")
@@ -59,9 +62,13 @@ def snippet(
         write_code(out, script, "python", json_text(whole))
 
 
-def _stated(training: list[str] | None, model: "Structure | None") -> "Settings | None":
+def _stated(
+    training: list[str] | None, model: "Structure | None", quantization: str | None
+) -> "Settings | None":
     """The settings that were stated, and no others; `None` without any."""
     given = settings("training", training)
+    if quantization is not None:  # the name of the method says so
+        given.setdefault("quantization", quantization)
     if not given:
         return None
     whole = read_settings(given, model)

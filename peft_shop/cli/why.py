@@ -1,13 +1,17 @@
 """`peft-shop why`: where a run or method stands in an answer, and why."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from peft_shop.ask.lookup import benchmark_of
+from peft_shop.ask.meanings import meaning_of
+from peft_shop.ask.reading import resolve_benchmark
 from peft_shop.ask.recommendation import recommend as ask
 from peft_shop.cli.options import question, takes
 from peft_shop.cli.output import Output, output
+from peft_shop.errors import QueryError
 from peft_shop.show.verdicts import why_document
 
 __all__ = ["why"]
@@ -25,5 +29,17 @@ def why(
 
     Takes the options of recommend: the answer is about that question.
     """
-    asked["benchmark"] = asked["benchmark"] or benchmark_of(asked["catalog"], [name])
-    out.show(why_document(ask(**asked), name))
+    catalog = asked["catalog"]
+    asked["benchmark"] = asked["benchmark"] or benchmark_of(catalog, [name])
+    place = resolve_benchmark(catalog, asked["benchmark"]) if asked["benchmark"] else None
+    meaning = meaning_of(catalog, name, benchmarks=None if place is None else [place.id])
+    if meaning.quantization is not None and asked["quantization"] is None:
+        asked["quantization"] = meaning.quantization
+    answer = ask(**asked)
+    here = catalog.runs_by_benchmark[answer.benchmark.id]
+    if meaning.variant is not None and not any(map(meaning.covers, here)):
+        raise QueryError(f"no run of {meaning.title} is on file for {answer.benchmark.id}")
+    document = why_document(answer, meaning.canonical)
+    if meaning.remark:
+        document = replace(document, paragraphs=(f"{meaning.remark}.", *document.paragraphs))
+    out.show(document)

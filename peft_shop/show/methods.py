@@ -96,28 +96,50 @@ def methods_document(
 # --- one method ---
 
 
-def card_document(catalog: Catalog, method: Method) -> Document:
-    """Everything that the catalog knows of a method, on one page."""
+def card_document(
+    catalog: Catalog, method: Method, variant: Variant | None = None, remark: str = ""
+) -> Document:
+    """Everything that the catalog knows of a method, on one page.
+
+    Args:
+        catalog: for features and runs.
+        method: which one.
+        variant: the one that is meant: it stands first, with its own capabilities and runs.
+        remark: what the name that was asked for stands for.
+    """
+    own = () if variant is None else (variant.id,)
     tables: list[Table | Listing] = [_facts(catalog, method)]
     for group, title in _GROUPS.items():
         features = [feature for feature in catalog.features if feature.group == group]
         if features:
-            tables.append(_capability_table(method, group or "capabilities", title, features))
-    if method.variants:
-        tables.append(
-            Listing("Variants", tuple(_variant_item(method, one) for one in method.variants))
-        )
+            key = group or "capabilities"
+            tables.append(_capability_table(method, own, key, title, features))
+    others = [one for one in method.variants if one is not variant]
+    if others:
+        title = "Variants" if variant is None else f"Other variants of {method.title}"
+        tables.append(Listing(title, tuple(_variant_item(method, one) for one in others)))
     if method.notes:
         tables.append(Listing("Notes", tuple(Item("", (note,)) for note in method.notes)))
     for benchmark in catalog.benchmarks:
-        runs = [run for run in catalog.runs_by_benchmark[benchmark.id] if run.method == method.id]
+        runs = [
+            run
+            for run in catalog.runs_by_benchmark[benchmark.id]
+            if run.method == method.id and set(own) <= set(run.variants)
+        ]
         if runs:
             names = [name for name in _FIGURES if name in benchmark.metrics]
             metrics = [catalog.metric_by_id[name] for name in (benchmark.headline, *names)]
             tables.append(runs_table(catalog, benchmark, runs, metrics))
+    name, paragraphs = f"{method.title} ({method.id})", [method.summary]
+    if variant is not None:
+        measured = any(variant.id in run.variants for run in catalog.runs)
+        item = _variant_item(method, variant)
+        paragraphs = [*item.texts, f"{method.title}: {method.summary}"]
+        paragraphs += [] if measured else [f"No run of {variant.title} is on file."]
+        name = f"{variant.title} ({variant.id}), a variant of {name}"
     return Document(
-        title=f"{method.title} ({method.id})",
-        paragraphs=(method.summary,),
+        title=name,
+        paragraphs=(*([f"{remark}."] if remark else []), *paragraphs),
         parts=tuple(tables),
         footnotes=(
             *_environments(method),
@@ -165,9 +187,11 @@ def _change(catalog: Catalog, method: Method, one: Fidelity) -> str:
     return f"{text}; tried on {layers}" if layers else text
 
 
-def _capability_table(method: Method, key: str, title: str, features: Sequence[Feature]) -> Table:
+def _capability_table(
+    method: Method, variants: tuple[str, ...], key: str, title: str, features: Sequence[Feature]
+) -> Table:
     def row(feature: Feature) -> Row:
-        one = method.capabilities[feature.id]
+        one = method.capability(feature.id, variants)
         return Row(
             (
                 label(feature.id),

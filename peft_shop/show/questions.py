@@ -30,9 +30,11 @@ def demands(recommendation: Recommendation) -> list[str]:
         for bound in query.bounds
     ]
     if query.methods:
-        found.append(f"only {', '.join(query.methods)}")
-    if query.exclude:
-        found.append(f"not {', '.join(query.exclude)}")
+        parts = {text.partition(":")[0] for text in query.variants}
+        whole = [method for method in query.methods if method not in parts]
+        found.append(f"only {', '.join((*whole, *query.variants))}")
+    if query.exclude or query.excluded_variants:
+        found.append(f"not {', '.join((*query.exclude, *query.excluded_variants))}")
     if query.min_evidence:
         found.append(f"capabilities at least {query.min_evidence}")
     if query.floor != recommendation.benchmark.floor:
