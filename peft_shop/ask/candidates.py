@@ -248,13 +248,13 @@ class Candidate(Record):
             raise ConfigError(msg)
         return found
 
-    def route(self, engine: str, *, catalog: Catalog | None = None) -> Route:
+    def route(self, engine: str, *, model: object = None, catalog: Catalog | None = None) -> Route:
         """How the run's adapter reaches `engine`, asked for in the question or not.
-
-        On the question's model where it names one.
 
         Args:
             engine: its name or an alias.
+            model: the base, as for `inspect_model`, or a `Structure`; the question's by default.
+                For another one than the question's, the configuration is the one as measured.
             catalog: holds the facts; the embedded one by default.
 
         Raises:
@@ -262,14 +262,14 @@ class Candidate(Record):
         """
         source = catalog if catalog is not None else load()
         name = resolve_engine(source, engine).id
-        if catalog is None and name in self.routes:
+        if catalog is None and model is None and name in self.routes:
             return self.routes[name]
         models = None if self._benchmark is None else self._benchmark.modality
         adapter = adapter_of_run(self.run, models)
-        model = self._structure
-        if model is not None:
-            adapted = None if self.retargeted is None else self.retargeted.config
-            adapter = adapter.on(base_of_structure(model), adapted)
+        structure = self._structure if model is None else structure_of(model)
+        if structure is not None:
+            adapted = self.retargeted.config if model is None and self.retargeted else None
+            adapter = adapter.on(base_of_structure(structure), adapted)
         return route(source, adapter, name)
 
     @property

@@ -7,6 +7,7 @@ shows. Who asks them of which adapter is for the room `serve` to say.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints
@@ -89,6 +90,8 @@ CIRCUMSTANCES: Final[dict[str, str]] = {
     "towers": "it adapts the part of a multimodal model that sees or hears",
     "foreign_names": "its modules have names that only one trainer's own models use",
     "grown_vocabulary": "it was trained with a vocabulary that was extended",
+    "other_base": "it has tensors for modules that the base does not have",
+    "tied_head": "it adapts a head that is tied to the embedding",
     "peft_keys": "its keys begin with `base_model.model.`, as those that peft saves",
     "other_keys": "its keys do not begin with `base_model.model.`",
 }
@@ -170,6 +173,9 @@ TRAIT_IDS: Final[tuple[str, ...]] = (
 )
 """What an adapter can have: what engines are asked about, and three that only conversions are."""
 FORMATS: Final[frozenset[str]] = frozenset(topic.id for topic in TOPICS if topic.group == "format")
+
+
+_HEADS: Final = re.compile(r"For(?:Sequence|Token)Classification$")
 
 
 class EngineSource(Record):
@@ -312,6 +318,8 @@ class Engine(Record):
         hazards: what else goes wrong.
         kinds: what it does with adapters on each kind of base; of one without a fact nobody knows.
         architectures: the same by model class, where it differs by class.
+        heads_aside: whether it takes a classifier for the language model that it is put on, so that
+            the list with that class answers for it.
         rules: what it does with adapters under circumstances.
         command: how it is started with an adapter; `None` where nobody read its arguments.
     """
@@ -331,6 +339,7 @@ class Engine(Record):
     hazards: tuple[Hazard, ...] = ()
     kinds: dict[BaseKind, Fact] = Field(default_factory=dict)
     architectures: tuple[Architectures, ...] = ()
+    heads_aside: bool = False
     rules: tuple[LoadRule, ...] = ()
     command: Command | None = None
 
@@ -348,13 +357,13 @@ class Engine(Record):
 
     def of_class(self, name: str) -> Architectures | None:
         """The list that answers for a model class; `None` where nothing is known of it."""
-        rest = None
-        for group in self.architectures:
-            if name in group.names:
-                return group
-            if ANY_OTHER in group.names:
-                rest = group
-        return rest
+        names = [name]
+        if self.heads_aside:
+            names.append(_HEADS.sub("ForCausalLM", name))
+        names.append(ANY_OTHER)
+        return next(
+            (group for each in names for group in self.architectures if each in group.names), None
+        )
 
 
 class Conversion(Record):

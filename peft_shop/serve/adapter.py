@@ -61,6 +61,7 @@ class Adapter:
         base: what is known of its base; `None` where nobody asks about one.
         tensors: names of its tensors; empty where they were not read.
         rows: rows of the vocabulary that it was trained with, as far as its files tell.
+        renamed: whether its keys are those that the engine reads, whatever peft's are.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Adapter:
     base: Base | None = None
     tensors: tuple[str, ...] = ()
     rows: int | None = None
+    renamed: bool = False
 
     @property
     def format(self) -> str:
@@ -124,8 +126,13 @@ class Adapter:
         chosen = self.config if config is None else _set_fields(config)
         return replace(self, base=base, models=None, config=chosen)
 
-    def converted(self, rank: int | None) -> Adapter:
-        """The LoRA that a conversion makes of it: scale 1, whole modules kept."""
+    def converted(self, rank: int | None, *, renamed: bool = False) -> Adapter:
+        """The LoRA that a conversion makes of it: scale 1, whole modules kept.
+
+        Args:
+            rank: its rank; `None` where that is open.
+            renamed: whether the conversion also writes the keys that the engine reads.
+        """
         kept = {key: self.config[key] for key in _KEPT if key in self.config}
         if self.method == "trainable_tokens":
             kept.setdefault("target_modules", ["embed_tokens"])  # peft's own choice
@@ -137,6 +144,7 @@ class Adapter:
             config=kept | ranks,
             stated=rank is not None,
             tensors=(),
+            renamed=renamed,
         )
 
     def saved_against_start(self) -> Adapter:

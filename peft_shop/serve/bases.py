@@ -46,7 +46,9 @@ class Base:
         kinds: what it is; empty where it is not known.
         layers: blocks of its main stack; `None` where they are not known.
         modules: last parts of the names of its linear layers; empty where they are not known.
+        names: names of all its layers, with every index as `*`; empty where they are not known.
         vocabulary: rows of its embedding; `None` where they are not known.
+        tied: whether its head is tied to its embedding; `None` where that is not known.
         by: the strongest evidence; `None` where there is none.
     """
 
@@ -55,7 +57,9 @@ class Base:
     kinds: frozenset[BaseKind] = frozenset()
     layers: int | None = None
     modules: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
     vocabulary: int | None = None
+    tied: bool | None = None
     by: Evidence | None = None
 
     @property
@@ -89,7 +93,13 @@ def base_of_structure(structure: Structure) -> Base:
             for group in structure.groups
             if group.kind in {"linear", "transformers_conv1d"} and group.role != "head"
         ),
+        names=frozenset(group.pattern for group in structure.groups),
         vocabulary=structure.dimensions.vocabulary,
+        tied=any(
+            any(group.role == "head" and f"{name}.weight" in names for name in group.names)
+            for names in structure.tied
+            for group in structure.groups
+        ),
         by="model",
     )
 

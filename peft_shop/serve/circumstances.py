@@ -8,13 +8,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.upstream.targets import wildcard
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peft_shop.catalog.engines import LoadRule
     from peft_shop.serve.adapter import Adapter
 
-__all__ = ["TESTS", "applies"]
+__all__ = ["TESTS", "applies", "strangers"]
 
 _EXPERTS: Final = re.compile(r"(?:^|\.)(?:experts?|block_sparse_moe)(?:\.|$)")
 _TOWERS: Final = re.compile(
@@ -80,7 +82,34 @@ def _grown_vocabulary(adapter: Adapter, _: LoadRule) -> bool | None:
     return adapter.added_tokens
 
 
+def _other_base(adapter: Adapter, _: LoadRule) -> bool | None:
+    return bool(strangers(adapter))
+
+
+def strangers(adapter: Adapter) -> tuple[str, ...]:
+    """Adapted modules that the base does not have; none where its modules are not known."""
+    known = adapter.base.names if adapter.base is not None else frozenset()
+    targets = adapter.targets
+    if not known or not targets.from_tensors:
+        return ()
+    # of fused experts peft saves the module that holds them
+    holders = {name.rpartition(".")[0] for name in known}
+    modules = {
+        wildcard(place.removeprefix(_PREFIX).removesuffix(".base_layer"))
+        for place in targets.places
+    }
+    return tuple(sorted(modules - known - holders))
+
+
+def _tied_head(adapter: Adapter, _: LoadRule) -> bool | None:
+    if not adapter.targets.names or "lm_head" not in adapter.targets.names:
+        return False
+    return None if adapter.base is None else adapter.base.tied
+
+
 def _peft_keys(adapter: Adapter, _: LoadRule) -> bool | None:
+    if adapter.renamed:
+        return False
     # what peft saved is called so, read or not
     return not adapter.tensors or any(name.startswith(_PREFIX) for name in adapter.tensors)
 
@@ -101,6 +130,8 @@ TESTS: Final[dict[str, Callable[[Adapter, LoadRule], bool | None]]] = {
     "towers": _towers,
     "foreign_names": lambda adapter, _: adapter.targets.trainer is not None,
     "grown_vocabulary": _grown_vocabulary,
+    "other_base": _other_base,
+    "tied_head": _tied_head,
     "peft_keys": _peft_keys,
     "other_keys": _other_keys,
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from peft_shop.catalog.engines import ANY_OTHER, BASE_KINDS, CIRCUMSTANCES
 from peft_shop.serve.cases import fact_basis
-from peft_shop.serve.circumstances import applies
+from peft_shop.serve.circumstances import applies, strangers
 
 if TYPE_CHECKING:
     from peft_shop.catalog.engines import Architectures, BaseKind, Engine, Fact, LoadRule
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from peft_shop.serve.bases import Base
     from peft_shop.serve.cases import Case
 
-__all__ = ["ask_base", "ask_rules", "ask_serving"]
+__all__ = ["ask_base", "ask_origin", "ask_rules", "ask_serving"]
 
 _OF_CLASSES = ("decoder", "encoder", "speech", "multimodal", "hybrid", "experts")
 """Kinds that a list of classes can answer for, where it has the base's."""
+
+
+_BY_MODEL = ("grown_vocabulary", "tied_head")
+"""Circumstances that a model tells and a folder cannot, and that are rare."""
 
 
 def ask_base(case: Case, engine: Engine, adapter: Adapter) -> None:
@@ -99,6 +103,8 @@ def ask_serving(case: Case, engine: Engine, base: Base | None) -> None:
 
 def ask_rules(case: Case, engine: Engine, adapter: Adapter) -> None:
     """Asks the engine's rules about the adapter on its base."""
+    if not any(rule.when == "other_base" for rule in engine.rules):
+        ask_origin(case, adapter)
     for rule in engine.rules:
         holds = applies(rule, adapter)
         if holds is None:
@@ -108,6 +114,13 @@ def ask_rules(case: Case, engine: Engine, adapter: Adapter) -> None:
                 fact_basis(engine, rule.when.replace("_", " "), rule.value, rule.source)
             )
             _apply(case, rule, _about(adapter, rule))
+
+
+def ask_origin(case: Case, adapter: Adapter) -> None:
+    """Doubts an adapter that was trained on another model than its base."""
+    others = strangers(adapter)
+    if others:
+        case.doubts.append(f"{_stranger(adapter, others)}; name the model that it was trained on")
 
 
 def _about(adapter: Adapter, rule: LoadRule) -> str:
@@ -122,11 +135,23 @@ def _about(adapter: Adapter, rule: LoadRule) -> str:
         )
     if rule.when == "adapts_other":
         return f"it adapts {_listed(names - set(rule.names))}"
+    if rule.when == "other_base":
+        return _stranger(adapter, strangers(adapter))
     if rule.when == "foreign_names":
         return (
             f"its modules have names of {adapter.targets.trainer}, as no model of transformers has"
         )
     return CIRCUMSTANCES[rule.when]
+
+
+def _stranger(adapter: Adapter, others: tuple[str, ...]) -> str:
+    """That the adapter was trained on something else, in words."""
+    base = adapter.base.architecture if adapter.base is not None else None
+    inner = adapter.base is not None and any(
+        name.endswith(f".{others[0].partition('*')[2].lstrip('.')}") for name in adapter.base.names
+    )
+    text = f"it was trained on another model: {others[0][:100]} is no layer of {base or 'the base'}"
+    return f"{text}, whose layers of that kind have other names" if inner else text
 
 
 def _listed(names: frozenset[str] | set[str], most: int = 6) -> str:
@@ -143,7 +168,7 @@ def _apply(case: Case, rule: LoadRule, about: str) -> None:
         case.conditions.append(rule.needs)
         case.warnings.append(_sentence(text))
     elif rule.value == "silent":
-        case.silents.append(f"without a word: {text}")
+        case.silents.append(text)
     else:
         case.refusals.append(text)
 
@@ -154,7 +179,11 @@ def _suspect(case: Case, engine: Engine, adapter: Adapter, rule: LoadRule) -> No
     if not adapter.stated or (value is None and not adapter.tensors):
         return  # which modules it adapts is still open
     text = f"{CIRCUMSTANCES[rule.when]}, perhaps: {rule.note}"
-    if rule.needs is not None:
+    if rule.when in _BY_MODEL:
+        case.conditions.append(
+            f"Name the base with --model: it does not do where {CIRCUMSTANCES[rule.when]}."
+        )
+    elif rule.needs is not None:
         case.conditions.append(f"If {CIRCUMSTANCES[rule.when]}: {rule.needs}")
     elif value == "all-linear" and not adapter.tensors:
         if rule.names and adapter.base is not None:

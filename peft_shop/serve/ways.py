@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from peft_shop.serve.adapter import variants_of
 from peft_shop.serve.cases import KINDS, PEFT, Basis, Case, Way, ask_capability, judge_rules
 from peft_shop.serve.loading import load
-from peft_shop.serve.matching import ask_serving
+from peft_shop.serve.matching import ask_origin, ask_serving
 from peft_shop.serve.ranks import (
     NO_PLACE,
     TOLERANCE,
@@ -66,6 +66,7 @@ def _by_peft(
 ) -> Way:
     """Loading the LoRA that peft's own conversion makes."""
     case = Case()
+    ask_origin(case, adapter)
     ask_capability(case, catalog, adapter, "convertible_to_lora", "peft does not convert it")
     judge_rules(case, catalog, rules)
     if case.refusals:
@@ -83,6 +84,7 @@ def _extracted(catalog: Catalog, engine: Engine, adapter: Adapter) -> Way:
     """Loading the LoRA that `peft-shop convert` writes: the change of each weight, factorised."""
     case = Case()
     method = catalog.method_by_id[adapter.method]
+    ask_origin(case, adapter)
     fidelities = _fidelities(catalog, adapter)
     kinds = list(dict.fromkeys(kind for one in fidelities for kind in one.delta))
     case.refusals += [NO_PLACE[kind] for kind in kinds if kind in NO_PLACE]
@@ -98,7 +100,7 @@ def _extracted(catalog: Catalog, engine: Engine, adapter: Adapter) -> Way:
     if case.refusals:
         return case.way("convert", by="peft-shop", exact=False)
     exact = exact_rule(catalog.conversions, adapter)
-    rank = _load_lora(case, catalog, engine, adapter, exact)
+    rank = _load_lora(case, catalog, engine, adapter, exact, renamed=True)
     if "embedding" in kinds:
         case.doubts.append(
             "right only where the model's head is not tied to its embedding: peft-shop convert "
@@ -120,13 +122,19 @@ def _is_exact(case: Case, exact: Conversion | None) -> bool:
 
 
 def _load_lora(
-    case: Case, catalog: Catalog, engine: Engine, adapter: Adapter, exact: Conversion | None
+    case: Case,
+    catalog: Catalog,
+    engine: Engine,
+    adapter: Adapter,
+    exact: Conversion | None,
+    *,
+    renamed: bool = False,
 ) -> int | None:
     """Asks the engine about the LoRA that a conversion makes; its rank, `None` where it is open."""
     if exact is None:
-        return _load_approximation(case, catalog, engine, adapter)
+        return _load_approximation(case, catalog, engine, adapter, renamed=renamed)
     rank = rank_by(exact, adapter) if adapter.stated else None
-    load(case, engine, adapter.converted(rank))
+    load(case, engine, adapter.converted(rank, renamed=renamed))
     if case.excess is not None:
         case.excess = None
         case.doubts.append(
@@ -146,7 +154,7 @@ def _load_lora(
 
 
 def _load_approximation(
-    case: Case, catalog: Catalog, engine: Engine, adapter: Adapter
+    case: Case, catalog: Catalog, engine: Engine, adapter: Adapter, *, renamed: bool
 ) -> int | None:
     """As `_load_lora`, where no rank is exact: judged by what was seen to be lost.
 
@@ -155,7 +163,7 @@ def _load_approximation(
     """
     most = max(engine.ranks.choices, default=engine.ranks.most)
     found = loss(_fidelities(catalog, adapter), most)
-    load(case, engine, adapter.converted(None if found is None else found.rank))
+    load(case, engine, adapter.converted(None if found is None else found.rank, renamed=renamed))
     rules = matching_rules(catalog.conversions, adapter, "convert")
     rules += matching_rules(catalog.conversions, adapter, "extract")
     because = [rule.because for rule in rules if rule.verdict == "approximate" and rule.because]
@@ -237,6 +245,7 @@ def merged(catalog: Catalog, engine: Engine, adapter: Adapter) -> Way:
     ask_capability(case, catalog, adapter, "merging", "it does not merge into the base")
     judge_rules(case, catalog, matching_rules(catalog.conversions, adapter, "merge"))
     ask_serving(case, engine, adapter.base)
+    ask_origin(case, adapter)
     case.conditions += [
         "Merge it into the base in fp32 or bf16 (merge_and_unload) and save the whole model.",
         f"{engine.title} must serve the base model itself.",

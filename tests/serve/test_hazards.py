@@ -244,6 +244,54 @@ def test_a_candidate_that_the_engine_does_not_serve_on_this_model_is_left_out() 
             assert best.route("sglang").base == best.route("vllm").base
 
 
+def saved_for(modules: str, base: Base) -> Adapter:
+    keys = tuple(
+        f"base_model.model.{start}.{i}.self_attn.{name}.lora_{half}.weight"
+        for start in modules.split()
+        for i in range(2)
+        for name in QKV
+        for half in "AB"
+    )
+    config = {"r": 8, "lora_alpha": 8, "target_modules": list(QKV)}
+    return Adapter("mine", "lora", (), config, base=base, tensors=keys)
+
+
+def test_an_adapter_of_another_model_is_noticed() -> None:
+    """One of a text model alone, given to the multimodal model that holds it."""
+    structure = model("Qwen3VLForConditionalGeneration", QKV, modality="multimodal")
+    base = base_of_structure(structure)
+    mine = route(CATALOG, saved_for("model.layers", base), "vllm")
+    assert native(mine).works == "yes"
+    theirs = route(CATALOG, saved_for("language_model.layers", base), "vllm")
+    assert native(theirs).silent
+    assert "trained on another model" in native(theirs).reasons[0]
+    assert all(way.works != "yes" for way in theirs.ways)
+    for engine in ("sglang", "llama.cpp", "tgi"):
+        assert (
+            native(route(CATALOG, saved_for("language_model.layers", base), engine)).works != "yes"
+        )
+
+
+def test_a_tied_head_has_no_tensor_in_llama_cpp() -> None:
+    config = {"r": 8, "lora_alpha": 8, "target_modules": ["lm_head"]}
+    for tied, works in {True: "no", False: "yes", None: "yes"}.items():
+        base = Base(None, "LlamaForCausalLM", frozenset({"decoder"}), tied=tied, by="model")
+        way = native(route(CATALOG, Adapter("mine", "lora", (), config, base=base), "llama.cpp"))
+        assert way.works == works
+        assert any("--model" in text for text in way.conditions) is (tied is None)
+
+
+def test_vllm_takes_a_classifier_for_its_decoder() -> None:
+    for name, works in {
+        "Qwen2ForSequenceClassification": "yes",
+        "Qwen2ForTokenClassification": "yes",
+        "GPT2ForSequenceClassification": "no",
+        "NewForSequenceClassification": "unknown",
+    }.items():
+        base = Base(None, name, frozenset({"decoder"}), by="model")
+        assert native(to("vllm", base, target_modules=["q_proj", "v_proj"])).works == works, name
+
+
 def test_a_structure_tells_its_kinds() -> None:
     assert base_of_structure(model("LlamaForCausalLM", QKV)).kinds == {"decoder"}
     mixed = model("NewForCausalLM", QKV | {"gate": "expert_gate", "A": "mixer_state"})
