@@ -15,7 +15,7 @@ import pytest
 
 import peft_shop
 from peft_shop import load_catalog, recommend
-from peft_shop.ask.judging import ATTRIBUTES, GROUPS
+from peft_shop.ask.demanding import ATTRIBUTES, GROUPS
 from peft_shop.ask.reading import build_query
 from peft_shop.catalog.features import FEATURES
 from peft_shop.names import Bounds

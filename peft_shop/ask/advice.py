@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask import reasons
 from peft_shop.ask.answer import Relaxation
+from peft_shop.ask.bases import quantized_base
+from peft_shop.ask.judging import FORECAST_METRICS
 from peft_shop.units import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
@@ -131,6 +133,7 @@ def _words(catalog: Catalog, query: Query, constraint: str) -> str:
         "flagged": "allow flagged runs",
         "objectives": "choose objectives that were measured",
         "max_memory": "allow more memory",
+        "training": "train a base that is not quantized",
         "model": "choose another model, or adapt it otherwise (adapt)",
         "serve": "serve it on another engine, or accept another kind of way to it",
         "peft_version": f"upgrade peft from {query.peft_version} to {catalog.peft_version}",
@@ -176,6 +179,14 @@ def warnings(
         for verdict in verdicts
         if any(failure.constraint == "flagged" for failure in verdict.failures)
     ]
+    unknown = [one for one in kept if one.forecast is None]
+    if query.training is not None and unknown:
+        names = ", ".join(one.name for one in unknown[:3]) + (", ..." if unknown[3:] else "")
+        reason = unknown[0].unusable.get("peak_memory", "no forecast")
+        yield (
+            f"the memory of {len(unknown)} of {len(kept)} is not known, which is not counted as "
+            f"too much ({names}): {reason}; dry runs tell it (within, --within 10min)"
+        )
     if query.model is not None:
         yield from _about_model(query, query.model)
     for text in query.variants:
@@ -191,6 +202,7 @@ def warnings(
     if query.include_flagged:
         yield "flagged runs are ranked because you asked for it"
     demanded = {requirement.name for requirement in query.requirements}
+    yield from _about_base(catalog, query)
     if {"quantization", "merging"} <= demanded:
         yield (
             "merging into a quantized base rounds the update away in part: merge into the base "
@@ -221,8 +233,33 @@ def warnings(
         )
 
 
+def _about_base(catalog: Catalog, query: Query) -> Iterable[str]:
+    """Figures beside a quantized base are those of runs on one in 16 bit."""
+    quantized = quantized_base(query) is not None or any(
+        requirement.name == "quantization" for requirement in query.requirements
+    )
+    replaced = FORECAST_METRICS if query.training is not None else ()
+    bounds = [
+        f"{bound.kind}_{bound.metric}"
+        for bound in query.bounds
+        if bound.metric not in replaced and catalog.metric_by_id[bound.metric].scope != "count"
+    ]
+    if quantized and bounds:
+        yield (
+            f"{' and '.join(bounds)}: held against runs whose base was not quantized; on a "
+            "quantized one these figures differ"
+        )
+    elif quantized and query.training is not None:
+        yield "scores and times were measured in 16 bit; on a quantized base they differ"
+
+
 def _about_model(query: Query, model: Structure) -> Iterable[str]:
-    if query.training is not None:
+    if query.fit == "auto":
+        yield (
+            f"peak memory, checkpoint size and parameter counts are forecasts for {model.name}, "
+            "not measured; memory is compared under the setup above"
+        )
+    elif query.training is not None:
         step = query.training
         told = f"batch {step.batch_size}, {step.dtype}"
         told += f", {step.quantization}" if step.quantization else ""
@@ -232,7 +269,12 @@ def _about_model(query: Query, model: Structure) -> Iterable[str]:
             f"peak memory, checkpoint size and parameter counts are forecasts for {model.name} "
             f"({told}), not measured"
         )
-    if model.benchmark == query.benchmark:
+    if not query.ranked:
+        yield (
+            f"nothing is ranked: {model.benchmark_because}; what is told are capabilities, "
+            "configurations and forecasts, with plain LoRA first as the usual first choice"
+        )
+    elif model.benchmark == query.benchmark:
         which = "scores and times" if query.training is not None else "figures"
         yield (
             f"{which} are those of the benchmark's own model; on {model.name} they will differ, "

@@ -16,12 +16,14 @@ from peft_shop.ask.candidates import (
     FrontMember,
     LiveModel,
     Tied,
+    TooClose,
     Unmeasured,
 )
 from peft_shop.ask.query import Query
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.runs import Benchmark, Metric
 from peft_shop.errors import CatalogError, Problem, QueryError, UnknownNameError
+from peft_shop.forecast.records import NothingFits, Setup
 from peft_shop.records import Record, Text
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ __all__ = [
     "Recommendation",
     "Relaxation",
     "Tied",
+    "TooClose",
     "Unmeasured",
 ]
 
@@ -65,8 +68,8 @@ class Relaxation(Record):
 class Recommendation(Record):
     """The answer to one query; iterating yields the front, best first.
 
-    `front`, `ties`, `dominated`, `unmeasured` and `dropped` are disjoint and together are all
-    candidates.
+    `front`, `ties`, `dominated`, `too_close`, `unmeasured` and `dropped` are disjoint and together
+    are all candidates.
 
     Attributes:
         query: the question with every default filled in.
@@ -75,10 +78,14 @@ class Recommendation(Record):
         front: Pareto-optimal candidates, in the order of `query.rank_by`.
         ties: candidates statistically indistinguishable from the front.
         dominated: the other kept ones.
+        too_close: measured candidates that may fit the device or may not, best score first.
         unmeasured: methods that qualify but were never measured on this benchmark.
         dropped: the rest, with every constraint that each fails.
         baselines: plain LoRA and full fine-tuning.
         relaxations: for an empty front, which constraints to give up.
+        setup: training settings under which most candidates fit, with the peak of plain LoRA;
+            memory is compared under them. `None` where none was looked for or nothing fits.
+        nothing_fits: what to do where nothing fits.
         warnings: what a reader must know before trusting the order.
         catalog_version: version of the catalog that answered.
         peft_version: version of peft that the catalog describes.
@@ -90,10 +97,13 @@ class Recommendation(Record):
     front: tuple[FrontMember, ...]
     ties: tuple[Tied, ...] = ()
     dominated: tuple[Dominated, ...] = ()
+    too_close: tuple[TooClose, ...] = ()
     unmeasured: tuple[Unmeasured, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     relaxations: tuple[Relaxation, ...] = ()
+    setup: Setup | None = None
+    nothing_fits: NothingFits | None = None
     warnings: tuple[str, ...] = ()
     catalog_version: str
     peft_version: str
@@ -103,11 +113,13 @@ class Recommendation(Record):
         for candidate in self.candidates:
             candidate._benchmark = self.benchmark  # noqa: SLF001 - the answer owns them
             candidate._model = LiveModel(self.query.model)  # noqa: SLF001 - as above
+            if self.query.memory is not None:
+                candidate._device = self.query.memory.text  # noqa: SLF001 - as above
 
     @property
     def candidates(self) -> Iterator[Candidate]:
         """Every kept candidate that was measured, and the baselines."""
-        for group in (self.front, self.ties, self.dominated, self.baselines):
+        for group in (self.front, self.ties, self.dominated, self.too_close, self.baselines):
             yield from group
 
     def about(self, target: Target) -> Self:
@@ -132,6 +144,9 @@ class Recommendation(Record):
         Raises:
             QueryError: the front is empty; says which constraints to relax.
         """
+        if not self.front and self.too_close:
+            names = ", ".join(one.name for one in self.too_close[:3])
+            raise QueryError(f"nothing surely fits; too close to call: {names} (`.too_close`)")
         if not self.front:
             advice = "; ".join(one.suggestion for one in self.relaxations)
             raise QueryError(f"nothing meets the constraints: {advice or 'nothing was measured'}")
@@ -145,6 +160,25 @@ class Recommendation(Record):
 
     def __bool__(self) -> bool:
         return bool(self.front)
+
+    @property
+    def kept(self) -> Iterator[Candidate | Unmeasured]:
+        """Everything that meets every constraint, measured or not."""
+        for group in (self.front, self.ties, self.dominated, self.too_close, self.unmeasured):
+            yield from group
+
+    @property
+    def surely(self) -> bool | None:
+        """Whether something surely fits the device; `None` where that is too close to call.
+
+        Without a device: whether anything meets the constraints.
+        """
+        if self.query.fit == "off":
+            return bool(self.front) or (not self.query.ranked and bool(self.unmeasured))
+        setups = [one.setup for one in self.kept]
+        if any(setup is not None and setup.fits == "yes" for setup in setups):
+            return True
+        return None if setups else False
 
     def __str__(self) -> str:
         from peft_shop.show.answers import answer_document  # noqa: PLC0415 - as above
@@ -161,7 +195,7 @@ class Recommendation(Record):
         if isinstance(name, int):
             return self.front[name]
         # a baseline may be a candidate too, whose own record says more
-        groups = (self.baselines, self.dominated, self.ties, self.front)
+        groups = (self.baselines, self.too_close, self.dominated, self.ties, self.front)
         found: dict[str, Candidate] = {one.name: one for group in groups for one in group}
         if name not in found:
             raise UnknownNameError("candidate", name, found, hint="dropped ones are in `.dropped`")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.ask import reasons
+from peft_shop.ask.adapted import retargeted, routed
 from peft_shop.ask.advice import relaxations, warnings
 from peft_shop.ask.answer import Recommendation
+from peft_shop.ask.bases import base_notes
 from peft_shop.ask.candidates import (
     Baseline,
     Difference,
@@ -16,19 +18,24 @@ from peft_shop.ask.candidates import (
     Dropped,
     FrontMember,
     Tied,
+    TooClose,
     Unmeasured,
 )
 from peft_shop.ask.contenders import field_of_play
-from peft_shop.ask.judging import MEMORY, SERVE, judge, retargeted, routed
+from peft_shop.ask.demanding import SERVE
+from peft_shop.ask.judging import MEMORY, judge
 from peft_shop.ask.noise import significance_threshold
+from peft_shop.ask.ranking import best_first
 from peft_shop.ask.standing import standings
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.serve.routes import demanded
+from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Literal, TypeAlias
 
+    from peft_shop.ask.appraisal import Traced
     from peft_shop.ask.contenders import Contender, Field
     from peft_shop.ask.query import Query, Verdict
     from peft_shop.ask.standing import Standing, Standings
@@ -39,10 +46,21 @@ if TYPE_CHECKING:
 
 __all__ = ["answer", "title"]
 
+PLAIN: Final = "lora"
+"""The method that comes first where nothing else tells them apart."""
 
-def answer(catalog: Catalog, query: Query) -> Recommendation:
-    """The answer to `query` from `catalog`; the same question always gets the same answer."""
-    field = _costed(catalog, query, field_of_play(catalog, query))
+
+def answer(
+    catalog: Catalog, query: Query, traced: Mapping[str, Traced] | None = None
+) -> Recommendation:
+    """The answer to `query` from `catalog`; the same question always gets the same answer.
+
+    Args:
+        catalog: holds the facts.
+        query: the question.
+        traced: what dry runs told of contenders of which no closed form knows, by name.
+    """
+    field = _costed(catalog, query, field_of_play(catalog, query), traced or {})
     verdicts = judge(catalog, query, field.contenders)
     judged = tuple(zip(field.contenders, verdicts, strict=True))
     benchmark = catalog.benchmark_by_id[query.benchmark]
@@ -51,7 +69,9 @@ def answer(catalog: Catalog, query: Query) -> Recommendation:
     )
     qualified = [contender for contender, verdict in judged if verdict.kept]
     measured = [contender for contender in qualified if contender.run is not None]
-    placed = standings(catalog, query, measured, objectives)
+    close = [one for one in measured if one.setup is not None and one.setup.fits == "maybe"]
+    sure = [one for one in measured if one not in close]
+    placed = standings(catalog, query, sure, objectives)
     baselines = _baselines(catalog, query, field.contenders, field.baselines)
     records = _Records(
         catalog,
@@ -68,9 +88,10 @@ def answer(catalog: Catalog, query: Query) -> Recommendation:
         front=tuple(map(records.front_member, placed.front)),
         ties=tuple(map(records.tied, placed.ties)),
         dominated=tuple(map(records.dominated, placed.dominated)),
+        too_close=tuple(map(records.too_close, best_first(catalog, query, close, objectives))),
         unmeasured=tuple(
             _unmeasured(catalog, query, contender)
-            for contender in qualified
+            for contender in sorted(qualified, key=lambda one: one.method != PLAIN)
             if contender.run is None
         ),
         dropped=tuple(
@@ -80,6 +101,8 @@ def answer(catalog: Catalog, query: Query) -> Recommendation:
         ),
         baselines=tuple(records.baseline(kind, contender) for kind, contender in baselines),
         relaxations=() if measured else relaxations(catalog, query, field.contenders, verdicts),
+        setup=field.setup,
+        nothing_fits=None if qualified else field.nothing_fits,
         warnings=(
             *_fitting(catalog, query, field.contenders, verdicts),
             *field.warnings,
@@ -90,16 +113,27 @@ def answer(catalog: Catalog, query: Query) -> Recommendation:
     )
 
 
-def _costed(catalog: Catalog, query: Query, field: Field) -> Field:
+def _costed(catalog: Catalog, query: Query, field: Field, traced: Mapping[str, Traced]) -> Field:
     """The field with forecasts in place of measured costs, where the question asks for them."""
     if query.training is None:
         return field
+    if query.fit == "auto":
+        from peft_shop.ask.plans import planned  # noqa: PLC0415 - only where a device is named
+
+        plans = planned(catalog, query, field.contenders, field.baselines, traced)
+        return replace(
+            field,
+            contenders=plans.contenders,
+            baselines=plans.baselines,
+            setup=plans.setup,
+            nothing_fits=plans.nothing_fits,
+        )
     from peft_shop.ask.appraisal import appraised  # noqa: PLC0415 - only where costs are asked
 
     return replace(
         field,
-        contenders=appraised(catalog, query, field.contenders),
-        baselines=appraised(catalog, query, field.baselines),
+        contenders=appraised(catalog, query, field.contenders, traced),
+        baselines=appraised(catalog, query, field.baselines, traced),
     )
 
 
@@ -157,6 +191,19 @@ class _Records:
             dominated_by=_above(standing).name,
         )
 
+    def too_close(self, contender: Contender) -> TooClose:
+        """The record of a contender that may fit or may not."""
+        setup, limit = contender.setup, self.query.memory
+        if setup is None or limit is None:
+            raise AssertionError(f"{contender.name} has no setup")
+        low, high = (format_quantity(value, "bytes") for value in (setup.peak.low, setup.peak.high))
+        there = format_quantity(limit.bytes, "bytes")
+        return TooClose(
+            **self._candidate(contender),
+            because=f"the forecast, {low} to {high}, is neither surely above nor surely below "
+            f"the {there} of {limit.text}",
+        )
+
     def baseline(self, kind: Kind, contender: Contender) -> Baseline:
         """The record of a baseline, which stands nowhere."""
         return Baseline(**self._candidate(contender), kind=kind)
@@ -176,13 +223,18 @@ class _Records:
             "front_probability": chance,
             "configurations": max(self.tried[contender.method], 1),
             "pooled": contender.pooled,
-            "notes": (*contender.notes, *(f"{flag.code}: {flag.reason}" for flag in flags)),
+            "notes": (
+                *contender.notes,
+                *base_notes(self.catalog, self.query, contender),
+                *(f"{flag.code}: {flag.reason}" for flag in flags),
+            ),
             "routes": {
                 engine: routed(self.catalog, self.query, contender, engine)
                 for engine in _engines(self.query)
             },
             "retargeted": retargeted(self.catalog, self.query, contender),
             "forecasted": contender.forecast,
+            "setup": contender.setup,
         }
 
 
@@ -213,7 +265,12 @@ def _fitting(
     catalog: Catalog, query: Query, contenders: Sequence[Contender], verdicts: Sequence[Verdict]
 ) -> Iterable[str]:
     """What to change where the memory alone keeps everything out."""
-    if query.memory is None or any(verdict.kept for verdict in verdicts):
+    if query.memory is None or query.fit == "auto":
+        return
+    if any(
+        verdict.kept and one.forecast is not None
+        for one, verdict in zip(contenders, verdicts, strict=True)
+    ):
         return
     from peft_shop.ask.appraisal import fitting_advice  # noqa: PLC0415 - only where costs are asked
 
@@ -235,6 +292,9 @@ def _unmeasured(catalog: Catalog, query: Query, one: Contender) -> Unmeasured:
         summary=method.summary,
         capabilities=method.capabilities,
         retargeted=retargeted(catalog, query, one),
+        forecasted=one.forecast,
+        setup=one.setup,
+        notes=(*one.notes, *base_notes(catalog, query, one)),
     )
 
 

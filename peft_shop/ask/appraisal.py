@@ -6,10 +6,12 @@ run, which is nearer.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.judging import retargeted
+from peft_shop.ask.adapted import retargeted
+from peft_shop.ask.bases import condition, feature_of
+from peft_shop.ask.judging import FORECAST_METRICS
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import ConfigError
 from peft_shop.forecast.asking import settings_of
@@ -17,50 +19,105 @@ from peft_shop.forecast.quick.closed_forms import closed_form
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.forecast.records import Forecast, Settings
+    from peft_shop.forecast.records import Forecast, Settings, Setup
 
-__all__ = ["FORECAST_METRICS", "appraised", "fitting_advice"]
+__all__ = [
+    "REPLACED",
+    "Traced",
+    "appraised",
+    "fitting_advice",
+    "forecast_of",
+    "own_settings",
+    "with_figures",
+]
 
-FORECAST_METRICS: Final = ("peak_memory", "checkpoint_size", "trainable_parameters")
-"""Metrics whose measured figures a forecast replaces."""
-_REPLACED: Final = (*FORECAST_METRICS, "total_parameters")
+REPLACED: Final = (*FORECAST_METRICS, "total_parameters")
+"""Metrics that are never shown as measured where a forecast is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What dry runs told of a contender of which no closed form knows.
+
+    Attributes:
+        forecast: at the setup, or at the settings asked for; `None` where there is none.
+        setup: under which it fits; `None` where none was looked for, or found.
+        reason: why there is no forecast.
+        misfit: why no setup fits; `None` where one does, or that is not known.
+    """
+
+    forecast: Forecast | None
+    setup: Setup | None = None
+    reason: str = ""
+    misfit: str | None = None
 
 
 def appraised(
-    catalog: Catalog, query: Query, contenders: Sequence[Contender]
+    catalog: Catalog,
+    query: Query,
+    contenders: Sequence[Contender],
+    traced: Mapping[str, Traced],
 ) -> tuple[Contender, ...]:
     """The contenders with forecasts for their figures; as they are where none is asked for.
 
     A contender that cannot be forecast has no usable figure, and the reason.
+
+    Args:
+        catalog: holds the facts.
+        query: the question.
+        contenders: who.
+        traced: what dry runs told, by name.
     """
-    if query.training is None or query.model is None:
+    settings = query.training
+    if settings is None or query.model is None:
         return tuple(contenders)
-    return tuple(_appraised(catalog, query, one, query.training) for one in contenders)
+    found = []
+    for one in contenders:
+        forecast, reason = forecast_of(catalog, query, one, settings)
+        if forecast is None and one.name in traced:
+            forecast, reason = traced[one.name].forecast, traced[one.name].reason
+        costed = with_figures(one, forecast, reason)
+        if forecast is not None:
+            notes = (*one.notes, *_closeness(query, forecast), *forecast.warnings)
+            costed = replace(costed, notes=notes)
+        found.append(costed)
+    return tuple(found)
 
 
-def _appraised(catalog: Catalog, query: Query, one: Contender, settings: Settings) -> Contender:
-    found, reason = _forecast(catalog, query, one, settings)
-    values = {key: value for key, value in one.values.items() if key not in _REPLACED}
-    sds = {key: value for key, value in one.sds.items() if key not in _REPLACED}
-    unusable = {key: value for key, value in one.unusable.items() if key not in _REPLACED}
-    if found is None:
-        return replace(
-            one, values=values, sds=sds, unusable=unusable | dict.fromkeys(_REPLACED, reason)
-        )
-    values["peak_memory"] = round(found.peak_memory.value)
-    values["trainable_parameters"] = found.trainable_parameters
-    values["total_parameters"] = found.total_parameters
-    if found.checkpoint_bytes is not None:
-        values["checkpoint_size"] = found.checkpoint_bytes
+def with_figures(
+    one: Contender, forecast: Forecast | None, reason: str, *, peak: float | None = None
+) -> Contender:
+    """The contender with a forecast's figures in place of the measured ones.
+
+    Args:
+        one: the contender.
+        forecast: of its training; `None` where there is none.
+        reason: why there is none.
+        peak: memory to compare it by [B]; by default the forecast's own.
+    """
+    values = {key: value for key, value in one.values.items() if key not in REPLACED}
+    sds = {key: value for key, value in one.sds.items() if key not in REPLACED}
+    unusable = {key: value for key, value in one.unusable.items() if key not in REPLACED}
+    if peak is None and forecast is not None:
+        peak = forecast.peak_memory.value
+    if peak is not None:
+        values["peak_memory"] = round(peak)
+    if forecast is None:
+        missing = [name for name in REPLACED if name not in values]
+        unusable |= dict.fromkeys(missing, reason)
+        return replace(one, values=values, sds=sds, unusable=unusable)
+    values["trainable_parameters"] = forecast.trainable_parameters
+    values["total_parameters"] = forecast.total_parameters
+    if forecast.checkpoint_bytes is not None:
+        values["checkpoint_size"] = forecast.checkpoint_bytes
     else:
         unusable["checkpoint_size"] = "its size cannot be told beforehand"
-    notes = (*one.notes, *_closeness(query, found), *found.warnings)
-    return replace(one, values=values, sds=sds, unusable=unusable, forecast=found, notes=notes)
+    return replace(one, values=values, sds=sds, unusable=unusable, forecast=forecast)
 
 
 def _closeness(query: Query, found: Forecast) -> Iterable[str]:
@@ -70,7 +127,7 @@ def _closeness(query: Query, found: Forecast) -> Iterable[str]:
         yield f"too close to call: the forecast reaches {high}, the limit is {limit.text}"
 
 
-def _forecast(
+def forecast_of(
     catalog: Catalog, query: Query, one: Contender, settings: Settings
 ) -> tuple[Forecast | None, str]:
     """The forecast, or why there is none; once per catalog, model and training step."""
@@ -79,8 +136,7 @@ def _forecast(
     adapted = retargeted(catalog, query, one)
     if adapted is not None and adapted.problems:
         return None, "it cannot work on this model"
-    if one.run is not None:
-        settings = settings_of(one.run, settings)
+    settings = own_settings(catalog, query, one, settings)
     config = None if one.method == FULL_FINETUNING or adapted is None else adapted.whole_config
     subject = one.run.id if one.run is not None else one.method
     key = ("forecast", query.benchmark, subject, settings, query.adapt, query.model)
@@ -91,6 +147,19 @@ def _forecast(
             catalog.derived[key] = None, f"no forecast: {error}"
     found: tuple[Forecast | None, str] = catalog.derived[key]
     return found
+
+
+def own_settings(catalog: Catalog, query: Query, one: Contender, settings: Settings) -> Settings:
+    """The settings with what the contender cannot do without: its optimizer, its way of loading."""
+    if one.run is not None:
+        settings = settings_of(one.run, settings)
+    backend = settings.quantization
+    if backend is None or one.method == FULL_FINETUNING or "prepare_kbit" in query.fixed:
+        return settings
+    capability = catalog.method_by_id[one.method].capability(feature_of(backend), one.variants)
+    if condition(capability) == "loaded":
+        return settings.model_copy(update={"prepare_kbit": False})
+    return settings
 
 
 # --- when nothing fits ---
@@ -181,6 +250,6 @@ def _admitted(
         method = catalog.method_by_id[one.method]
         if any(method.capability(name, one.variants).support != "yes" for name in needs):
             continue
-        found, _ = _forecast(catalog, query, one, settings)
+        found, _ = forecast_of(catalog, query, one, settings)
         count += found is not None and found.peak_memory.low <= limit
     return count

@@ -17,7 +17,7 @@ from peft_shop.catalog.methods import Capability
 from peft_shop.catalog.runs import Benchmark, Run
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
-from peft_shop.forecast.records import Forecast
+from peft_shop.forecast.records import Forecast, Setup
 from peft_shop.model.structure import Structure
 from peft_shop.records import Finite, Frozen, Name, Number, Record, Text
 from peft_shop.serve.adapter import adapter_of_run
@@ -25,7 +25,7 @@ from peft_shop.serve.bases import base_of_structure
 from peft_shop.serve.routes import Route, resolve_engine, route
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from os import PathLike
 
     from peft import PeftConfig
@@ -43,6 +43,7 @@ __all__ = [
     "FrontMember",
     "LiveModel",
     "Tied",
+    "TooClose",
     "Unmeasured",
 ]
 
@@ -80,7 +81,9 @@ class Candidate(Record):
         retargeted: the configuration for the question's model, with every change; `None` where
             the question names none.
         preflighted: what that configuration touches on the model; `None` until it was tried.
-        forecasted: what training it there costs; `None` where the question has no training step.
+        forecasted: what training it there costs, under `setup` where there is one; `None` where the
+            question has no training step, or where it cannot be told.
+        setup: the training settings under which it fits the question's device.
     """
 
     name: str
@@ -99,8 +102,10 @@ class Candidate(Record):
     retargeted: Retargeted | None = None
     preflighted: Preflight | None = None
     forecasted: Forecast | None = None
+    setup: Setup | None = None
     _benchmark: Benchmark | None = PrivateAttr(default=None)
     _model: LiveModel = PrivateAttr(default_factory=LiveModel)
+    _device: str | None = PrivateAttr(default=None)
 
     @property
     def recipe(self) -> Recipe:
@@ -201,7 +206,8 @@ class Candidate(Record):
         Args:
             model: as for `inspect_model`, or a `Structure`; the question's by default.
             adapt: what to do otherwise than measured, by the fields of `TargetOptions`.
-            **training: fields of `Settings`, such as `batch_size=8` or `sequence_length=1024`.
+            **training: fields of `Settings`, such as `batch_size=8` or `sequence_length=1024`; on
+                the question's model the rest is the candidate's setup, where it has one.
 
         Raises:
             ConfigError: the method cannot work on this model, or no model was ever named.
@@ -214,7 +220,11 @@ class Candidate(Record):
         if not isinstance(wanted, Structure):
             wanted = self._live(model, "a forecast")
         structure = structure_of(wanted)
-        settings = settings_of(self.run, read_settings(training, structure))
+        step = read_settings(training, structure)
+        if self.setup is not None and model is None:
+            stated = {name: getattr(step, name) for name in _folded(training)}
+            step = self.setup.settings.model_copy(update=stated)
+        settings = settings_of(self.run, step)
         return forecast(wanted, self._adapted(model, wanted, adapt).whole_config, settings)
 
     def _live(self, model: object, what: str) -> Target:
@@ -274,12 +284,19 @@ class Candidate(Record):
 
     @property
     def snippet(self) -> str:
-        """A complete training script with the measured hyper-parameters."""
+        """A complete training script with the measured hyper-parameters, under the setup if any."""
         from peft_shop.scripts.script import snippet  # noqa: PLC0415 - not needed for an answer
 
         if self._benchmark is None:
             raise ConfigError("a snippet needs the benchmark: take the candidate from an answer")
-        return snippet(self.run, self._benchmark, self.retargeted, self._structure)
+        return snippet(
+            self.run,
+            self._benchmark,
+            self.retargeted,
+            self._structure,
+            setup=self.setup,
+            device=self._device,
+        )
 
     @property
     def _structure(self) -> Structure | None:
@@ -328,6 +345,16 @@ class Tied(Candidate):
     because: Text
 
 
+class TooClose(Candidate):
+    """A candidate of which nobody can tell whether it fits; it dominates nobody.
+
+    Attributes:
+        because: what its forecast reaches, and what there is.
+    """
+
+    because: Text
+
+
 class Dominated(Candidate):
     """A kept candidate that a front member dominates."""
 
@@ -337,7 +364,8 @@ class Dominated(Candidate):
 class Unmeasured(Record):
     """A method that meets every capability constraint but has no run here.
 
-    `retargeted` is its smallest sensible configuration for the question's model.
+    `retargeted` is its smallest sensible configuration for the question's model, `forecasted` what
+    training that costs, `setup` the settings under which it fits, `notes` what to know of it.
     """
 
     method: Name
@@ -345,6 +373,9 @@ class Unmeasured(Record):
     summary: Text
     capabilities: Frozen[dict[str, Capability]]
     retargeted: Retargeted | None = None
+    forecasted: Forecast | None = None
+    setup: Setup | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Dropped(Record):
@@ -362,6 +393,10 @@ class Baseline(Candidate):
     """Something well known on the same benchmark, for orientation; never a candidate itself."""
 
     kind: Literal["lora", "full_finetuning"]
+
+
+def _folded(names: Iterable[str]) -> list[str]:
+    return [name.strip().lower().replace("-", "_") for name in names]
 
 
 def structure_of(model: object) -> Structure:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dataclasses import field as member
 from typing import TYPE_CHECKING
 
+from peft_shop.ask.pooling import ALL_SNAPSHOTS, Shifts, runs_until, same_recipe
 from peft_shop.catalog.features import FULL_FINETUNING
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.methods import Method
     from peft_shop.catalog.runs import Benchmark, EraShift, Metric, Noise, Run
-    from peft_shop.forecast.records import Forecast
+    from peft_shop.forecast.records import Forecast, NothingFits, Setup
 
 __all__ = [
     "ALL_SNAPSHOTS",
@@ -36,7 +38,6 @@ __all__ = [
 
 ANY_ERA = "any"
 SHIFTED_ERAS = "shifted"
-ALL_SNAPSHOTS = "all"
 _ENVIRONMENT_SCOPES = frozenset({"memory", "time"})
 
 
@@ -52,6 +53,8 @@ class Contender:
         pooled: number of runs behind the figures.
         notes: what was done to the figures.
         forecast: what it costs on the question's model; `None` where that is not asked.
+        setup: the training settings under which it fits; `None` where none was looked for.
+        misfit: why no setup fits; `None` where one does, or that is not known.
     """
 
     name: str
@@ -64,6 +67,8 @@ class Contender:
     pooled: int = 1
     notes: tuple[str, ...] = ()
     forecast: Forecast | None = None
+    setup: Setup | None = None
+    misfit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +79,15 @@ class Field:
         contenders: candidates, by name.
         baselines: full fine-tuning runs; never candidates.
         warnings: for people.
+        setup: the answer's one setup; `None` where none was looked for, or nothing fits.
+        nothing_fits: what to do where nothing fits.
     """
 
     contenders: tuple[Contender, ...]
     baselines: tuple[Contender, ...]
     warnings: tuple[str, ...]
+    setup: Setup | None = None
+    nothing_fits: NothingFits | None = None
 
 
 def in_snapshot(run: Run, snapshot: str | None) -> bool:
@@ -94,7 +103,16 @@ def newest_snapshot(catalog: Catalog, benchmark: str) -> str | None:
 
 
 def field_of_play(catalog: Catalog, query: Query) -> Field:
-    """Contenders and baselines of `query`, sorted by name; worked out once per catalog."""
+    """Contenders and baselines of `query`, sorted by name; worked out once per catalog.
+
+    Where nothing is evidence, every method stands without a run.
+    """
+    if not query.ranked:
+        return Field(
+            contenders=tuple(_unmeasured(method) for method in catalog.methods),
+            baselines=(),
+            warnings=(),
+        )
     key = (query.benchmark, query.snapshot, query.era, query.evidence, query.accelerator)
     if key not in catalog.derived:
         catalog.derived[key] = _field(catalog, query)
@@ -106,6 +124,7 @@ def _field(catalog: Catalog, query: Query) -> Field:
     benchmark = catalog.benchmark_by_id[query.benchmark]
     on_file = catalog.runs_by_benchmark[query.benchmark]
     runs = [run for run in on_file if in_snapshot(run, query.snapshot)]
+    until = runs_until(catalog, on_file, query.snapshot)
     reference = _usual_conditions(runs, query.accelerator)
     metrics = [catalog.metric_by_id[name] for name in benchmark.metrics]
     noise = {
@@ -117,11 +136,10 @@ def _field(catalog: Catalog, query: Query) -> Field:
     def contender(run: Run) -> Contender:
         pool: Sequence[Run] = (run,)
         if query.evidence == "pooled":
-            pool = _same_recipe(run, on_file)
-        found = _figures(run, pool, metrics, reference)
-        notes = []
-        if query.era == SHIFTED_ERAS:
-            notes += _shift(found.values, run, benchmark, shifts, catalog)
+            pool = same_recipe(run, until, any_era=query.era == SHIFTED_ERAS)
+        moved = Shifts(benchmark, shifts, catalog) if query.era == SHIFTED_ERAS else None
+        found = _figures(run, pool, metrics, reference, moved)
+        notes = [] if moved is None else moved.notes(found.values, pool)
         for metric in metrics:
             if metric.id in found.values:
                 _set_noise(found, metric, run, noise)
@@ -141,17 +159,17 @@ def _field(catalog: Catalog, query: Query) -> Field:
 
     everyone = [contender(run) for run in runs]
     measured = {one.method for one in everyone}
-    everyone += [
-        Contender(name=method.id, method=method.id, variants=(), run=None)
-        for method in catalog.methods
-        if method.id not in measured
-    ]
+    everyone += [_unmeasured(method) for method in catalog.methods if method.id not in measured]
     everyone.sort(key=lambda one: one.name)
     return Field(
         contenders=tuple(one for one in everyone if one.method != FULL_FINETUNING),
         baselines=tuple(one for one in everyone if one.method == FULL_FINETUNING),
         warnings=_era_warnings(runs, query, benchmark, shifts),
     )
+
+
+def _unmeasured(method: Method) -> Contender:
+    return Contender(name=method.id, method=method.id, variants=(), run=None)
 
 
 @dataclass(slots=True)
@@ -163,7 +181,11 @@ class _Figures:
 
 
 def _figures(
-    run: Run, pool: Sequence[Run], metrics: Sequence[Metric], reference: _Conditions | None
+    run: Run,
+    pool: Sequence[Run],
+    metrics: Sequence[Metric],
+    reference: _Conditions | None,
+    moved: Shifts | None,
 ) -> _Figures:
     found = _Figures()
     conditions = [_conditions(each) for each in pool]
@@ -175,7 +197,7 @@ def _figures(
             found.unusable[metric.id] = reason if older is None else older
             continue
         measured = [
-            each.metrics[metric.field]
+            each.metrics[metric.field] if moved is None else moved.figure(each, metric)
             for each, theirs in zip(pool, conditions, strict=True)
             if _why_unusable(each, theirs, metric, reference) is None
         ]
@@ -269,49 +291,6 @@ def _older_definition(run: Run, metric: Metric, metrics: Iterable[Metric]) -> st
         if other.retired and other.id.startswith(f"{metric.id}_") and other.field in run.metrics:
             return f"measured by an older definition only, which is never ranked ({other.title})"
     return None
-
-
-def _same_recipe(run: Run, on_file: Sequence[Run]) -> list[Run]:
-    """Unflagged runs of the recipe and the era of `run`, itself first."""
-    return [
-        run,
-        *(
-            one
-            for one in on_file
-            if one is not run
-            and one.experiment == run.experiment
-            and one.era == run.era
-            and one.recipe.config == run.recipe.config
-            and one.recipe.training == run.recipe.training
-            and not any(flag.code in {"artefact", "broken_config"} for flag in one.flags)
-        ),
-    ]
-
-
-def _shift(
-    values: dict[str, float],
-    run: Run,
-    benchmark: Benchmark,
-    shifts: Sequence[EraShift],
-    catalog: Catalog,
-) -> list[str]:
-    """Moves scores of older eras to the newest one, in place; says what was done."""
-    notes = []
-    order = [era.id for era in benchmark.eras]
-    for step, era in enumerate(order[:-1]):
-        if run.era is None or order.index(run.era) > step:
-            continue
-        for shift in shifts:
-            if shift.older == era and shift.metric in values:
-                moved = values[shift.metric] + shift.shift
-                if catalog.metric_by_id[shift.metric].unit == "fraction":
-                    moved = min(max(moved, 0.0), 1.0)  # no share of the questions is negative
-                values[shift.metric] = moved
-                notes.append(
-                    f"{shift.metric} was measured in the {era!r} era and is shown shifted by "
-                    f"{shift.shift:+.4f} (standard error {shift.standard_error:.4f})"
-                )
-    return notes
 
 
 def _set_noise(

@@ -71,6 +71,8 @@ KEYWORDS: Final[Mapping[str, _Kind]] = {
     "training": _record(Settings, "settings by name"),
     "device": _QUANTITY,
     "max_memory": _QUANTITY,
+    "fit": _optional(lambda value: value in {"auto", "off"}, "'auto' or 'off'"),
+    "within": _QUANTITY,
     "snapshot": _TEXT,
     "era": _TEXT,
     "evidence": _Kind(_is_text, "'snapshot' or 'pooled'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -15,16 +15,24 @@ from peft_shop.forecast.records import Dtype, Settings
 from peft_shop.model.structure import ROLES
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Benchmark
     from peft_shop.model.structure import Structure
 
-__all__ = ["default_benchmark", "read_options", "read_settings"]
+__all__ = ["Asked", "default_benchmark", "read_options", "read_settings", "read_training"]
 
 Options = TypeVar("Options", TargetOptions, Settings)
 
 _LISTS = {"roles": ROLES, "task_type": get_args(TaskType)}
 """Fields whose values are names, and the valid ones."""
+_EFFECTIVE: Final = "effective_batch"
+_SEQUENCES: Final = 4
+_IMAGES: Final = 2
+"""Effective batches of the measured recipes."""
+_GUESSES: Final = {"text": "text", "multimodal": "text", "image": "image"}
+"""What a benchmark must be about to be a guess for a model of each kind."""
 
 
 def read_options(given: TargetOptions | Mapping[str, Any] | None) -> TargetOptions:
@@ -110,6 +118,88 @@ def _store_alike(found: dict[str, Any], model: Structure) -> None:
         found.setdefault("group_size", stored.group_size)
 
 
+class Asked(NamedTuple):
+    """A training step as it was asked for.
+
+    Attributes:
+        settings: with every default filled in.
+        fixed: fields that were stated.
+        effective_batch: sequences or images behind one step of the optimizer.
+    """
+
+    settings: Settings
+    fixed: tuple[str, ...]
+    effective_batch: int
+
+
+def read_training(
+    given: Settings | Mapping[str, Any] | None,
+    model: Structure | None,
+    quantization: str | None = None,
+) -> Asked:
+    """The training step that `given` stands for, and what of it was stated.
+
+    A mapping may have `effective_batch` besides the fields of `Settings`.
+
+    Args:
+        given: the settings; of a record those fields count as stated that were set.
+        model: what is trained.
+        quantization: backend that the question demands.
+
+    Raises:
+        UnknownNameError: there is no such setting; names the nearest.
+        QueryError: a value of another kind than the setting takes, a sequence that is longer than
+            the model takes, or micro-batches that do not make up the effective batch.
+    """
+    usual = _IMAGES if model is not None and model.modality == "image" else _SEQUENCES
+    if isinstance(given, Settings):
+        settings = read_settings(given, model, quantization)
+        fixed, effective = set(given.model_fields_set), None
+    else:
+        if given is not None and not isinstance(given, Mapping):
+            raise QueryError(f"training: expected settings by name, got {given!r}")
+        stated = given or {}
+        folded = {str(name).strip().lower().replace("-", "_"): name for name in stated}
+        fixed = set(folded) - {_EFFECTIVE}
+        effective = _whole(stated[folded[_EFFECTIVE]]) if _EFFECTIVE in folded else None
+        rest = {name: value for name, value in stated.items() if name != folded.get(_EFFECTIVE)}
+        settings = read_settings(rest, model, quantization)
+    if quantization is not None:
+        fixed |= {"quantization"}
+    parts = settings.batch_size if "batch_size" in fixed else 1
+    parts *= settings.accumulation if "accumulation" in fixed else 1
+    if effective is not None and (effective % parts or _overstated(fixed, effective, parts)):
+        raise QueryError(
+            f"training: an effective batch of {effective} cannot be made of micro-batches of "
+            f"{settings.batch_size}"
+            + (f", {settings.accumulation} at a time" if "accumulation" in fixed else "")
+        )
+    if effective is None:
+        whole = {"batch_size", "accumulation"} <= fixed
+        effective = parts if whole else max(parts, usual)
+    elif "batch_size" not in fixed:
+        # what is not split is one piece, wherever no setup is chosen
+        update = {"batch_size": effective // parts}
+        settings = settings.model_copy(update=update)
+    elif "accumulation" not in fixed:
+        settings = settings.model_copy(update={"accumulation": effective // parts})
+    return Asked(settings, tuple(sorted(fixed)), effective)
+
+
+def _overstated(fixed: Collection[str], effective: int, parts: int) -> bool:
+    return {"batch_size", "accumulation"} <= set(fixed) and effective != parts
+
+
+def _whole(value: Any) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise QueryError(f"training: effective_batch: expected a number from 1, got {value!r}")
+    return number
+
+
 def _check_length(settings: Settings, model: Structure) -> None:
     longest = model.dimensions.max_positions
     if longest is not None and settings.sequence_length > longest:
@@ -144,12 +234,16 @@ def _check_names(key: str, value: Any) -> None:
             raise UnknownNameError(kind, str(name), _LISTS[key])
 
 
-def default_benchmark(catalog: Catalog, model: Structure | None) -> Benchmark:
-    """The benchmark whose runs are evidence for `model`, else the catalog's first."""
-    if (
-        model is not None
-        and model.benchmark is not None
-        and model.benchmark in catalog.benchmark_by_id
-    ):
+def default_benchmark(catalog: Catalog, model: Structure | None) -> Benchmark | None:
+    """The benchmark whose order says something of `model`; the catalog's first without a model.
+
+    `None` where no order does: a benchmark of text says nothing of a ResNet. A diffusion backbone
+    that was not measured gets the benchmark of images, a model with a language model in it the
+    first: as a guess, which the answer tells.
+    """
+    if model is None:
+        return catalog.benchmarks[0]
+    if model.benchmark is not None and model.benchmark in catalog.benchmark_by_id:
         return catalog.benchmark_by_id[model.benchmark]
-    return catalog.benchmarks[0]
+    kind = _GUESSES.get(model.modality)
+    return next((one for one in catalog.benchmarks if one.modality == kind), None)

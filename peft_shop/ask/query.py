@@ -54,12 +54,14 @@ class MemoryLimit(Record):
         device: name of the device whose memory it is, less what a process needs beside; `None`
             where the user stated a limit.
         cautions: what must be known before that memory is trusted.
+        count: how many such devices there are; each holds the whole model.
     """
 
     bytes: int
     text: str
     device: str | None = None
     cautions: tuple[str, ...] = ()
+    count: int = 1
 
 
 class Query(Record):
@@ -81,6 +83,11 @@ class Query(Record):
         adapt: what to do on that model otherwise than measured.
         training: the training step whose cost is forecast; `None` for figures as measured.
         memory: what that step may take.
+        fit: `auto` chooses a setup that fits for every candidate, `off` takes `training` as it is.
+        fixed: fields of `training` that the question states, which no setup changes.
+        effective_batch: sequences or images behind one step of the optimizer; `None` where no
+            setup is chosen.
+        ranked: whether a benchmark is evidence for the model at all; if not nothing is ranked.
     """
 
     benchmark: Name
@@ -106,6 +113,10 @@ class Query(Record):
     adapt: TargetOptions = Field(default_factory=TargetOptions)
     training: Settings | None = None
     memory: MemoryLimit | None = None
+    fit: Literal["auto", "off"] = "off"
+    fixed: tuple[Name, ...] = ()
+    effective_batch: int | None = None
+    ranked: bool = True
 
 
 class Failure(Record):
@@ -113,11 +124,15 @@ class Failure(Record):
 
     Attributes:
         constraint: the option, such as `max_peak_memory` or `quantization`.
-        reason: what was demanded and what was found.
+        reason: what was demanded and what was found, in words.
+        demanded: what the question asked for; `None` where that is one thing for all.
+        found: what there is instead; `None` where there is nothing.
     """
 
     constraint: str
     reason: Text
+    demanded: Text | None = None
+    found: Text | None = None
 
 
 class Verdict(Record):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Metric
 
-__all__ = ["epsilons", "ranked"]
+__all__ = ["best_first", "epsilons", "ranked"]
 
 
 def ranked(
@@ -81,13 +81,25 @@ def ranked(
     return sorted(members, key=lambda i: (score(i), *usual(i)))
 
 
+def best_first(
+    catalog: Catalog,
+    query: Query,
+    contenders: Sequence[Contender],
+    objectives: Sequence[Metric],
+) -> list[Contender]:
+    """Contenders in the order of `query.rank_by`, whatever dominates what."""
+    order = ranked(catalog, query, contenders, range(len(contenders)), objectives)
+    return [contenders[row] for row in order]
+
+
 def epsilons(kept: Sequence[Contender], objectives: Sequence[Metric]) -> list[float]:
     """Per objective the difference below which exact figures count as equal, in base units."""
     widths = []
     for metric in objectives:
         width = metric.tie or 0.0
-        if metric.tie_relative and kept:
-            least = min(abs(one.values[metric.id]) for one in kept)
+        known = [abs(one.values[metric.id]) for one in kept if metric.id in one.values]
+        if metric.tie_relative and known:
+            least = min(known)
             width = max(width, metric.tie_relative * least)
         widths.append(width)
     return widths

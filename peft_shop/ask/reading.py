@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from peft_shop.adapt.records import TargetOptions
 from peft_shop.ask.contenders import (
@@ -19,7 +19,7 @@ from peft_shop.ask.contenders import (
     in_snapshot,
     newest_snapshot,
 )
-from peft_shop.ask.judging import ATTRIBUTES, GROUPS, SERVE
+from peft_shop.ask.demanding import ATTRIBUTES, GROUPS, SERVE
 from peft_shop.ask.meanings import method_meaning
 from peft_shop.ask.model import default_benchmark, read_options
 from peft_shop.ask.query import Bound, Query, Requirement
@@ -177,6 +177,9 @@ def build_query(
     adapt: TargetOptions | Mapping[str, object] | None = None,
     training: Settings | None = None,
     memory: MemoryLimit | None = None,
+    fit: Literal["auto", "off"] = "off",
+    fixed: tuple[str, ...] = (),
+    effective_batch: int | None = None,
 ) -> Query:
     """Query with names resolved, quantities read and defaults filled in.
 
@@ -202,17 +205,21 @@ def build_query(
         adapt: what to do on it otherwise than measured.
         training: the training step whose cost is forecast.
         memory: what that step may take.
+        fit: whether a setup that fits is chosen for every candidate.
+        fixed: fields of `training` that the question states.
+        effective_batch: sequences or images behind one step of the optimizer.
 
     Raises:
         UnknownNameError: a name is not in the catalog.
         QuantityError: a number cannot be read.
         QueryError: options contradict each other.
     """
-    target = (
+    evidence_of = (
         default_benchmark(catalog, model)
         if benchmark is None
         else resolve_benchmark(catalog, benchmark)
     )
+    target = evidence_of or catalog.benchmarks[0]
     options = read_options(adapt)
     if model is None and options != TargetOptions():
         message = "options are about the model that you name: give "
@@ -263,6 +270,10 @@ def build_query(
         adapt=options,
         training=training,
         memory=memory,
+        fit=fit,
+        fixed=fixed,
+        effective_batch=effective_batch,
+        ranked=evidence_of is not None,
     )
 
 
@@ -400,6 +411,12 @@ def _value(catalog: Catalog, name: str, item: str) -> str:
     """The value that `item` means for the option `name`."""
     if name == SERVE:
         return resolve_demand(catalog, item)
+    if name in GROUPS and ":" in item:
+        value, _, least = item.partition(":")
+        if _fold(least) not in {"yes", "partial"}:
+            raise UnknownNameError(f"support of {value}", least, ("yes", "partial"))
+        found = _value(catalog, name, value)
+        return f"{found}:partial" if _fold(least) == "partial" else found
     valid = _valid_values(catalog, name)
     folded = {_fold(option): option for option in valid}
     if _fold(item) not in folded:

@@ -66,6 +66,8 @@ def _bracket(text: str) -> str:
 
 
 def _figure(one: Contender, metric: Metric) -> str:
+    if metric.id not in one.values:
+        return "not known"
     return format_quantity(one.values[metric.id], metric.unit)
 
 
@@ -98,10 +100,14 @@ def why(
     """
     one, mine = kept[place], costs[place]
     first, others = objectives[0], objectives[1:]
-    rivals = _rivals(place, costs)
+    rivals = [j for j in _rivals(place, costs) if first.id in kept[j].values]
     beaten = sum(dominates(mine, row) for row in costs)
     tail = f" It dominates {beaten} of the {len(kept)} kept runs."
     title = first.label
+    if first.id not in one.values:
+        return f"Its {title} is not known, nor that of any other kept run.{tail}"
+    # what is not known of it sets no limit for its rivals
+    others = [metric for metric in others if metric.id in one.values]
     if not rivals:
         if others:
             names = " and ".join(f"{metric.label} ({_figure(one, metric)})" for metric in others)
@@ -134,14 +140,19 @@ def gives_up(one: Contender, front: Sequence[Contender], objectives: Sequence[Me
     first, others = objectives[0], objectives[1:]
     if len(front) == 1:
         return "Nothing: it is the whole front."
+    if first.id not in one.values:
+        return "Nothing that is known."
+    front = [other for other in front if first.id in other.values]
     better = [other for other in front if lead(other, one, first) > 0]
     if better:
         other = min(better, key=lambda o: (lead(o, one, first), o.name))
         gain = f"{amount(lead(other, one, first), first)} of {first.label}"
         sure = _bracket(certainty(other, one, first))
-        price = _changes(other, one, others, better=False)
+        price = _changes(other, one, others, better=False) or "what it needs is not known"
         return f"{other.name} is ahead by {gain}{sure}, but {price}."
     rest = [other for other in front if other is not one]
+    if not rest:
+        return "Nothing that is known."
     other = min(rest, key=lambda o: (cost(o, first), o.name))
     saving = _changes(other, one, others, better=True)
     behind = lead(one, other, first)
@@ -157,6 +168,8 @@ def _changes(other: Contender, one: Contender, metrics: Sequence[Metric], *, bet
     """Where `other` is better (or worse) than `one`: "needs 2.84 GiB more peak memory"."""
     found = []
     for metric in metrics:
+        if metric.id not in one.values or metric.id not in other.values:
+            continue
         ahead = lead(other, one, metric)
         if ahead == 0 or (ahead > 0) != better:
             continue
@@ -182,6 +195,7 @@ def tie_reason(
         threshold: standard deviations a lead must exceed to count.
     """
     parts = []
+    objectives = [m for m in objectives if m.id in one.values and m.id in dominator.values]
     for metric in objectives:
         ahead = lead(dominator, one, metric)
         sd = math.hypot(one.sds.get(metric.id, 0.0), dominator.sds.get(metric.id, 0.0))
@@ -227,7 +241,11 @@ def luck(
     sd = one.sds.get(first.id, 0.0)
     if configurations < 3 or sd == 0:
         return None
-    rivals = [j for j in _rivals(place, costs) if kept[j].method != one.method]
+    rivals = [
+        j
+        for j in _rivals(place, costs)
+        if kept[j].method != one.method and first.id in kept[j].values
+    ]
     if not rivals:
         return None
     rival = kept[min(rivals, key=lambda j: (costs[j][0], kept[j].name))]

@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 from peft_shop.ask.answering import answer
-from peft_shop.ask.judging import ATTRIBUTES, SERVE, version_key
+from peft_shop.ask.demanding import ATTRIBUTES, SERVE, version_key
 from peft_shop.ask.keywords import check_keywords
-from peft_shop.ask.model import read_settings
+from peft_shop.ask.model import read_training
 from peft_shop.ask.query import MemoryLimit
 from peft_shop.ask.reading import AnyOf, build_query, resolve_picks
 from peft_shop.catalog.catalog import Catalog
@@ -59,6 +59,8 @@ def recommend(
     training: Settings | Mapping[str, object] | None = None,
     device: str | None = None,
     max_memory: Quantity | None = None,
+    fit: Literal["auto", "off"] | None = None,
+    within: Quantity | None = None,
     snapshot: str | None = None,
     era: str | None = None,
     evidence: Literal["snapshot", "pooled"] = "snapshot",
@@ -118,6 +120,13 @@ def recommend(
         device: the accelerator that it must fit on, such as `"RTX 4090"`, `"2xA100-80GB"` (one of
             them counts) or `"24GiB"`; what a process needs besides is taken off.
         max_memory: greatest peak memory that the allocator may reserve, instead of a device.
+        fit: `"auto"`, the default beside `device` or `max_memory`, gives every candidate the
+            cheapest setup that fits: precision of the base, gradient checkpointing, micro-batches
+            at the same effective batch, optimizer, loss; what `training` states stays. `"off"`
+            takes the settings as they are.
+        within: time for dry runs of candidates whose memory no closed form tells, such as `"60s"`;
+            those of the front and the ties go first, and what is left stays unknown. By default
+            a minute for a model of which no closed form knows anything, else none.
         snapshot: state of the evidence on a date; the newest by default, `"all"` for every run.
         era: runs scored the same way; the newest of the snapshot by default, `"any"` mixes them,
             `"shifted"` moves older scores by the measured shift.
@@ -194,7 +203,8 @@ def recommend(
         structure = target.structure
     dtype = training.get("dtype") if isinstance(training, Mapping) else training and training.dtype
     memory = _memory_limit(device, max_memory, dtype=str(dtype))
-    settings = None
+    fitting = _fit(fit, memory)
+    step = None
     if training is not None or memory is not None:
         if structure is None:
             limits = ("training", "device", "max_memory")
@@ -202,13 +212,16 @@ def recommend(
             message = "a forecast is about the model that you name: give "
             raise QueryError(message, Keyword("model"), " too", keyword=about)
         implied = resolve_picks(source, methods, "methods").quantization
-        settings = read_settings(training, structure, _only(quantization or list(implied)))
+        step = read_training(training, structure, _only(quantization or list(implied)))
     query = build_query(
         source,
         model=structure,
         adapt=adapt,
-        training=settings,
+        training=None if step is None else step.settings,
         memory=memory,
+        fit=fitting,
+        fixed=() if step is None else step.fixed,
+        effective_batch=None if step is None or fitting == "off" else step.effective_batch,
         benchmark=benchmark,
         objectives=objectives,
         snapshot=snapshot,
@@ -226,8 +239,26 @@ def recommend(
         confidence=confidence,
         peft_version=peft_version,
     )
-    found = answer(source, query)
-    return found if target is None else found.about(target)
+    limit = None if within is None else read_quantity(within, "seconds", name="within")
+    if target is None or step is None:
+        found = answer(source, query)
+        return found if target is None else found.about(target)
+    from peft_shop.ask.settling import settled  # noqa: PLC0415 - only where costs are asked
+
+    return settled(source, query, target, seconds=limit).about(target)
+
+
+def _fit(fit: str | None, memory: MemoryLimit | None) -> Literal["auto", "off"]:
+    """Whether setups are chosen: by default where there is something to fit into."""
+    if fit == "auto" and memory is None:
+        raise QueryError(
+            "there is nothing to fit into: give ",
+            Keyword("device"),
+            " or ",
+            Keyword("max_memory"),
+            keyword="fit",
+        )
+    return "off" if fit == "off" or memory is None else "auto"
 
 
 def _memory_limit(device: str | None, most: Quantity | None, *, dtype: str) -> MemoryLimit | None:
@@ -248,6 +279,7 @@ def _memory_limit(device: str | None, most: Quantity | None, *, dtype: str) -> M
         text=str(device),
         device=found.name,
         cautions=found.cautions_in(dtype),
+        count=found.count,
     )
 
 
@@ -256,7 +288,9 @@ def _only(quantization: str | Iterable[str] | AnyOf | None) -> str | None:
     if quantization is None or isinstance(quantization, AnyOf):
         return None
     names = [quantization] if isinstance(quantization, str) else list(quantization)
-    return names[0].strip().lower().replace("-", "_") if len(names) == 1 else None
+    if len(names) != 1:
+        return None
+    return names[0].partition(":")[0].strip().lower().replace("-", "_")
 
 
 @cache

@@ -28,7 +28,8 @@ class Standing:
     Attributes:
         contender: who.
         row: its place among the kept ones, which the reasons count by.
-        costs: its figures, turned so that less is better, in the order of the objectives.
+        costs: its figures, turned so that less is better, in the order of the objectives; one
+            that is not known is worse than every known one.
         sds: standard deviations of `costs`, 0 where a figure is exact.
         on_front: whether nothing is better in one objective without being worse in another.
         tied: whether nothing is better beyond doubt.
@@ -76,7 +77,7 @@ def standings(
         kept: contenders with a run that fail nothing.
         objectives: the m metrics optimised, the one to argue with first.
     """
-    costs = [tuple(reasons.cost(one, metric) for metric in objectives) for one in kept]
+    costs = _costs(kept, objectives)
     sds = [tuple(one.sds.get(metric.id, 0.0) for metric in objectives) for one in kept]
     on_front = ranked(catalog, query, kept, front(costs), objectives)
     tied = set(
@@ -110,3 +111,16 @@ def standings(
         kept=tuple(kept),
         costs=tuple(costs),
     )
+
+
+def _costs(kept: Sequence[Contender], objectives: Sequence[Metric]) -> list[tuple[float, ...]]:
+    """Costs (n, m); what is not known is ranked behind all that is, and alike among itself."""
+    columns = []
+    for metric in objectives:
+        known = [reasons.cost(one, metric) for one in kept if metric.id in one.values]
+        worst = max(known, default=0.0)
+        unknown = worst + abs(worst) + 1.0
+        columns.append(
+            [reasons.cost(one, metric) if metric.id in one.values else unknown for one in kept]
+        )
+    return list(zip(*columns, strict=True)) if columns else [() for _ in kept]

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from peft_shop.ask.model import read_options, read_settings
 from peft_shop.catalog.store import load
 from peft_shop.cli.model import Adapt, Device, Training, TrustRemoteCode, inspected
 from peft_shop.cli.options import Benchmark, CatalogFile, takes
-from peft_shop.cli.output import NOTHING_FOUND, OK, Output, output
+from peft_shop.cli.output import NOTHING_FOUND, OK, TOO_CLOSE, Output, output
 from peft_shop.cli.values import settings
 from peft_shop.errors import ConfigError, ForecastError, QueryError
 from peft_shop.forecast.asking import forecast as ask
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from peft_shop.model.inspection import Target
 
 __all__ = ["forecast"]
-
-TOO_CLOSE: Final = 3
-"""The interval of the forecast holds the device's memory: nobody can tell."""
 
 
 @takes(output)

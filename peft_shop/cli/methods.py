@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from peft_shop.ask.judging import GROUPS
+from peft_shop.ask.demanding import GROUPS
 from peft_shop.ask.lookup import matching_methods
 from peft_shop.ask.reading import AnyOf
 from peft_shop.cli.options import capabilities, takes

@@ -9,7 +9,7 @@ from peft_shop.show.progress import waiting
 if TYPE_CHECKING:
     from peft_shop.model.inspection import Target
 
-__all__ = ["Adapt", "Device", "Model", "Training", "TrustRemoteCode", "inspected"]
+__all__ = ["Adapt", "Device", "Fit", "Model", "Training", "TrustRemoteCode", "inspected"]
 
 _PANEL: Final = "Which model"
 
@@ -52,6 +52,16 @@ Device: TypeAlias = Annotated[
         help="What it must fit on: 'RTX 4090', L40S, 2xA100-80GB (one of them counts) or 24GiB.",
         rich_help_panel=_PANEL,
         metavar="NAME|SIZE",
+    ),
+]
+Fit: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--fit",
+        help="auto: the cheapest training setup that fits, what --training states kept; off: the "
+        "settings as they are.",
+        rich_help_panel=_PANEL,
+        metavar="auto|off",
     ),
 ]
 TrustRemoteCode: TypeAlias = Annotated[

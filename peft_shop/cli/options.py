@@ -10,7 +10,7 @@ import typer
 from peft_shop.ask.keywords import KEYWORDS
 from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load
-from peft_shop.cli.model import Adapt, Device, Model, Training, TrustRemoteCode, inspected
+from peft_shop.cli.model import Adapt, Device, Fit, Model, Training, TrustRemoteCode, inspected
 from peft_shop.cli.values import limits, names, partial, ranking, settings, split
 from peft_shop.errors import UnknownNameError
 
@@ -270,6 +270,17 @@ def question(
             metavar="SIZE",
         ),
     ] = None,
+    fit: Fit = None,
+    within: Annotated[
+        str | None,
+        _option(
+            "--within",
+            text="Time for dry runs of what no closed form tells, such as 60s: the best candidates "
+            "first. Default: a minute for a model of which nothing is known otherwise.",
+            panel=_MODEL,
+            metavar="TIME",
+        ),
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     objective: Annotated[
         Several,
@@ -396,6 +407,8 @@ def question(
         "training": settings("training", training) or None,
         "device": device,
         "max_memory": max_memory,
+        "fit": fit,
+        "within": within,
         "serve": names("serve", serve),
         "objectives": split(objective) or None,
         "rank_by": ranking(rank_by),

@@ -23,6 +23,7 @@ from peft_shop.show.terminal import text
 __all__ = [
     "NOTHING_FOUND",
     "OK",
+    "TOO_CLOSE",
     "Format",
     "Output",
     "output",
@@ -37,6 +38,8 @@ __all__ = [
 OK: Final = 0
 NOTHING_FOUND: Final = 1
 """Nothing meets the constraints, or a check found something."""
+TOO_CLOSE: Final = 3
+"""The interval of a forecast holds the device's memory: nobody can tell."""
 _READER_GONE: Final = 141
 """128 + SIGPIPE, as shells report it."""
 _PANEL: Final = "Output"

@@ -1,17 +1,20 @@
 """`peft-shop recommend`: the best measured configurations that meet the constraints."""
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from peft_shop.ask.recommendation import recommend as ask
+from peft_shop.ask.watching import watched
 from peft_shop.cli.options import question, takes
-from peft_shop.cli.output import NOTHING_FOUND, Format, Output, output
+from peft_shop.cli.output import NOTHING_FOUND, OK, TOO_CLOSE, Format, Output, output
 from peft_shop.show.answers import answer_document, answer_records
-from peft_shop.show.progress import waiting
+from peft_shop.show.progress import progress_bar, waiting
 
 __all__ = ["recommend"]
+
+_CODES: Final = {True: OK, None: TOO_CLOSE, False: NOTHING_FOUND}
 
 
 @takes(question, output)
@@ -34,9 +37,12 @@ def recommend(
 
     Each has its reason, what it gives up, and the probability that it really belongs there.
 
+    With a device every candidate gets a setup that fits: see --fit.
+
     Example: peft-shop recommend -b metamathqa --max peak_memory=20GiB --merging
     """
-    answer = ask(**asked)
+    with progress_bar("Dry runs") as tell, watched(tell):
+        answer = ask(**asked)
     if asked["model"] is not None:
         with waiting("Trying the best on the model without its weights"):
             answer = answer.preflighted()
@@ -50,5 +56,4 @@ def recommend(
         rows=answer_records(answer),
         json=lambda: answer.to_json(indent=2) + "\n",
     )
-    if not answer:
-        raise typer.Exit(NOTHING_FOUND)
+    raise typer.Exit(_CODES[answer.surely])

@@ -9,9 +9,11 @@ from peft_shop.ask.lookup import benchmark_of
 from peft_shop.ask.meanings import meaning_of
 from peft_shop.ask.reading import resolve_benchmark
 from peft_shop.ask.recommendation import recommend as ask
+from peft_shop.ask.watching import watched
 from peft_shop.cli.options import question, takes
 from peft_shop.cli.output import Output, output
 from peft_shop.errors import QueryError
+from peft_shop.show.progress import progress_bar
 from peft_shop.show.verdicts import why_document
 
 __all__ = ["why"]
@@ -35,7 +37,8 @@ def why(
     meaning = meaning_of(catalog, name, benchmarks=None if place is None else [place.id])
     if meaning.quantization is not None and asked["quantization"] is None:
         asked["quantization"] = meaning.quantization
-    answer = ask(**asked)
+    with progress_bar("Dry runs") as tell, watched(tell):
+        answer = ask(**asked)
     here = catalog.runs_by_benchmark[answer.benchmark.id]
     if meaning.variant is not None and not any(map(meaning.covers, here)):
         raise QueryError(f"no run of {meaning.title} is on file for {answer.benchmark.id}")

@@ -11,13 +11,15 @@ from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row,
 from peft_shop.show.figures import chance, figure, heading, metric_column, signed
 from peft_shop.show.questions import demands, provenance
 from peft_shop.show.routes import route_sentence
+from peft_shop.show.setups import answer_setup, interval, setup_sentences, setup_words
+from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import TypeAlias
 
     from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Baseline, Candidate, Dropped, FrontMember
+    from peft_shop.ask.candidates import Baseline, Candidate, Dropped, FrontMember, Unmeasured
     from peft_shop.catalog.runs import Metric, Run
     from peft_shop.show.documents import Value
 
@@ -41,11 +43,12 @@ def answer_document(recommendation: Recommendation, *, everything: bool = False)
     asked = demands(recommendation)
     paragraphs = [f"Asked for: {'; '.join(asked)}."] if asked else []
     paragraphs.append(_counts(recommendation))
+    paragraphs += answer_setup(recommendation)
     parts: list[Table | Listing] = []
     if recommendation.front:
         parts += [
             _front_table(recommendation, objectives, further),
-            _reasons(recommendation.front),
+            _reasons(recommendation),
         ]
     if recommendation.relaxations:
         parts.append(
@@ -57,6 +60,9 @@ def answer_document(recommendation: Recommendation, *, everything: bool = False)
     if recommendation.ties:
         shown = None if everything else _TIES_SHOWN
         parts.append(_ties_table(recommendation, objectives, further, shown))
+    if recommendation.too_close:
+        shown = None if everything else _TIES_SHOWN
+        parts.append(_too_close_table(recommendation, objectives, further, shown))
     if recommendation.baselines:
         parts.append(_baseline_table(recommendation, objectives, further))
     if recommendation.unmeasured:
@@ -66,8 +72,11 @@ def answer_document(recommendation: Recommendation, *, everything: bool = False)
             _dominated_table(recommendation, objectives, further),
             _dropped_table(recommendation),
         ]
+    title = f"{recommendation.benchmark.title}: {' and '.join(map(heading, objectives))}"
+    if not recommendation.query.ranked and recommendation.query.model is not None:
+        title = f"{recommendation.query.model.name}: methods that work on it, without a ranking"
     return Document(
-        title=f"{recommendation.benchmark.title}: {' and '.join(map(heading, objectives))}",
+        title=title,
         paragraphs=tuple(paragraphs),
         parts=tuple(parts),
         warnings=recommendation.warnings,
@@ -78,14 +87,18 @@ def answer_document(recommendation: Recommendation, *, everything: bool = False)
 def answer_records(recommendation: Recommendation) -> list[_Record]:
     """Every candidate with a run and the baselines, one dictionary each, figures in base units.
 
-    Keys: place (`front`, `tie`, `dominated`, `dropped`, `baseline`), name, method, variants (joined
-    by spaces), front_probability, every metric by its field, reasons. Absent values are `None`.
+    Keys: place (`front`, `tie`, `too_close`, `dominated`, `dropped`, `baseline`), name, method,
+    variants (joined by spaces), front_probability, every metric by its field, reasons; where setups
+    were chosen also fits, own_peak_bytes, low_bytes, high_bytes, setup. Absent values are `None`.
     """
     found = [
         _record(recommendation, "front", one, f"{one.why} {one.gives_up}")
         for one in recommendation.front
     ]
     found += [_record(recommendation, "tie", one, one.because) for one in recommendation.ties]
+    found += [
+        _record(recommendation, "too_close", one, one.because) for one in recommendation.too_close
+    ]
     found += [
         _record(recommendation, "dominated", one, f"dominated by {one.dominated_by}")
         for one in recommendation.dominated
@@ -120,6 +133,7 @@ def _counts(recommendation: Recommendation) -> str:
         (len(recommendation.front), "on the front"),
         (len(recommendation.ties), "tied with it"),
         (len(recommendation.dominated), "dominated"),
+        (len(recommendation.too_close), "too close to call"),
     )
     kept = sum(count for count, _ in places)
     out = len(recommendation.dropped)
@@ -187,9 +201,11 @@ def _front_table(
     )
 
 
-def _reasons(front: Sequence[FrontMember]) -> Listing:
+def _reasons(recommendation: Recommendation) -> Listing:
+    front = recommendation.front
+
     def texts(one: FrontMember) -> tuple[str, ...]:
-        found = [one.why, f"Gives up: {one.gives_up}"]
+        found = [*setup_sentences(recommendation, one), one.why, f"Gives up: {one.gives_up}"]
         if one.warning:
             found.append(f"Careful: {one.warning}")
         if one.notes:
@@ -224,6 +240,30 @@ def _ties_table(
         rows=tuple(
             Row((*_shared_cells(one, objectives, further), label(one.because)), note=one.because)
             for one in ties[:shown]
+        ),
+    )
+
+
+def _too_close_table(
+    recommendation: Recommendation,
+    objectives: Sequence[Metric],
+    further: Sequence[Metric],
+    shown: int | None,
+) -> Table:
+    close = recommendation.too_close
+    title = "Too close to call: these may fit or may not, and are compared with nothing"
+    if shown is not None and len(close) > shown:
+        title += f"; the first {shown} of {len(close)}"
+    return Table(
+        key="too_close",
+        title=title,
+        columns=(*_shared_columns(objectives, further), Column("because", hidden=True)),
+        rows=tuple(
+            Row(
+                (*_shared_cells(one, objectives, further), label(one.because)),
+                note=" ".join(setup_sentences(recommendation, one)),
+            )
+            for one in close[:shown]
         ),
     )
 
@@ -264,9 +304,46 @@ def _versus(
     return f"Against it: {'; '.join(found)}." if found else ""
 
 
-def _unmeasured(recommendation: Recommendation) -> Listing:
+def _unmeasured(recommendation: Recommendation) -> Listing | Table:
+    if not recommendation.query.ranked:
+        return _capable_table(recommendation)
     names = ", ".join(one.method for one in recommendation.unmeasured)
     return Listing("Meet every demand, but have no run on this benchmark", (Item("", (names,)),))
+
+
+def _capable_table(recommendation: Recommendation) -> Table:
+    """Methods that work on a model of which no benchmark tells anything."""
+
+    def row(one: Unmeasured) -> Row:
+        known = one.forecasted
+        none = Cell("-")
+        size = None if known is None else known.checkpoint_bytes
+        texts = [*setup_sentences(recommendation, one), *one.notes]
+        return Row(
+            (
+                Cell(one.title, one.method, one.method),
+                Cell("not known") if known is None else label(interval(known.peak_memory)),
+                none
+                if known is None
+                else Cell(f"{known.trainable_parameters:,}", known.trainable_parameters),
+                none if size is None else Cell(format_quantity(size, "bytes"), size),
+            ),
+            note=" ".join(texts),
+        )
+
+    asked = recommendation.query.training is not None
+    columns = (
+        Column("name", "Method", least=24),
+        Column("peak_memory", "Peak memory", right=True, hidden=not asked),
+        Column("trainable_parameters", "Trainable", right=True, hidden=not asked),
+        Column("checkpoint_bytes", "Checkpoint", right=True, hidden=not asked),
+    )
+    return Table(
+        key="unmeasured",
+        title="Work on it, as far as is known; the order says nothing",
+        columns=columns,
+        rows=tuple(map(row, recommendation.unmeasured)),
+    )
 
 
 def _dominated_table(
@@ -364,4 +441,24 @@ def _flat(
         "front_probability": probability,
         **{metric.field: values.get(metric.id) for metric in recommendation.metrics},
         "reasons": reasons,
+        **_fit(recommendation, one),
+    }
+
+
+def _fit(recommendation: Recommendation, one: Candidate | Dropped) -> _Record:
+    """Whether it fits and under which setup, where the question asks for one."""
+    if recommendation.query.fit == "off":
+        return {}
+    setup = getattr(one, "setup", None)
+    if setup is None:
+        return dict.fromkeys(("fits", "own_peak_bytes", "low_bytes", "high_bytes", "setup"))
+    image = (
+        recommendation.query.model is not None and recommendation.query.model.modality == "image"
+    )
+    return {
+        "fits": setup.fits,
+        "own_peak_bytes": round(setup.peak.value),
+        "low_bytes": round(setup.peak.low),
+        "high_bytes": round(setup.peak.high),
+        "setup": setup_words(setup.settings, image=image),
     }

@@ -10,6 +10,7 @@ from peft_shop.show.documents import Column, Document, Item, Listing, Row, Table
 from peft_shop.show.figures import chance, comparison, figures, quantity, signed
 from peft_shop.show.questions import demands, provenance
 from peft_shop.show.routes import route_sentence
+from peft_shop.show.setups import setup_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Dropped,
         FrontMember,
         Tied,
+        TooClose,
         Unmeasured,
     )
     from peft_shop.catalog.runs import Metric, Run
@@ -78,6 +80,7 @@ class _Explanations:
         groups: tuple[tuple[Iterable[Any], Callable[[Any], None]], ...] = (
             (recommendation.ties, self._tie),
             (recommendation.dominated, self._dominated),
+            (recommendation.too_close, self._too_close),
             (recommendation.dropped, self._dropped),
             ((one for one in recommendation.baselines if _is_no_candidate(one)), self._baseline),
         )
@@ -131,6 +134,7 @@ class _Explanations:
             found.append(("P(front)", chance(one.front_probability).text))
         if one.configurations > 1:
             found.append(("Tried", f"{one.configurations} configurations of {one.method}"))
+        found += [("Setup", text) for text in setup_sentences(self.recommendation, one)]
         if one.notes:
             found.append(("Notes", "; ".join(one.notes)))
         if one.retargeted is not None:
@@ -163,12 +167,18 @@ class _Explanations:
         texts = [*self._figures(one), ("Dominated by", text)]
         self._add("dominated", one, one.name, texts, one.front_probability)
 
+    def _too_close(self, one: TooClose) -> None:
+        texts = [*self._figures(one), ("Why", one.because)]
+        self._add("too close to call", one, one.name, texts)
+
     def _unmeasured(self, one: Unmeasured) -> None:
         text = (
             f"meets every demand, but no run of it on {self.recommendation.benchmark.title} is on "
             "file, so it cannot be ranked"
         )
-        self._add("not measured", one, one.method, [("Why", text), ("What it is", one.summary)])
+        texts = [("Why", text), ("What it is", one.summary)]
+        texts += [("Setup", sentence) for sentence in setup_sentences(self.recommendation, one)]
+        self._add("not measured", one, one.method, texts)
 
     def _dropped(self, one: Dropped) -> None:
         texts = [(failure.constraint, failure.reason) for failure in one.failures]

@@ -43,7 +43,7 @@ def target() -> Target:
 
 @pytest.fixture(scope="module")
 def answer(target: Target) -> Recommendation:
-    return recommend(model=target.structure, max_memory="20GiB")
+    return recommend(model=target.structure, max_memory="22GiB", fit="off")
 
 
 def kept(answer: Recommendation) -> list[Any]:
@@ -51,9 +51,10 @@ def kept(answer: Recommendation) -> list[Any]:
 
 
 def test_figures_are_forecasts_for_the_model(target: Target, answer: Recommendation) -> None:
-    assert kept(answer)
-    for one in kept(answer):
-        assert one.forecasted is not None
+    known = [one for one in kept(answer) if one.forecasted is not None]
+    assert {one.method for one in kept(answer)} - {one.method for one in known} <= {"shadow"}
+    assert known
+    for one in known:
         again = closed_form(target.structure, one.config_dict, one.forecasted.settings)
         assert one.values["peak_memory"] == round(again.peak_memory.value)
         assert one.values["trainable_parameters"] == again.trainable_parameters
@@ -61,31 +62,42 @@ def test_figures_are_forecasts_for_the_model(target: Target, answer: Recommendat
 
 
 def test_the_limit_drops_what_is_surely_above_it(answer: Recommendation) -> None:
-    limit = 20 * GIB
-    assert all(one.forecasted.peak_memory.low <= limit for one in kept(answer))
+    limit = 22 * GIB
+    known = [one for one in kept(answer) if one.forecasted is not None]
+    assert all(one.forecasted.peak_memory.low <= limit for one in known)
     late = [
         one
         for one in answer.dropped
         if any(failure.constraint == "max_memory" for failure in one.failures)
     ]
     assert late
-    close = [one for one in kept(answer) if one.forecasted.peak_memory.high > limit]
+    close = [one for one in known if one.forecasted.peak_memory.high > limit]
     assert close, "some straddle the limit"
     assert all(any("too close to call" in note for note in one.notes) for one in close)
 
 
 def test_a_tighter_limit_never_admits_more(target: Target, answer: Recommendation) -> None:
-    less = recommend(model=target.structure, max_memory="18GiB")
+    less = recommend(model=target.structure, max_memory="21GiB", fit="off")
     assert {one.name for one in kept(less)} < {one.name for one in kept(answer)}
 
 
 def test_the_model_s_own_dtype_and_the_demanded_backend_are_the_settings(target: Target) -> None:
-    found = recommend(model=target.structure, max_memory="30GiB", quantization="bnb-4bit")
+    found = recommend(
+        model=target.structure, max_memory="30GiB", quantization="bnb-4bit", fit="off"
+    )
     settings = found.query.training
     assert settings is not None
     assert (settings.dtype, settings.quantization) == ("bfloat16", "bnb_4bit")
-    plain = recommend(model=target.structure, max_memory="30GiB")
-    name = next(one.name for one in found.front)
+    plain = recommend(model=target.structure, max_memory="30GiB", fit="off")
+    name = next(one.name for one in found.front if one.forecasted)
+    # prepared for training it holds its activations in float32, which takes what the base gives
+    found = recommend(
+        model=target.structure,
+        max_memory="30GiB",
+        quantization="bnb-4bit",
+        training={"prepare_kbit": False},
+        fit="off",
+    )
     assert found[name].values["peak_memory"] < plain[name].values["peak_memory"]
 
 
@@ -97,20 +109,23 @@ def test_a_device_leaves_room_for_the_process(target: Target) -> None:
 
 def test_what_to_change_is_computed_when_nothing_fits(target: Target) -> None:
     tight = {"batch_size": 8, "sequence_length": 2048}
-    found = recommend(model=target.structure, max_memory="20GiB", training=tight)
-    assert not found
+    found = recommend(model=target.structure, max_memory="22GiB", training=tight, fit="off")
+    assert all(one.forecasted is None for one in found), "what is not known is not too much"
     advice = found.warnings[0]
-    assert advice.startswith("nothing fits into 20GiB: ")
+    assert advice.startswith("nothing fits into 22GiB: ")
     count = int(advice.partition("batch_size 1 would let ")[2].partition(" ")[0])
     taken = recommend(
-        model=target.structure, max_memory="20GiB", training={**tight, "batch_size": 1}
+        model=target.structure,
+        max_memory="22GiB",
+        training={**tight, "batch_size": 1},
+        fit="off",
     )
     # the advice counts what fails nothing else, measured here or not
-    assert count == len(kept(taken)) + len(taken.unmeasured)
+    assert count == sum(one.forecasted is not None for one in taken.kept)
 
 
 def test_nothing_at_all_fits_into_nothing(target: Target) -> None:
-    found = recommend(model=target.structure, max_memory="1GiB")
+    found = recommend(model=target.structure, max_memory="1GiB", fit="off")
     assert "smaller model or a larger device" in found.warnings[0]
 
 
@@ -123,6 +138,10 @@ def test_nothing_at_all_fits_into_nothing(target: Target) -> None:
         ({"training": {"batch_size": 0}}, "greater than or equal to 1"),
         ({"max_memory": "24 gallons"}, "max_memory"),
         ({"training": 4}, "expected settings by name"),
+        ({"training": {"effective_batch": 0}}, "a number from 1"),
+        ({"training": {"effective_batch": 6, "batch_size": 4}}, "cannot be made of"),
+        ({"fit": "always"}, "expected 'auto' or 'off'"),
+        ({"fit": "auto"}, "nothing to fit into"),
         ({"training": {"sequence_length": 10**6}}, "positions that .* takes"),
         ({"training": Settings(sequence_length=10**6)}, "positions that .* takes"),
     ],

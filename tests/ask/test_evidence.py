@@ -284,8 +284,8 @@ def test_a_relative_deviation_is_a_share_of_the_figure(alter: Callable[..., Cata
 
 
 def test_pooled_figures_are_means_of_all_runs_of_the_recipe_with_their_standard_error() -> None:
-    pooled = contenders(snapshot="2025-06-24", evidence="pooled")
-    alone = contenders(snapshot="2025-06-24")
+    pooled = contenders(snapshot="2026-01-13", evidence="pooled")
+    alone = contenders(snapshot="2026-01-13")
     sizes = set()
     for name, one in pooled.items():
         if one.run is None:
@@ -293,12 +293,19 @@ def test_pooled_figures_are_means_of_all_runs_of_the_recipe_with_their_standard_
         same = [
             run
             for run in runs_of(one.run.experiment, era=one.run.era)
-            if run.recipe.config == one.run.recipe.config
-            and run.recipe.training == one.run.recipe.training
+            if (
+                run.recipe.config == one.run.recipe.config
+                and run.recipe.training == one.run.recipe.training
+                and min(run.snapshots) <= "2026-01-13"
+                and not any(flag.code in {"artefact", "broken_config"} for flag in run.flags)
+            )
+            or run is one.run
         ]
         sizes.add(len(same))
         assert one.pooled == len(same)
         for metric in ("test_accuracy", "peak_memory", "train_time"):
+            if metric in one.unusable:
+                continue
             field_name = CATALOG.metric_by_id[metric].field
             figures = [run.metrics[field_name] for run in same]
             assert one.values[metric] == pytest.approx(fmean(figures), rel=1e-12)
@@ -311,11 +318,45 @@ def test_pooled_figures_are_means_of_all_runs_of_the_recipe_with_their_standard_
 
 def test_the_mean_counts_only_runs_that_have_the_figure() -> None:
     # the first runs did not record parameters
-    one = contenders(snapshot="2025-06-19", evidence="pooled")[RSLORA]
-    assert one.pooled > 1
-    assert one.unusable["trainable_parameters"] == "not measured"
+    first = contenders(snapshot="2025-06-19", evidence="pooled")[RSLORA]
+    assert first.unusable["trainable_parameters"] == "not measured"
     later = contenders(snapshot="2026-01-13", evidence="pooled")[RSLORA]
+    assert later.pooled > 1
     assert later.values["trainable_parameters"] == 18_350_080
+
+
+@pytest.mark.parametrize("until", ["2025-06-19", "2025-09-25", "2026-06-10", "2026-07-28"])
+def test_no_pool_looks_past_the_snapshot(alter: Callable[..., Catalog], until: str) -> None:
+    known = tuple(
+        run
+        for run in CATALOG.runs
+        if min((*run.snapshots, *(() if run.snapshots else (run.created_at[:10],)))) <= until
+    )
+    assert len(known) < len(CATALOG.runs)
+    whole = contenders(snapshot=until, evidence="pooled")
+    then = contenders(alter(CATALOG, runs=known), snapshot=until, evidence="pooled")
+    assert {name: one.values for name, one in whole.items() if one.run} == {
+        name: one.values for name, one in then.items() if one.run
+    }
+
+
+def test_a_shifted_pool_holds_runs_of_all_eras() -> None:
+    (known,) = CATALOG.era_shifts
+    one = contenders(era="shifted", evidence="pooled")[RSLORA]
+    assert one.pooled > contenders(evidence="pooled")[RSLORA].pooled
+    same = [
+        run
+        for run in runs_of(RSLORA)
+        if one.run is not None
+        and run.recipe.config == one.run.recipe.config
+        and run.recipe.training == one.run.recipe.training
+    ]
+    scores = [
+        run.metrics["test_accuracy"] + (known.shift if run.era == known.older else 0.0)
+        for run in same
+    ]
+    assert one.values["test_accuracy"] == pytest.approx(fmean(scores), rel=1e-12)
+    assert any("is shown shifted" in note for note in one.notes)
 
 
 def test_flagged_runs_and_other_eras_are_not_pooled() -> None:

@@ -407,7 +407,17 @@ def test_matching_methods_are_those_of_the_oracle(catalog: Catalog) -> None:
         group, _, value = feature.rpartition(".")
         demands: dict[str, object] = {group: value} if group else {feature: True}
         found = {method.id for method in matching_methods(catalog, demands)}
-        assert found == {m.id for m in catalog.methods if m.capabilities[feature].support == "yes"}
+        # a condition that our own script meets counts as met
+        met = {
+            m.id
+            for m in catalog.methods
+            if group == "quantization"
+            and (m.capabilities[feature].note or "").startswith(
+                ("only after `prep", "only as load")
+            )
+        }
+        yes = {m.id for m in catalog.methods if m.capabilities[feature].support == "yes"}
+        assert found == yes | met
 
 
 # --- figures ---

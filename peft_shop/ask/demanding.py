@@ -1,0 +1,238 @@
+"""What a question demands of a method by itself: capabilities, ways to engines, versions."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.ask.adapted import routed
+from peft_shop.ask.bases import fixed_loading, quantized_base, trains_on, weakest
+from peft_shop.ask.query import Failure
+from peft_shop.catalog.features import EVIDENCE_LEVELS, FULL_FINETUNING
+from peft_shop.errors import InputError
+from peft_shop.serve.routes import demanded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from peft_shop.ask.contenders import Contender
+    from peft_shop.ask.query import Query, Requirement
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.features import Support
+    from peft_shop.catalog.methods import Method
+
+__all__ = ["ATTRIBUTES", "GROUPS", "SERVE", "demand_failures", "version_key"]
+
+GROUPS: Final = ("layer_types", "quantization")
+"""Options whose values are features `<group>.<value>`."""
+ATTRIBUTES: Final = ("category", "family", "task_types", "options")
+"""Options that a method's own fields answer."""
+SERVE: Final = "serve"
+"""Option whose values are engines, or `<engine>:<kind of way>`."""
+_RANK: Final = {"no": 0, "unknown": 0, "partial": 1, "yes": 2}
+
+
+def demand_failures(
+    catalog: Catalog, method: Method, one: Contender, query: Query
+) -> Iterable[Failure]:
+    """Every demand on the method that it does not meet."""
+    if query.methods and one.method not in query.methods:
+        yield Failure(
+            constraint="methods",
+            reason=f"{one.method} is not among those asked for",
+            demanded=" or ".join(query.methods),
+            found=one.method,
+        )
+    if one.method in query.exclude:
+        yield Failure(
+            constraint="exclude",
+            reason=f"{one.method} is excluded",
+            demanded=f"not {one.method}",
+            found=one.method,
+        )
+    yield from _variant_failures(one, query)
+    if query.peft_version is not None:
+        yield from _version_failures(catalog, method, one, query.peft_version)
+    for requirement in query.requirements:
+        if requirement.name == SERVE:
+            yield from _serve_failures(catalog, query, one, requirement)
+        else:
+            yield from _requirement_failures(method, one, requirement, query)
+    yield from _base_failures(method, one, query)
+
+
+def _requirement_failures(
+    method: Method, one: Contender, requirement: Requirement, query: Query
+) -> Iterable[Failure]:
+    name = requirement.name
+    wanted = tuple(dict.fromkeys(requirement.values))
+    if name in ATTRIBUTES:
+        mine = getattr(method, name)
+        have = {mine} if isinstance(mine, str) else set(mine)
+        lacking = [value for value in wanted if value not in have]
+    elif name in GROUPS:
+        faults = {value: _group_fault(method, one, name, value, query) for value in wanted}
+        lacking = [f"{value}: {fault}" for value, fault in faults.items() if fault]
+    else:
+        fault = _fault(method, one, name, wanted[0], query)
+        lacking = [fault] if fault else []
+    if requirement.mode == "any" and len(lacking) < len(wanted):
+        return
+    if lacking:
+        missing = f"lacks {', '.join(lacking)}" if name in ATTRIBUTES else "; ".join(lacking)
+        yield Failure(
+            constraint=name, reason=missing, demanded=_told(requirement), found="; ".join(lacking)
+        )
+
+
+def _serve_failures(
+    catalog: Catalog, query: Query, one: Contender, requirement: Requirement
+) -> Iterable[Failure]:
+    """A route that rests on something unknown reaches nothing."""
+    lacking = []
+    for text in requirement.values:
+        engine, kinds = demanded(text)
+        found = routed(catalog, query, one, engine)
+        if not found.reaches(kinds):
+            lacking.append(f"{text}: {found.obstacles(kinds)}")
+    if requirement.mode == "any" and len(lacking) < len(requirement.values):
+        return
+    if lacking:
+        yield Failure(
+            constraint=SERVE,
+            reason=". ".join(lacking),
+            demanded=_told(requirement),
+            found=". ".join(lacking),
+        )
+
+
+def _told(requirement: Requirement) -> str:
+    return (" or " if requirement.mode == "any" else " and ").join(requirement.values)
+
+
+def _base_failures(method: Method, one: Contender, query: Query) -> Iterable[Failure]:
+    """A method that was seen not to train on the base that the question is about."""
+    base = quantized_base(query)
+    if base is None or one.method == FULL_FINETUNING:
+        return
+    backend, option = base
+    capability = weakest(method, one.variants, backend)
+    if trains_on(capability, fixed=fixed_loading(query)) == "no":
+        note = f" ({capability.note})" if capability.note else ""
+        yield Failure(
+            constraint=option,
+            reason=f"does not train on a {backend} base: {capability.support}, "
+            f"{capability.level}{note}",
+            demanded=f"trains on a {backend} base",
+            found=f"{capability.support}, {capability.level}",
+        )
+
+
+def _group_fault(method: Method, one: Contender, group: str, text: str, query: Query) -> str | None:
+    """Why one value of a group is not satisfied; `None` when it is."""
+    value, _, least = text.partition(":")
+    if group == "quantization":
+        capability = method.capability(f"{group}.{value}", one.variants)
+        support = trains_on(capability, fixed=fixed_loading(query))
+        return _fault(method, one, f"{group}.{value}", least or "yes", query, support=support)
+    return _fault(method, one, f"{group}.{value}", least or "yes", query)
+
+
+def _fault(
+    method: Method,
+    one: Contender,
+    feature: str,
+    demanded: str,
+    query: Query,
+    *,
+    support: Support | None = None,
+) -> str | None:
+    """Why a capability does not satisfy a demand; `None` when it does.
+
+    `support` is how much of it there is once conditions are met; by default what the catalog has.
+    """
+    capability = method.capability(feature, one.variants)
+    level = capability.level
+    support = support or capability.support
+    satisfied = support == "no" if demanded == "no" else _RANK[support] >= _RANK[demanded]
+    note = f" ({capability.note})" if capability.note else ""
+    if not satisfied:
+        return f"{support}, {level}{note}"
+    least = query.min_evidence
+    if least is not None and EVIDENCE_LEVELS.index(level) < EVIDENCE_LEVELS.index(least):
+        return f"{support}, but only {level}; {least} is demanded"
+    return None
+
+
+def _variant_failures(one: Contender, query: Query) -> Iterable[Failure]:
+    """A run of none of the variants that alone are wanted, or of one that is not."""
+    if one.run is None:
+        return
+    own = {f"{one.method}:{variant}" for variant in one.variants}
+    found = ", ".join(sorted(one.variants)) or None
+    wanted = [text for text in query.variants if text.partition(":")[0] == one.method]
+    if wanted and not own.intersection(wanted):
+        names = " or ".join(text.partition(":")[2] for text in wanted)
+        reason = f"{one.name} is not {names}"
+        yield Failure(constraint="methods", reason=reason, demanded=names, found=found)
+    if unwanted := own.intersection(query.excluded_variants):
+        names = " and ".join(sorted(text.partition(":")[2] for text in unwanted))
+        yield Failure(
+            constraint="exclude",
+            reason=f"{names} is excluded",
+            demanded=f"not {names}",
+            found=found,
+        )
+
+
+@cache
+def version_key(version: str) -> tuple[int, ...]:
+    """Comparable form of a peft version; a development release counts as its release.
+
+    >>> version_key("0.21.2") > version_key("0.9.0")
+    True
+    """
+    parts = re.match(r"\d+(?:\.\d+)*", version)
+    if parts is None:
+        raise InputError(f"cannot read {version!r} as a version such as 0.21.2")
+    return tuple(int(part) for part in parts[0].split("."))
+
+
+def _version_failures(
+    catalog: Catalog, method: Method, one: Contender, version: str
+) -> Iterable[Failure]:
+    have = version_key(version)
+
+    def late(since: str | None) -> bool:
+        return version_key(since or catalog.peft_version) > have
+
+    if late(method.since):
+        since = method.since or catalog.peft_version
+        yield Failure(
+            constraint="peft_version",
+            reason=f"needs peft {since} or newer, not {version}",
+            demanded=version,
+            found=since,
+        )
+        return
+    for variant in method.variants:
+        if variant.id in one.variants and variant.since and late(variant.since):
+            yield Failure(
+                constraint="peft_version",
+                reason=f"{variant.title} needs peft {variant.since} or newer, not {version}",
+                demanded=version,
+                found=variant.since,
+            )
+    if one.run is None or not method.fields:
+        return
+    for key in one.run.recipe.config:
+        first = method.fields.get(key)
+        if first is None or version_key(first) > have:
+            needed = f"needs peft {first} or newer" if first else "is not known to any release"
+            yield Failure(
+                constraint="peft_version",
+                reason=f"the option {key!r} {needed}, not {version}",
+                demanded=version,
+                found=first,
+            )

@@ -1,0 +1,225 @@
+"""Contenders -> contenders with the setup under which each fits the question's device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.ask.adapted import retargeted
+from peft_shop.ask.appraisal import forecast_of, own_settings, with_figures
+from peft_shop.ask.bases import condition, weakest
+from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.errors import ConfigError, QueryError
+from peft_shop.forecast.devices import device_of
+from peft_shop.forecast.fitting import Fittable, Fitting, fitted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from peft_shop.ask.appraisal import Traced
+    from peft_shop.ask.contenders import Contender
+    from peft_shop.ask.query import Query
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.methods import Method
+    from peft_shop.forecast.devices import Device
+    from peft_shop.forecast.ladder import QuantizedTraining
+    from peft_shop.forecast.records import NothingFits, Setup
+
+__all__ = ["Plans", "device_in", "fittable_of", "planned"]
+
+_NEEDS: Final = {
+    "quantization.bnb_4bit": "a 4-bit base, in which",
+    "quantization.bnb_8bit": "an 8-bit base, in which",
+    "gradient_checkpointing": "gradient checkpointing, under which",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """What fits, of a whole question.
+
+    Attributes:
+        contenders: with setups, figures at the answer's setup, and why others do not fit.
+        baselines: likewise.
+        setup: the answer's one setup; `None` where nothing fits or nothing is known.
+        nothing_fits: what to do where nothing fits.
+    """
+
+    contenders: tuple[Contender, ...]
+    baselines: tuple[Contender, ...]
+    setup: Setup | None
+    nothing_fits: NothingFits | None
+
+
+def planned(
+    catalog: Catalog,
+    query: Query,
+    contenders: Sequence[Contender],
+    baselines: Sequence[Contender],
+    traced: Mapping[str, Traced],
+) -> Plans:
+    """The contenders of a question with `fit="auto"`, each with its setup.
+
+    Without dry runs worked out once per catalog and question about memory, whatever else it asks.
+
+    Args:
+        catalog: holds the facts.
+        query: the question, with a model, a training step and a limit.
+        contenders: candidates.
+        baselines: likewise, for orientation.
+        traced: what dry runs told, by name.
+    """
+    key = (
+        *("plans", query.benchmark, query.snapshot, query.era, query.evidence, query.accelerator),
+        *(query.ranked, query.peft_version, query.training, query.fixed, query.effective_batch),
+        *(query.memory, query.adapt, query.model),
+    )
+    if traced:
+        return _plans(catalog, query, contenders, baselines, traced)
+    if key not in catalog.derived:
+        catalog.derived[key] = _plans(catalog, query, contenders, baselines, traced)
+    plans: Plans = catalog.derived[key]
+    return plans
+
+
+def _plans(
+    catalog: Catalog,
+    query: Query,
+    contenders: Sequence[Contender],
+    baselines: Sequence[Contender],
+    traced: Mapping[str, Traced],
+) -> Plans:
+    found = _fitting(catalog, query, (*contenders, *baselines))
+
+    def plan(one: Contender) -> Contender:
+        return _planned(catalog, query, one, found, traced.get(one.name))
+
+    setups = [traced[one.name].setup for one in contenders if one.name in traced]
+    return Plans(
+        tuple(map(plan, contenders)),
+        tuple(map(plan, baselines)),
+        found.setup or _usual(setups),
+        found.nothing_fits,
+    )
+
+
+def _usual(setups: Iterable[Setup | None]) -> Setup | None:
+    """The setup that most share of those that fit; the first of equals."""
+    known = [setup for setup in setups if setup is not None]
+    counts = Counter(setup.settings for setup in known)
+    return max(known, key=lambda setup: counts[setup.settings], default=None)
+
+
+def _fitting(catalog: Catalog, query: Query, everyone: Sequence[Contender]) -> Fitting:
+    """The search, once per catalog and question about memory, whatever else it asks."""
+    settings, limit, model = query.training, query.memory, query.model
+    if settings is None or limit is None or model is None:
+        raise QueryError("a setup is for a model, a training step and a device")
+    key = (
+        *("fitting", query.benchmark, query.snapshot, query.ranked, query.peft_version),
+        *(settings, query.fixed, query.effective_batch, limit, query.adapt, model),
+    )
+    if key not in catalog.derived:
+        asked = [fittable_of(catalog, query, one) for one in everyone]
+        fittables = [one for one in asked if one is not None]
+        try:
+            made = fitted(
+                model,
+                fittables,
+                settings,
+                fixed=query.fixed,
+                device=device_in(query),
+                effective_batch=query.effective_batch or settings.batch_size,
+            )
+        except ConfigError as error:  # no closed form for anything of this model
+            made = Fitting(None, {}, {}, unknown={one.key: str(error) for one in fittables})
+        catalog.derived[key] = made
+    found: Fitting = catalog.derived[key]
+    return found
+
+
+def device_in(query: Query) -> Device | int:
+    """The device of the question, or what its allocator may take [B]."""
+    limit = query.memory
+    if limit is None:
+        raise QueryError("the question names neither a device nor a limit")
+    return limit.bytes if limit.device is None else device_of(limit.text)
+
+
+def _planned(
+    catalog: Catalog, query: Query, one: Contender, found: Fitting, traced: Traced | None
+) -> Contender:
+    """The contender with its setup and the figures under it."""
+    setup, name = found.setups.get(one.name), one.name
+    if name not in found.setups or name in found.unknown:
+        reason = found.unknown.get(name, "it cannot work on this model")
+        if traced is None:
+            return with_figures(one, None, f"no forecast: {reason}")
+        planned = with_figures(one, traced.forecast, traced.reason)
+        return replace(planned, setup=traced.setup, misfit=traced.misfit)
+    peak = found.compared.get(name)
+    if setup is None:
+        misfit = _misfit(catalog, query, one, found.lacking.get(name, ()))
+        return replace(with_figures(one, None, misfit, peak=peak), misfit=misfit)
+    forecast, reason = forecast_of(catalog, query, one, setup.settings)
+    planned = with_figures(one, forecast, reason, peak=peak)
+    notes = () if forecast is None else forecast.warnings
+    return replace(planned, setup=setup, notes=(*one.notes, *notes))
+
+
+def _misfit(catalog: Catalog, query: Query, one: Contender, lacking: Iterable[str]) -> str:
+    """Why no setup fits: what it would need and cannot do, or that it needs too much."""
+    limit = "the limit" if query.memory is None else query.memory.text
+    needs = []
+    for name in lacking:
+        method = catalog.method_by_id[one.method]
+        group, _, backend = name.partition(".")
+        capability = (
+            weakest(method, one.variants, backend)
+            if group == "quantization"
+            else method.capability(name, one.variants)
+        )
+        known = "observed" if capability.source == "observed" else "curated"
+        needs.append(f"{_NEEDS.get(name, name)} it does not train ({known}: {capability.support})")
+    if needs:
+        return f"would need {' and '.join(needs)}"
+    return f"needs more than {limit} under every setup"
+
+
+def fittable_of(catalog: Catalog, query: Query, contender: Contender) -> Fittable | None:
+    """What the search needs to know of a contender; `None` for one that cannot work at all."""
+    adapted = retargeted(catalog, query, contender)
+    settings = query.training
+    if settings is None or (adapted is not None and adapted.problems):
+        return None
+    if contender.method == FULL_FINETUNING:
+        return Fittable(contender.name, None, optimizer=settings.optimizer)
+    if adapted is None:
+        return None
+    recipe = None if contender.run is None else contender.run.recipe.training
+    settings = own_settings(catalog, query, contender, settings)
+    method = catalog.method_by_id[contender.method]
+    return Fittable(
+        contender.name,
+        adapted.whole_config,
+        optimizer=settings.optimizer,
+        plain_adamw=settings.optimizer == "adamw"
+        and (recipe is None or recipe.optimizer.lower() == "adamw"),
+        bnb_4bit=_trains(method, contender.variants, "bnb_4bit"),
+        bnb_8bit=_trains(method, contender.variants, "bnb_8bit"),
+        checkpointing=method.capability("gradient_checkpointing", contender.variants).support
+        == "yes",
+        autocast_adapter_dtype=None if recipe is None else recipe.autocast_adapter_dtype,
+    )
+
+
+def _trains(method: Method, variants: tuple[str, ...], backend: str) -> QuantizedTraining:
+    """How the method trains on a base of bitsandbytes, as the search wants to know it."""
+    capability = weakest(method, variants, backend)
+    if capability.support == "yes":
+        return "yes"
+    needed = condition(capability)
+    if needed is None:
+        return "no"
+    return "prepared" if needed == "prepared" else "as_loaded"

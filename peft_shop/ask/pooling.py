@@ -1,0 +1,88 @@
+"""Which runs stand for one recipe, and what their scores would read in another era."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.runs import Benchmark, EraShift, Metric, Run
+
+__all__ = ["ALL_SNAPSHOTS", "Shifts", "runs_until", "same_recipe"]
+
+ALL_SNAPSHOTS: Final = "all"
+
+
+def runs_until(catalog: Catalog, on_file: Sequence[Run], snapshot: str | None) -> list[Run]:
+    """Runs that were on file by the day of the snapshot: no answer looks past it.
+
+    A run that was never current counts by its own day; the newest snapshot has nothing after it.
+    """
+    if snapshot in {None, ALL_SNAPSHOTS}:
+        return list(on_file)
+    dates = {one.id: one.date for one in catalog.snapshots}
+    last = dates[snapshot]
+    if last == max(dates.values()):
+        return list(on_file)
+    return [
+        run
+        for run in on_file
+        if min((dates[name] for name in run.snapshots), default=run.created_at[:10]) <= last
+    ]
+
+
+def same_recipe(run: Run, on_file: Sequence[Run], *, any_era: bool) -> list[Run]:
+    """Unflagged runs of the recipe of `run`, itself first; of its era, or of any."""
+    return [
+        run,
+        *(
+            one
+            for one in on_file
+            if one is not run
+            and one.experiment == run.experiment
+            and (any_era or one.era == run.era)
+            and one.recipe.config == run.recipe.config
+            and one.recipe.training == run.recipe.training
+            and not any(flag.code in {"artefact", "broken_config"} for flag in one.flags)
+        ),
+    ]
+
+
+class Shifts:
+    """Moves scores of older eras to the newest one."""
+
+    def __init__(self, benchmark: Benchmark, shifts: Sequence[EraShift], catalog: Catalog) -> None:
+        self.order = [era.id for era in benchmark.eras]
+        self.shifts = shifts
+        self.catalog = catalog
+
+    def _steps(self, run: Run, metric: str) -> Iterable[tuple[str, EraShift]]:
+        """Eras from that of `run` up to the newest, each with the shift to the next."""
+        for step, era in enumerate(self.order[:-1]):
+            if run.era is None or self.order.index(run.era) > step:
+                continue
+            for shift in self.shifts:
+                if shift.older == era and shift.metric == metric:
+                    yield era, shift
+
+    def figure(self, run: Run, metric: Metric) -> float:
+        """The figure of `run` as it would read in the newest era."""
+        value = run.metrics[metric.field]
+        for _, shift in self._steps(run, metric.id):
+            value += shift.shift
+            if metric.unit == "fraction":
+                value = min(max(value, 0.0), 1.0)  # no share of the questions is negative
+        return value
+
+    def notes(self, values: Iterable[str], pool: Sequence[Run]) -> list[str]:
+        """What was moved, once for every shift."""
+        said = {
+            f"{shift.metric} was measured in the {era!r} era and is shown shifted by "
+            f"{shift.shift:+.4f} (standard error {shift.standard_error:.4f})": None
+            for run in pool
+            for metric in values
+            for era, shift in self._steps(run, metric)
+        }
+        return list(said)

@@ -1,0 +1,230 @@
+"""Memory that no closed form tells -> told by dry runs, as far as the time reaches.
+
+Those of the front and the ties go first: whatever they tell, the question is answered again, and
+what comes up then is looked at next, until nothing there is unknown or the time is up.
+"""
+
+from __future__ import annotations
+
+import time
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.ask.adapted import retargeted
+from peft_shop.ask.answering import answer
+from peft_shop.ask.appraisal import Traced, own_settings
+from peft_shop.ask.contenders import field_of_play
+from peft_shop.ask.plans import device_in, fittable_of
+from peft_shop.ask.watching import told
+from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.errors import PeftShopError
+from peft_shop.forecast.ladder import ladder
+from peft_shop.forecast.records import Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.contenders import Contender
+    from peft_shop.ask.query import Query
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.forecast.fitting import Fittable
+    from peft_shop.forecast.ladder import Rung
+    from peft_shop.forecast.records import Settings
+    from peft_shop.model.inspection import Target
+    from peft_shop.model.structure import Structure
+
+__all__ = ["settled"]
+
+USUAL_SECONDS: Final = 60.0
+"""Time for a model of which no closed form knows anything, unless the question says another."""
+_TRIES: Final = 8
+"""Setups of one candidate that are worth a dry run each."""
+
+
+def settled(
+    catalog: Catalog,
+    query: Query,
+    target: Target,
+    *,
+    seconds: float | None = None,
+) -> Recommendation:
+    """The answer, with dry runs for what is unknown of the front and the ties.
+
+    Args:
+        catalog: holds the facts.
+        query: the question, with a model and a training step.
+        target: the model itself.
+        seconds: time for dry runs [s]; by default a minute where nothing at all is known, else
+            none.
+    """
+    found = answer(catalog, query)
+    waiting = list(_waiting(found))
+    if not waiting or find_spec("torch") is None or find_spec("peft") is None:
+        return found
+    if seconds is None:
+        known = any("peak_memory" in one.values for one in found.candidates)
+        known = known or any(one.forecasted is not None for one in found.unmeasured)
+        seconds = 0.0 if known else USUAL_SECONDS
+    runs = _DryRuns(catalog, query, target, time.monotonic() + seconds)
+    while waiting and runs.time_left():
+        for name in waiting:
+            if not runs.time_left():
+                break
+            told(len(runs.traced), len(runs.traced) + len(waiting), name)
+            runs.trace(name)
+        found = answer(catalog, query, runs.traced)
+        waiting = [name for name in _waiting(found) if name not in runs.traced]
+    return found
+
+
+def _waiting(found: Recommendation) -> Iterator[str]:
+    """Candidates whose memory is not known, the most interesting first."""
+    groups = (found.front, found.ties, found.dominated, found.baselines)
+    names = [one.name for group in groups for one in group if "peak_memory" not in one.values]
+    names += [one.method for one in found.unmeasured if one.forecasted is None]
+    yield from dict.fromkeys(names)
+
+
+class _DryRuns:
+    """Dry runs of one question.
+
+    Attributes:
+        traced: what they told, by name.
+    """
+
+    def __init__(self, catalog: Catalog, query: Query, target: Target, end: float) -> None:
+        self.catalog = catalog
+        self.query = query
+        self.target = target
+        self.end = end
+        self.traced: dict[str, Traced] = {}
+        field = field_of_play(catalog, query)
+        self.contenders = {one.name: one for one in (*field.contenders, *field.baselines)}
+        self.usual: Settings | None = None
+
+    def time_left(self) -> bool:
+        """Whether another run may be started."""
+        return time.monotonic() < self.end
+
+    def trace(self, name: str) -> None:
+        """Looks at one candidate: as asked, or for a setup that fits."""
+        contender = self.contenders[name]
+        if self.query.fit == "auto":
+            self.traced[name] = self._fitted(contender)
+            return
+        settings = self.query.training
+        if settings is not None:
+            self.traced[name] = self._run(contender, settings)
+
+    def _run(self, contender: Contender, settings: Settings) -> Traced:
+        """The forecast at these settings; once per catalog, model and settings."""
+        from peft_shop.forecast.asking import forecast  # noqa: PLC0415 - torch only where one is made
+
+        adapted = retargeted(self.catalog, self.query, contender)
+        if adapted is not None and adapted.problems:
+            return Traced(None, reason="it cannot work on this model")
+        whole = contender.method == FULL_FINETUNING or adapted is None
+        config = None if whole or adapted is None else adapted.config
+        settings = own_settings(self.catalog, self.query, contender, settings)
+        subject = contender.name if contender.run is None else contender.run.id
+        key = (
+            "traced",
+            self.query.benchmark,
+            subject,
+            settings,
+            self.query.adapt,
+            self.query.model,
+        )
+        if key not in self.catalog.derived:
+            try:
+                made = Traced(forecast(self.target, config, settings))
+            except PeftShopError as error:
+                made = Traced(None, reason=f"no forecast: {error}")
+            self.catalog.derived[key] = made
+        found: Traced = self.catalog.derived[key]
+        return found
+
+    def _fitted(self, contender: Contender) -> Traced:
+        """The cheapest setup that surely fits, else one that may; tried one by one."""
+        query, model = self.query, self.query.model
+        asked = fittable_of(self.catalog, query, contender)
+        if asked is None or model is None or query.memory is None:
+            return Traced(None, reason="it cannot work on this model")
+        close: Traced | None = None
+        last: Traced | None = None
+        for rung in self._rungs(asked):
+            if last is not None and not self.time_left():
+                return close or Traced(None, reason="no forecast: the time was up")
+            tried = self._run(contender, asked.trained_by(rung.settings))
+            if tried.forecast is None:
+                return close or tried
+            last = tried
+            peak = tried.forecast.peak_memory
+            fits = "yes" if peak.high <= query.memory.bytes else "maybe"
+            if peak.low > query.memory.bytes:
+                continue
+            setup = Setup(
+                settings=tried.forecast.settings,
+                effect="slight" if rung.slight else "same",
+                changes=rung.changes,
+                effective_batch=rung.settings.batch_size
+                * rung.settings.accumulation
+                * query.memory.count,
+                time_factor=rung.time,
+                fits="yes" if fits == "yes" else "maybe",
+                peak=peak,
+            )
+            if fits == "yes":
+                self.usual = self.usual or rung.settings
+                return Traced(tried.forecast, setup)
+            close = close or Traced(tried.forecast, setup)
+        if close is not None:
+            return close
+        limit = query.memory.text
+        reason = f"needs more than {limit} under every setup tried by a dry run"
+        return Traced(None if last is None else last.forecast, reason=reason, misfit=reason)
+
+    def _rungs(self, asked: Fittable) -> list[Rung]:
+        """Setups worth a dry run, the cheapest first, or that of the others before it."""
+        query, settings, model = self.query, self.query.training, self.query.model
+        if settings is None or model is None:
+            return []
+        device = device_in(query)
+        count = 1 if isinstance(device, int) else device.count
+        rungs = ladder(
+            model,
+            settings,
+            query.fixed,
+            effective=max(1, (query.effective_batch or 1) // count),
+            bfloat16=isinstance(device, int) or device.bfloat16,
+        )
+        free = [rung for rung in rungs if _allowed(asked, rung, model, query.fixed)]
+        # the loss and the optimizer's states are last resorts, not worth a run each
+        plain = [
+            rung
+            for rung in free
+            if not {"fused_loss", "optimizer"} & set(rung.changes) or rung is free[-1]
+        ]
+        known = [rung for rung in plain if rung.settings == self.usual]
+        start = plain.index(known[0]) if known else 0
+        return plain[start:][:_TRIES]
+
+
+def _allowed(asked: Fittable, rung: Rung, model: Structure, fixed: Collection[str]) -> bool:
+    """Whether the candidate can train in this setup, as far as the catalog knows."""
+    step = rung.settings
+    if step.gradient_checkpointing and not asked.checkpointing and asked.config is not None:
+        return False
+    if "optimizer" in rung.changes and not asked.plain_adamw:
+        return False
+    backend = step.quantization or model.quantization
+    if backend is None:
+        return True
+    way = {"bnb_4bit": asked.bnb_4bit, "bnb_8bit": asked.bnb_8bit}.get(backend, "as_loaded")
+    if asked.config is None or way == "no":
+        return False
+    if backend == "bnb_8bit" and "quantization" in rung.changes and asked.bnb_4bit != "no":
+        return False
+    wanted = way == "prepared"
+    return "prepare_kbit" in fixed or step.prepare_kbit == wanted
