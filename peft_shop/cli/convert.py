@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from peft_shop.catalog.store import load
+from peft_shop.cli.model import TrustRemoteCode
 from peft_shop.cli.options import CatalogFile, takes
 from peft_shop.cli.output import NOTHING_FOUND, Output, output
 from peft_shop.conversion.verb import convert as work
@@ -143,6 +144,7 @@ def convert(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an earlier conversion in the output folder.")
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     catalog: CatalogFile = None,
 ) -> None:
     """Turn an adapter of any weight-based method into a plain LoRA, or merge it, and measure it.
@@ -168,6 +170,7 @@ def convert(
                 dtype=None if dtype is None else dtype.value,
                 check=check.value,
                 overwrite=force,
+                trust_remote_code=trust_remote_code,
                 progress=tell,
                 catalog=load(catalog),
             )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
+import transformers
 from torch import nn
 
 from peft_shop.errors import ConversionError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["QUANTIZED", "Base", "ModuleBase", "tied"]
+__all__ = ["QUANTIZED", "Base", "ModuleBase", "quiet", "tied"]
 
 QUANTIZED: Final = (
     "the base is quantized ({how}), so its weights are not the numbers that the adapter changes; "
@@ -28,15 +32,19 @@ class Base(Protocol):
 
     Attributes:
         name: as the user named it.
-        config: its configuration, or `None`.
         folder: where it lies; `None` for a live module.
         notes: what a reader of the report should know.
+        absent: parameters that its files do not hold, as far as that is known.
     """
 
     name: str
-    config: Any
     folder: Path | None
     notes: list[str]
+    absent: tuple[str, ...]
+
+    @property
+    def config(self) -> Any:
+        """Its configuration, or `None`."""
 
     def skeleton(self) -> Any:
         """The model on the meta device; one object, not to be changed."""
@@ -51,6 +59,23 @@ class Base(Protocol):
         """The model with its weights in fp32, new, in evaluation mode."""
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Loading talks about many things that are no news here."""
+    talk = transformers.utils.logging
+    bars, level = talk.is_progress_bar_enabled(), talk.get_verbosity()
+    talk.disable_progress_bar()
+    talk.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        talk.set_verbosity(level)
+        if bars:
+            talk.enable_progress_bar()
+
+
 # --- a live module ---
 
 
@@ -63,6 +88,7 @@ class ModuleBase:
     config: Any
     folder: Path | None = None
     notes: list[str] = field(default_factory=list)
+    absent: tuple[str, ...] = ()
     _skeleton: Any = None
     _weights: dict[str, Any] = field(default_factory=dict)
 

@@ -6,49 +6,28 @@ import contextlib
 import copy
 import gc
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-import transformers
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 
+from peft_shop.conversion.bases import quiet
 from peft_shop.conversion.report import LogitsCheck
 from peft_shop.errors import ConversionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
     from peft_shop.conversion.bases import Base
+    from peft_shop.conversion.probes import Probe
 
-__all__ = ["check_layout", "compare", "memory_is_short", "probe_batch"]
+__all__ = ["check_layout", "compare", "memory_is_short", "merged_model", "with_adapter"]
 
-_SEQUENCES: Final = 2
-_TOKENS: Final = 16
+_OUTPUTS: Final = ("logits", "start_logits", "end_logits", "sample", "last_hidden_state")
 _ROOM: Final = 1.25
 """Memory that a model in fp32 takes with its activations, relative to its weights [1]."""
-
-
-def probe_batch(base: Base, inputs: Mapping[str, Any] | None) -> tuple[dict[str, Any], str] | str:
-    """What to feed the model, and in words; or why nobody knows."""
-    if inputs is not None:
-        names = ", ".join(
-            f"{name} {list(getattr(one, 'shape', ()))}" for name, one in inputs.items()
-        )
-        return dict(inputs), f"the inputs that were given: {names}"
-    config = base.config
-    text = getattr(config, "get_text_config", lambda: config)() if config is not None else None
-    vocabulary = getattr(text, "vocab_size", None)
-    if not isinstance(vocabulary, int) or isinstance(config, dict):
-        return "the model takes no token identifiers, and no inputs were given"
-    chance = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, vocabulary, (_SEQUENCES, _TOKENS), generator=chance)
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if getattr(config, "is_encoder_decoder", False):
-        batch["decoder_input_ids"] = ids.flip(1)
-    return batch, f"{_SEQUENCES} sequences of {_TOKENS} random tokens"
 
 
 def memory_is_short(base: Base) -> str | None:
@@ -76,70 +55,80 @@ def _available() -> int | None:
 
 def compare(
     base: Base,
-    batch: Mapping[str, Any],
-    described: str,
+    probe: Probe,
     original: Callable[[Any], Any],
     result: Callable[[Any], Any],
-) -> LogitsCheck:
+) -> LogitsCheck | str:
     """Outputs of the original and of the result, one whole model in memory at a time.
 
     Args:
         base: the base model.
-        batch: what to feed it.
-        described: that in words.
+        probe: what to feed it.
         original: the base's whole model -> the model with the adapter as it was.
-        result: the base's whole model, or `None`, -> what was made of it.
+        result: the base -> what was made of it.
+
+    Returns:
+        The comparison; or why the outputs of this base, or of the original, cannot be had.
+
+    Raises:
+        ConversionError: the result gives no outputs, or others.
     """
-    with _quiet():
-        model = base.whole()
-        plain = _outputs(model, batch)
-        model = original(model)
-        wanted = _outputs(model, batch)
+    with quiet():
+        try:
+            model = base.whole()
+            plain = _outputs(model, probe)
+            model = original(model)
+            wanted = _outputs(model, probe)
+        except Exception as error:  # noqa: BLE001 - models of all kinds: the layers are compared still
+            return "the whole model does not run here: " + _line(error)
         del model
         gc.collect()
-        model = result(base)
-        found = _outputs(model, batch)
+        try:
+            model = result(base)
+            found = _outputs(model, probe)
+        except Exception as error:  # what we wrote must run where the original did
+            raise ConversionError(f"the result does not run: {_line(error)}") from error
         del model
-    scale = float(wanted.abs().max()) or 1.0
-    if found.shape != wanted.shape:
+    if [one.shape for one in found] != [one.shape for one in wanted]:
         raise ConversionError(
-            f"the result gives outputs of shape {list(found.shape)}, the original of "
-            f"{list(wanted.shape)}"
+            f"the result gives outputs of shape {list(found[0].shape)}, the original of "
+            f"{list(wanted[0].shape)}"
         )
+    scale = max(float(one.abs().max()) for one in wanted) or 1.0
+    alike = [one.shape for one in plain] == [one.shape for one in wanted]
+    agreeing = [
+        (one.argmax(-1) == other.argmax(-1)).float().flatten()
+        for one, other in zip(wanted, found, strict=True)
+    ]
     return LogitsCheck(
-        inputs=described,
-        effect=float((wanted - plain).abs().max()) / scale if plain.shape == wanted.shape else 1.0,
-        deviation=float((wanted - found).abs().max()) / scale,
-        agreement=float((wanted.argmax(-1) == found.argmax(-1)).float().mean()),
+        inputs=probe.described,
+        effect=_distance(wanted, plain) / scale if alike else 1.0,
+        deviation=_distance(wanted, found) / scale,
+        agreement=float(torch.cat(agreeing).mean()),
     )
 
 
-def _outputs(model: Any, batch: Mapping[str, Any]) -> Any:
+def _distance(one: list[Any], other: list[Any]) -> float:
+    """Largest difference between outputs."""
+    pairs = zip(one, other, strict=True)
+    return max(float((mine - yours).abs().max()) for mine, yours in pairs)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _outputs(model: Any, probe: Probe) -> list[Any]:
+    """Everything that a model says to a probe, in fp32."""
     model.eval()
-    with torch.no_grad():
-        out = model(**batch)
-    for name in ("logits", "start_logits", "sample", "last_hidden_state"):
-        if getattr(out, name, None) is not None:
-            return getattr(out, name).float()
-    found = out[0] if isinstance(out, tuple | list) else out
-    return found.float()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Loading talks about many things that are no news here."""
-    talk = transformers.utils.logging
-    bars, level = talk.is_progress_bar_enabled(), talk.get_verbosity()
-    talk.disable_progress_bar()
-    talk.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        talk.set_verbosity(level)
-        if bars:
-            talk.enable_progress_bar()
+    said = []
+    for batch in probe.batches:
+        with torch.no_grad():
+            out = model(**batch)
+        named = [getattr(out, name, None) for name in _OUTPUTS]
+        first = out[0] if isinstance(out, tuple | list) else out
+        said += [one.float() for one in named if one is not None] or [first.float()]
+    return said
 
 
 def with_adapter(model: Any, folder: Path) -> Any:
@@ -153,7 +142,7 @@ def check_layout(base: Base, config: Any, weights: Path) -> None:
     Raises:
         ConversionError: it has not; a mistake of ours.
     """
-    with _quiet():
+    with quiet():
         model = PeftModel(copy.deepcopy(base.skeleton()), config, low_cpu_mem_usage=True)
         places = get_peft_model_state_dict(model, save_embedding_layers=False)
     wanted = {key: tuple(one.shape) for key, one in places.items()}
@@ -170,9 +159,13 @@ def check_layout(base: Base, config: Any, weights: Path) -> None:
 def merged_model(base: Base, folder: Path) -> Any:
     """The merged model in `folder`, in fp32, as anyone would load it."""
     kind = type(base.skeleton())
-    options = {"torch_dtype" if isinstance(base.config, dict) else "dtype": torch.float32}
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
+    if isinstance(base.config, dict):
+        return kind.from_pretrained(str(folder), torch_dtype=torch.float32, **options).eval()
+    torch.manual_seed(0)  # what no file holds starts as it did in the base
     if hasattr(kind, "from_pretrained"):
-        return kind.from_pretrained(str(folder), local_files_only=True, **options).eval()
+        options |= {"dtype": torch.float32, "attn_implementation": "eager"}
+        return kind.from_pretrained(str(folder), **options).eval()
     model = base.whole()
     state: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):

@@ -6,41 +6,31 @@ Of a folder only the shards' headers are read at first; a weight is read when it
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-import transformers
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
-from peft_shop.conversion.bases import QUANTIZED, Base, ModuleBase, tied
+from peft_shop.conversion.bases import QUANTIZED, Base, ModuleBase, quiet, tied
+from peft_shop.conversion.classes import BaseClass, base_classes, read_config
+from peft_shop.conversion.headers import FLOATS, Stored, json_object, read_header
 from peft_shop.errors import ConversionError, nearest_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 __all__ = ["FolderBase", "open_base"]
 
 _INDEXES: Final = ("model.safetensors.index.json", "diffusion_pytorch_model.safetensors.index.json")
 _SINGLES: Final = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-_CLASSES: Final = {
-    "CAUSAL_LM": "AutoModelForCausalLM",
-    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
-    "SEQ_CLS": "AutoModelForSequenceClassification",
-    "TOKEN_CLS": "AutoModelForTokenClassification",
-    "QUESTION_ANS": "AutoModelForQuestionAnswering",
-    "FEATURE_EXTRACTION": "AutoModel",
-}
-_FLOATS: Final = {
+_TYPES: Final = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
-}
-_TYPES: Final = _FLOATS | {
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -57,49 +47,89 @@ class FolderBase:
     name: str
     folder: Path | None
     path: Path
-    config: Any
-    builder: Any
+    kind: BaseClass
     notes: list[str] = field(default_factory=list)
     files: Mapping[str, Path] = field(default_factory=dict)
     """The shard of every stored key."""
+    stored: Mapping[str, Stored] = field(default_factory=dict)
+    """Type and shape of every stored key."""
     places: Mapping[str, str] = field(default_factory=dict)
     """The stored key of every parameter and buffer."""
+    absent: tuple[str, ...] = ()
+    """Parameters that no file holds, so that they start at random; known once it was loaded."""
     _skeleton: Any = None
     _loaded: Any = None
     _missing: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, name: str, folder: Path, task_type: str | None, classes: int | None) -> FolderBase:
-        """Reads configuration and headers, and builds the skeleton."""
-        document = _document(folder)
-        if document.get("quantization_config"):
-            how = str(document["quantization_config"].get("quant_method", "quantized"))
-            raise ConversionError(QUANTIZED.format(how=how))
-        files = _shards(folder)
-        if "_class_name" in document:
-            config, builder = document, _diffusers_class(document["_class_name"])
-        else:
-            config, builder = _transformers_class(folder, task_type)
-            if classes is not None and hasattr(config, "num_labels"):
-                config.num_labels = classes
-        made = cls(name, folder, folder, config, builder, files=files)
-        made._match(document)
-        return made
+    def of(
+        cls,
+        name: str,
+        folder: Path,
+        task_type: str | None,
+        classes: int | None,
+        modules: Collection[str],
+        *,
+        trust_remote_code: bool,
+    ) -> FolderBase:
+        """Reads configuration and headers, and builds the skeleton of the class that fits.
+
+        Args:
+            name: as the user named it.
+            folder: where it lies.
+            task_type: of the adapter.
+            classes: outputs of the head that the adapter brings.
+            modules: names that the class should have modules for.
+            trust_remote_code: whether code that comes with the model may run.
+        """
+        document = read_config(folder)
+        quantization = document.get("quantization_config")
+        if quantization:
+            stated = quantization if isinstance(quantization, dict) else {}
+            raise ConversionError(
+                QUANTIZED.format(how=str(stated.get("quant_method", "quantized")))
+            )
+        files, stored = _shards(folder)
+        first, failure = None, None
+        for kind in base_classes(folder, document, task_type, trust_remote_code=trust_remote_code):
+            if classes is not None and hasattr(kind.config, "num_labels"):
+                kind.config.num_labels = classes
+            made = cls(name, folder, folder, kind, files=files, stored=stored)
+            try:
+                made.skeleton()
+                made._match(document)
+            except ConversionError as error:
+                failure = failure or error
+                continue
+            first = first or made
+            if made._has(modules):
+                return made
+        if first is None:
+            raise failure or ConversionError(f"base {folder}: nothing that could be built")
+        return first
+
+    @property
+    def config(self) -> Any:
+        """The configuration."""
+        return self.kind.config
+
+    def _has(self, modules: Collection[str]) -> bool:
+        """Whether the model has all of some modules."""
+        return set(modules) <= {name for name, _ in self.skeleton().named_modules()}
 
     def skeleton(self) -> Any:
         """The model on the meta device."""
         if self._skeleton is None:
+            builder = self.kind.builder
+            build = getattr(builder, "from_config", None) or builder._from_config  # noqa: SLF001 - no other way
             try:
                 with torch.device("meta"):
-                    self._skeleton = (
-                        self.builder.from_config(self.config)
-                        if hasattr(self.builder, "from_config")
-                        else self.builder._from_config(self.config)  # noqa: SLF001 - no other way
-                    ).eval()
-            except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+                    self._skeleton = build(copy.deepcopy(self.config), **self.kind.options).eval()
+            except Exception as error:
+                text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 raise ConversionError(
-                    f"base {self.path}: cannot be built as {self.builder.__name__}: {error}; give "
-                    "the model itself, as a torch module, in Python"
+                    f"base {self.path}: cannot be built as {builder.__name__}: {text}; give the "
+                    "model itself, as a torch module, in Python"
                 ) from error
         return self._skeleton
 
@@ -114,12 +144,7 @@ class FolderBase:
     def _whole_state(self, name: str) -> Mapping[str, Any]:
         """Weights of the model, loaded whole because the file stores them under other names."""
         if self._loaded is None:
-            model, info = self.builder.from_pretrained(
-                str(self.path),
-                local_files_only=True,
-                config=copy.deepcopy(self.config),
-                output_loading_info=True,
-            )
+            model, info = self._load(output_loading_info=True)
             self._missing = frozenset(info["missing_keys"])
             self._loaded = model.state_dict()
             self.notes.append(
@@ -137,20 +162,34 @@ class FolderBase:
             found = None if name in self._missing else self._loaded.get(name)
             return None if found is None else found.dtype
         key = self.places.get(name)
-        if key is None:
-            return None
-        with safe_open(self.files[key], framework="pt") as file:
-            return _TYPES[file.get_slice(key).get_dtype()]
+        return None if key is None else _TYPES.get(self.stored[key].dtype)
 
     def whole(self) -> Any:
-        """The model in fp32, loaded anew."""
-        options: dict[str, Any] = {"local_files_only": True}
+        """The model in fp32, loaded anew; what its files do not hold is the same each time."""
+        torch.manual_seed(0)
+        options: dict[str, Any] = {"output_loading_info": True}
         if isinstance(self.config, dict):
             options["torch_dtype"] = torch.float32
         else:
-            options |= {"dtype": torch.float32, "config": copy.deepcopy(self.config)}
-            options["attn_implementation"] = "eager"
-        return self.builder.from_pretrained(str(self.path), **options).float().eval()
+            options |= {"dtype": torch.float32, "attn_implementation": "eager"}
+        model, info = self._load(**options)
+        self.absent = tuple(sorted(info["missing_keys"]))
+        return model.float().eval()
+
+    def _load(self, **options: Any) -> Any:
+        """What transformers or diffusers makes of the folder, from safetensors files alone."""
+        options |= {"local_files_only": True, "use_safetensors": True, **self.kind.options}
+        if not isinstance(self.config, dict):
+            options["config"] = copy.deepcopy(self.config)
+            options.setdefault("trust_remote_code", False)
+        try:
+            with quiet():
+                return self.kind.builder.from_pretrained(str(self.path), **options)
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise ConversionError(
+                f"base {self.path}: {self.kind.builder.__name__} does not load: {text}"
+            ) from error
 
     def _match(self, document: Mapping[str, Any]) -> None:
         """Finds the stored key of every parameter; loads the model whole where names differ."""
@@ -180,99 +219,66 @@ class FolderBase:
     def _check_shapes(
         self, state: Mapping[str, tuple[int, ...]], document: Mapping[str, Any]
     ) -> None:
-        found: dict[str, tuple[int, ...]] = {}
-        for path in set(self.files.values()):
-            with safe_open(path, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118 - not a dictionary
-                    part = file.get_slice(key)
-                    found[key] = tuple(part.get_shape())
-                    if part.get_dtype() not in _FLOATS and key.endswith(".weight"):
-                        raise ConversionError(QUANTIZED.format(how=f"{key} is {part.get_dtype()}"))
+        for key, stored in self.stored.items():
+            if stored.dtype not in FLOATS and key.endswith(".weight"):
+                raise ConversionError(QUANTIZED.format(how=f"{key} is {stored.dtype}"))
         for name, key in self.places.items():
-            if found[key] != state[name]:
+            if self.stored[key].shape != state[name]:
                 raise ConversionError(
-                    f"{self.path}: {key} has the shape {list(found[key])}, but its config.json "
-                    f"({document.get('model_type') or document.get('_class_name')}) gives "
-                    f"{list(state[name])}"
+                    f"{self.path}: {key} has the shape {list(self.stored[key].shape)}, but its "
+                    f"config.json ({document.get('model_type') or document.get('_class_name')}) "
+                    f"gives {list(state[name])}"
                 )
 
 
-def _document(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    try:
-        found = json.loads(file.read_bytes())
-    except OSError as error:
-        hint = (
-            "is it an adapter's folder?"
-            if (folder / "adapter_config.json").is_file()
-            else ("name the folder of a model; of a pipeline, the model's own, such as unet")
-        )
-        raise ConversionError(f"base {folder}: there is no config.json; {hint}") from error
-    except ValueError as error:
-        raise ConversionError(f"{file}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ConversionError(f"{file}: expected a JSON object, got {type(found).__name__}")
-    return found
-
-
-def _shards(folder: Path) -> dict[str, Path]:
-    """The file of every stored key."""
-    found: dict[str, Path] = {}
-    paths = [folder / name for name in _SINGLES if (folder / name).is_file()][:1]
-    for index in [folder / name for name in _INDEXES if (folder / name).is_file()][:1]:
-        try:
-            paths = [
-                folder / name for name in set(json.loads(index.read_bytes())["weight_map"].values())
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConversionError(f"{index}: not an index of shards: {error}") from error
+def _shards(folder: Path) -> tuple[dict[str, Path], dict[str, Stored]]:
+    """The file of every stored key, and what it is."""
+    paths = [folder / name for name in _SINGLES if (folder / name).exists()][:1]
+    for index in [folder / name for name in _INDEXES if (folder / name).exists() and not paths][:1]:
+        table = json_object(index, "an index of shards").get("weight_map")
+        if not isinstance(table, dict) or not table:
+            raise ConversionError(f"{index}: not an index of shards: no weight_map")
+        names = set(map(str, table.values()))
+        outside = sorted(name for name in names if name in {".", ".."} or Path(name).name != name)
+        if outside or not all(isinstance(name, str) for name in table.values()):
+            raise ConversionError(
+                f"{index}: weight_map: {', '.join(outside[:3]) or 'a value that is no text'}: a "
+                "shard lies in the model's own folder, so this is no name of one"
+            )
+        paths = [folder / name for name in sorted(names)]
     if not paths:
         raise ConversionError(
             f"base {folder}: there are no safetensors weights; save the model again with "
             "save_pretrained"
         )
-    for path in sorted(paths):
-        try:
-            with safe_open(path, framework="pt") as file:
-                found |= dict.fromkeys(file.keys(), path)
-        except (SafetensorError, OSError) as error:
-            raise ConversionError(f"{path}: not a safetensors file: {error}") from error
-    return found
+    files: dict[str, Path] = {}
+    stored: dict[str, Stored] = {}
+    for path in paths:
+        header = read_header(path)
+        both = sorted(files.keys() & header.keys())
+        if both:
+            raise ConversionError(f"{both[0]} lies in both {files[both[0]]} and {path}")
+        files |= dict.fromkeys(header, path)
+        stored |= header
+    return files, stored
 
 
-def _transformers_class(folder: Path, task_type: str | None) -> tuple[Any, Any]:
-    try:
-        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except (ValueError, KeyError, OSError) as error:
-        raise ConversionError(f"{folder / 'config.json'}: {error}") from error
-    auto = _CLASSES.get(task_type or "")
-    if auto is not None:
-        return config, getattr(transformers, auto)
-    for name in getattr(config, "architectures", None) or ():
-        if hasattr(transformers, name):
-            return config, getattr(transformers, name)
-    return config, transformers.AutoModel
-
-
-def _diffusers_class(name: str) -> Any:
-    try:
-        import diffusers  # noqa: PLC0415 - only for image models
-    except ImportError as error:
-        raise ConversionError(
-            f"the base is a {name}, which needs diffusers; run: pip install diffusers"
-        ) from error
-    if not hasattr(diffusers, name):
-        raise ConversionError(f"the installed diffusers {diffusers.__version__} has no {name}")
-    return getattr(diffusers, name)
-
-
-def open_base(base: object, *, task_type: str | None, classes: int | None = None) -> Base:
+def open_base(
+    base: object,
+    *,
+    task_type: str | None,
+    classes: int | None = None,
+    modules: Collection[str] = (),
+    trust_remote_code: bool = False,
+) -> Base:
     """The base model that `base` stands for.
 
     Args:
         base: a folder, an identifier of the hub, or a `torch.nn.Module`.
         task_type: of the adapter, which decides on the model's class.
         classes: outputs of the head that the adapter brings, if any.
+        modules: names of modules that the adapter adapts, which decide among classes.
+        trust_remote_code: whether code that comes with the model may run.
 
     Raises:
         ConversionError: there is no such model, or it is quantized.
@@ -287,7 +293,9 @@ def open_base(base: object, *, task_type: str | None, classes: int | None = None
     folder = Path(base)
     if not folder.is_dir():
         folder = _cached(str(base))
-    return FolderBase.of(str(base), folder, task_type, classes)
+    return FolderBase.of(
+        str(base), folder, task_type, classes, modules, trust_remote_code=trust_remote_code
+    )
 
 
 def _cached(name: str) -> Path:

@@ -109,6 +109,11 @@ class Outcome:
             versions=_versions(),
         )
 
+    def _brings(self, name: str) -> bool:
+        """Whether the adapter holds a parameter of the base whole."""
+        owners = {*self.found.saved.values(), *self.found.replaced.values()}
+        return any(f"{name}.".startswith(f"{owner}.") for owner in owners)
+
     def _way(self, layers: tuple[LayerReport, ...]) -> Any:
         counts: dict[str, int] = {}
         for layer in layers:
@@ -144,7 +149,16 @@ class Outcome:
 
     def _warnings(self) -> Iterator[str]:
         parts = self.parts
+        yield from self.source.notes
         yield from self.base.notes
+        absent = [name for name in self.base.absent if not self._brings(name)]
+        if absent:
+            yield (
+                f"{self.base.name} has no weights for {absent[0]}"
+                + (f" and {len(absent) - 1} more" if len(absent) > 1 else "")
+                + ", and the adapter does not bring them: they started at random in the training "
+                "and were not saved, so nobody gets the trained model's outputs again."
+            )
         if isinstance(parts, LoraParts):
             wide = [layer for layer in parts.layers if parts.rank >= min(layer.shape)]
             if wide:

@@ -14,12 +14,12 @@ from peft_shop.conversion.reading import PREFIX
 from peft_shop.errors import ConversionError, nearest_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from peft_shop.conversion.bases import Base
     from peft_shop.conversion.reading import AdapterFolder
 
-__all__ = ["SHARED", "TOKENS", "Plan", "plan"]
+__all__ = ["SHARED", "TOKENS", "Plan", "adapted_modules", "fitted", "plan", "refuse_other_sizes"]
 
 SHARED: Final = frozenset(
     ("frod", "lily", "pvera", "randlora", "tinylora", "unilora", "vblora", "vera")
@@ -27,6 +27,20 @@ SHARED: Final = frozenset(
 """Methods whose layers have tensors in common or are numbered across the model."""
 TOKENS: Final = "token_adapter."
 """In keys of rows that LoRA trains beside its matrices."""
+_MARKS: Final = (
+    ".lora_",
+    ".hada_",
+    ".lokr_",
+    ".oft_",
+    ".boft_",
+    ".ia3_",
+    ".miss_",
+    ".hra_",
+    ".vera_",
+    ".token_adapter.",
+)
+"""What follows a module's name in keys."""
+_VOCABULARIES: Final = ("embed", "lm_head", "wte", "shared")
 _ROWS: Final = "trainable_tokens_delta"
 _HEADS: Final = {
     "SEQ_CLS": ("classifier", "score"),
@@ -76,9 +90,7 @@ class _Sorter:
     @cached_property
     def whole(self) -> tuple[str, ...]:
         """Names of modules that were trained whole."""
-        config = self.source.config
-        named = tuple(config.get("modules_to_save") or ())
-        return named + _HEADS.get(str(config.get("task_type")), ())
+        return _whole(self.source)
 
     @cached_property
     def twins(self) -> frozenset[str]:
@@ -106,13 +118,111 @@ class _Sorter:
         return ("replaced", inner) if inner in self.parameters else ("lost", inner)
 
 
+def adapted_modules(source: AdapterFolder) -> frozenset[str]:
+    """Names of modules that the adapter's keys are about, whatever the base is."""
+    inner = [key.removeprefix(PREFIX) for key in source.shapes if key.startswith(PREFIX)]
+    return frozenset(name.partition(mark)[0] for name in inner for mark in _MARKS if mark in name)
+
+
+def fitted(source: AdapterFolder, base: Base) -> AdapterFolder:
+    """The adapter under the base's names, where it was trained on a part of the base alone.
+
+    A text model that is loaded alone calls its layers `model.layers`; inside a model that sees and
+    reads they are `model.language_model.layers`. Only insertions are taken for such: other names
+    are those of another model.
+    """
+    modules = frozenset(name for name, _ in base.skeleton().named_modules() if name)
+    inner = {key: key.removeprefix(PREFIX) for key in source.shapes}
+    lost = [name for name in inner.values() if _parent(name, modules) is None]
+    if not lost or source.adapter.method in SHARED:
+        return source
+    for old, new in _beginnings(lost[0], modules):
+        names = {name: new + name.removeprefix(old) for name in inner.values()}
+        owners = {_parent(name, modules) for name in names.values()}
+        if all(name.startswith(old) for name in inner.values()) and None not in owners:
+            whole = _whole(source)
+            targets = [
+                name
+                for name in modules
+                if name in owners and not any(f".{part}." in f".{name}." for part in whole)
+            ]
+            note = (
+                f"It was trained on a part of {base.name} alone: its modules begin with "
+                f"{old or 'nothing'!r}, those of {base.name} with {new!r}. It was converted under "
+                f"the names of {base.name}, which is right if that part has the same weights there."
+            )
+            return source.moved(old, new, sorted(targets), note)
+    return source
+
+
+def _beginnings(name: str, modules: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of beginnings, old and new, that would give a key's module a place in the base."""
+    parts = name.split(".")
+    numbered = next((at for at, part in enumerate(parts) if part.isdigit()), None)
+    if numbered is None:
+        return
+    # from the number of the layer to the module: that much is the same wherever it stands
+    for end in range(len(parts) - 1, numbered, -1):
+        for begin in range(numbered):
+            rest = ".".join(parts[begin:end])
+            old = "".join(f"{part}." for part in parts[:begin])
+            for module in sorted(modules):
+                if module.endswith(f".{rest}"):
+                    new = module.removesuffix(rest)
+                    if set(old.split(".")) <= set(new.split(".")) and len(new) > len(old):
+                        yield old, new
+
+
+def _parent(inner: str, modules: frozenset[str]) -> str | None:
+    """The module that a key's tensor would belong to; `None` where the base has none."""
+    for mark in _MARKS:
+        before, found, _ = inner.partition(mark)
+        if found:
+            return before if before in modules else None
+    return _owner(inner, modules)
+
+
+def refuse_other_sizes(source: AdapterFolder, base: Base, made: Plan) -> None:
+    """Refuses whole modules that have other sizes than the base's, such as a longer vocabulary.
+
+    Raises:
+        ConversionError: there is one.
+    """
+    state = base.skeleton().state_dict()
+    for key, name in {**_saved_names(made), **made.replaced}.items():
+        here, there = source.shapes[key], state.get(name)
+        if there is None or tuple(there.shape) == here:
+            continue
+        hint = "give the base that was trained on, resized as it was"
+        if here[1:] == tuple(there.shape)[1:] and any(word in name for word in _VOCABULARIES):
+            hint = (
+                f"the vocabulary was resized to {here[0]} for the training: give the base resized "
+                f"like that (model.resize_token_embeddings({here[0]}), then save_pretrained)"
+            )
+        raise ConversionError(
+            f"{source.weights}: {key} has the shape {list(here)}, and {name} of {base.name} has "
+            f"{list(there.shape)}; {hint}"
+        )
+
+
+def _saved_names(made: Plan) -> dict[str, str]:
+    """The base's parameter of every tensor of a whole module."""
+    return {key: key.removeprefix(PREFIX) for key in made.saved}
+
+
+def _whole(source: AdapterFolder) -> tuple[str, ...]:
+    """Names of modules that were trained whole."""
+    named = tuple(source.config.get("modules_to_save") or ())
+    return named + _HEADS.get(str(source.config.get("task_type")), ())
+
+
 def plan(source: AdapterFolder, base: Base) -> Plan:
     """Sorts the adapter's tensors by the part of the base that they change.
 
     Raises:
         ConversionError: a tensor belongs to no module of the base, or a target has no tensors.
     """
-    targets = _targets(source.peft_config(), base.skeleton())
+    targets = source.targets or _targets(source.peft_config(), base.skeleton())
     sorter = _Sorter(source, base, targets)
     parts: dict[str, dict[str, str]] = {}
     for key in source.shapes:

@@ -6,8 +6,10 @@ Light until it is called: torch, transformers and peft are loaded then.
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from peft_shop.catalog.store import load
+from peft_shop.conversion.options import By, Check, Options, To
 from peft_shop.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -17,11 +19,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.conversion.report import ConversionReport
 
-__all__ = ["By", "Check", "To", "convert"]
-
-To: TypeAlias = Literal["lora", "merged"]
-By: TypeAlias = Literal["auto", "peft", "generic"]
-Check: TypeAlias = Literal["auto", "logits", "layers"]
+__all__ = ["convert"]
 
 
 def convert(
@@ -40,6 +38,7 @@ def convert(
     check: Check = "auto",
     inputs: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    trust_remote_code: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     catalog: Catalog | None = None,
 ) -> ConversionReport:
@@ -75,7 +74,10 @@ def convert(
             the first where the model in fp32 fits into memory.
         inputs: keyword arguments of the model's forward for that comparison; by default random
             tokens.
-        overwrite: replace an earlier conversion in `output`.
+        overwrite: replace an earlier conversion in `output`; the old one stays until the new one
+            is complete.
+        trust_remote_code: let code run that comes with the base. Without it a model that needs its
+            own code is refused, and nobody is asked.
         progress: called with the number of layers done, of all, and the next one's name.
         catalog: facts about methods and engines; by default those that come with peft-shop.
 
@@ -91,17 +93,21 @@ def convert(
             raise MissingExtraError(package, "peft", "converting an adapter")
     from peft_shop.conversion.work import Job  # noqa: PLC0415 - torch only where it is needed
 
-    job = Job.of(
+    options = Options.of(
         adapter_dir,
-        base,
         output,
+        initial,
+        base=base,
         to=to,
         rank=rank,
         engine=engine,
         way=way,
-        initial=initial,
+        tolerance=tolerance,
+        allow_inexact=allow_inexact,
         dtype=dtype,
+        check=check,
+        inputs=inputs,
         overwrite=overwrite,
-        catalog=catalog,
+        trust_remote_code=trust_remote_code,
     )
-    return job.run(tolerance, check, inputs, progress, allow_inexact=allow_inexact)
+    return Job.of(options, catalog or load()).run(progress)

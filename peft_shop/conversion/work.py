@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from peft_shop.catalog.store import load
 from peft_shop.conversion import checking
 from peft_shop.conversion.bases import tied
 from peft_shop.conversion.deltas import Change, change_of
@@ -18,26 +15,30 @@ from peft_shop.conversion.layers import Adapted, adapted_layers
 from peft_shop.conversion.lora import LoraParts, refuse_biases
 from peft_shop.conversion.merging import MergedParts
 from peft_shop.conversion.outcome import Outcome, excuse
-from peft_shop.conversion.plan import plan
+from peft_shop.conversion.plan import adapted_modules, fitted, plan, refuse_other_sizes
+from peft_shop.conversion.probes import probe_of
 from peft_shop.conversion.ranks import exact_rank, peft_is_right, requested
 from peft_shop.conversion.reading import PREFIX, WEIGHTS_FILE, AdapterFolder, open_adapter
 from peft_shop.conversion.refusals import refuse_without_start
 from peft_shop.conversion.report import REPORT_FILE
-from peft_shop.conversion.writing import DTYPES, destination, new_folder, require_space
-from peft_shop.errors import ConversionError, InexactError, UnknownNameError
+from peft_shop.conversion.writing import destination, output_folder, require_space
+from peft_shop.errors import ConversionError, InexactError
 from peft_shop.serve.adapter import read_adapter
 from peft_shop.serve.routes import resolve_engine
 from peft_shop.serve.ways import native
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.engines import Engine
     from peft_shop.conversion.bases import Base
+    from peft_shop.conversion.options import Options
     from peft_shop.conversion.plan import Plan
+    from peft_shop.conversion.probes import Probe
     from peft_shop.conversion.report import ConversionReport, LogitsCheck
-    from peft_shop.conversion.verb import Check, To
+    from peft_shop.files import NewFolder
     from peft_shop.serve.cases import Way
 
 __all__ = ["Job"]
@@ -50,128 +51,100 @@ _SPARE: Final = 2**20
 class Job:
     """One conversion."""
 
+    options: Options
     catalog: Catalog
     source: AdapterFolder
     base: Base
-    found: Plan
-    to: To
-    target: Path
-    rank: str | float
+    plan: Plan
     engine: Engine | None
     start: Start | None
-    dtype: str | None
     not_peft: str | None
     """Why peft's own conversion is not used; `None` where it is."""
-    must_be_peft: bool
     began: float
 
     @classmethod
-    def of(
-        cls,
-        adapter_dir: Any,
-        base: Any,
-        output: Any,
-        *,
-        to: str,
-        rank: Any,
-        engine: str | None,
-        way: str,
-        initial: Any,
-        dtype: str | None,
-        overwrite: bool,
-        catalog: Catalog | None,
-    ) -> Job:
+    def of(cls, options: Options, catalog: Catalog) -> Job:
         """Checks everything that can be checked before the first layer."""
         began = time.monotonic()
-        catalog = catalog or load()
-        for kind, value, valid in (
-            ("target", to, ("lora", "merged")),
-            ("way", way, ("auto", "peft", "generic")),
-            ("dtype", dtype, tuple(DTYPES)),
-        ):
-            if value is not None and value not in valid:
-                raise UnknownNameError(kind, str(value), valid)
-        chosen = resolve_engine(catalog, engine) if engine is not None else None
-        source = open_adapter(catalog, Path(adapter_dir))
+        engine = resolve_engine(catalog, options.engine) if options.engine is not None else None
+        source = open_adapter(catalog, options.adapter_dir)
         not_peft = peft_is_right(catalog, source.adapter)
-        if way == "peft" and not_peft is not None:
+        if options.way == "peft" and not_peft is not None:
             raise ConversionError(f"{source.folder}: {not_peft}; use --way generic or auto")
-        start = open_start(catalog, source, Path(initial)) if initial is not None else None
-        if start is None:
+        start = None
+        if options.initial is not None:
+            start = open_start(catalog, source, options.initial)
+        else:
             refuse_without_start(source.adapter, source.folder)
-        opened = open_base(base, task_type=source.config.get("task_type"), classes=_classes(source))
-        places = [source.folder, *([opened.folder] if opened.folder else [])]
-        target = destination(output, sources=places, overwrite=overwrite)
+        base = open_base(
+            options.base,
+            task_type=source.config.get("task_type"),
+            classes=_classes(source),
+            modules=adapted_modules(source),
+            trust_remote_code=options.trust_remote_code,
+        )
+        places = [source.folder, *([base.folder] if base.folder else [])]
+        destination(options.output, sources=places, overwrite=options.overwrite)
+        source = fitted(source, base)
+        made = plan(source, base)
+        refuse_other_sizes(source, base, made)
         return cls(
+            options=options,
             catalog=catalog,
             source=source,
-            base=opened,
-            found=plan(source, opened),
-            to="merged" if to == "merged" else "lora",
-            target=target,
-            rank=rank,
-            engine=chosen,
+            base=base,
+            plan=made,
+            engine=engine,
             start=start,
-            dtype=dtype,
-            not_peft="the generic way was asked for" if way == "generic" else not_peft,
-            must_be_peft=way == "peft",
+            not_peft="the generic way was asked for" if options.way == "generic" else not_peft,
             began=began,
         )
 
-    def run(
-        self,
-        tolerance: float | None,
-        check: Check,
-        inputs: Mapping[str, Any] | None,
-        progress: Callable[[int, int, str], None] | None,
-        *,
-        allow_inexact: bool,
-    ) -> ConversionReport:
+    def run(self, progress: Callable[[int, int, str], None] | None) -> ConversionReport:
         """Converts, measures, and puts the folder in its place."""
-        with (
-            new_folder(self.target) as folder,
-            tempfile.TemporaryDirectory(
-                dir=self.target.parent, prefix=f".{self.target.name}-layers-"
-            ) as scratch,
-        ):
-            parts = self._parts(Path(scratch))
+        target = self.options.output
+        with output_folder(target, overwrite=self.options.overwrite) as made:
+            parts = self._parts(made.scratch)
             self._fill(parts, progress)
-            require_space(self.target, parts.size() + _SPARE)
+            require_space(target, parts.size() + _SPARE)
             if isinstance(parts, LoraParts):
-                config = parts.write(folder, self.source, self.base, self.found)
-                checking.check_layout(self.base, config, folder / WEIGHTS_FILE)
+                config = parts.write(made.path, self.source, self.base, self.plan)
+                checking.check_layout(self.base, config, made.path / WEIGHTS_FILE)
             else:
-                parts.write(folder)
-            logits, because = self._logits(folder, check, inputs)
+                parts.write(made.path)
+            logits, because = self._logits(made)
             seconds = time.monotonic() - self.began
-            report = self._outcome(parts, folder).report(logits, because, tolerance, seconds)
-            if not allow_inexact:
+            outcome = self._outcome(parts, made.path)
+            report = outcome.report(logits, because, self.options.tolerance, seconds)
+            if not self.options.allow_inexact:
                 self._judge(report)
-            (folder / REPORT_FILE).write_text(
+            (made.path / REPORT_FILE).write_text(
                 report.model_dump_json(indent=2) + "\n", encoding="utf-8"
             )
         return report
 
     def _parts(self, scratch: Path) -> LoraParts | MergedParts:
-        if self.to == "merged":
-            return MergedParts(scratch, self.base, self.dtype)
+        asked = self.options
+        if asked.to == "merged":
+            return MergedParts(scratch, self.base, asked.dtype)
         known = exact_rank(self.catalog, self.source.adapter)
-        request = requested(self.rank, known=known[0] if known else None, engine=self.engine)
+        request = requested(asked.rank, known=known[0] if known else None, engine=self.engine)
         usable = self.not_peft is None and self.start is None
-        return LoraParts(scratch, request, self.dtype or "float32", usable, self.must_be_peft)
+        dtype = asked.dtype or "float32"
+        return LoraParts(scratch, request, dtype, usable, must_be_peft=asked.way == "peft")
 
     def _fill(
         self,
         parts: LoraParts | MergedParts,
         progress: Callable[[int, int, str], None] | None,
     ) -> None:
-        if isinstance(parts, LoraParts) and self.found.replaced:
-            names = sorted(self.found.replaced.values())
+        if isinstance(parts, LoraParts) and self.plan.replaced:
+            names = sorted(self.plan.replaced.values())
             raise ConversionError(
                 f"{self.source.weights}: {names[0]} was trained too (and {len(names) - 1} more), "
                 "for which a plain LoRA has no place; merge it instead (--to merged)"
             )
-        total = len(self.found.targets) + len(self.found.tokens)
+        total = len(self.plan.targets) + len(self.plan.tokens)
         moved = False
         for number, (change, adapted) in enumerate(self._changes()):
             if progress is not None:
@@ -183,14 +156,14 @@ class Job:
                 refuse_biases(change)
                 parts.add(change, adapted, way="generic" if self.start is None else "initial_model")
         if isinstance(parts, MergedParts):
-            parts.copy(self.source, self.found)
+            parts.copy(self.source, self.plan)
             moved = moved or any(layer.size > 0 for layer in parts.layers)
         if isinstance(parts, LoraParts) and not parts.layers:
             raise ConversionError(
                 f"{self.source.folder}: it holds whole modules only, and adapts no layer; merge it "
                 "instead (--to merged)"
             )
-        if not moved and not self.found.saved:
+        if not moved and not self.plan.saved:
             raise ConversionError(
                 f"{self.source.folder}: the adapter changes nothing: its weights are as they were "
                 "before training (all zero, or such that they cancel)"
@@ -200,16 +173,13 @@ class Job:
 
     def _changes(self) -> Iterator[tuple[Change, Adapted | None]]:
         if self.start is not None:
-            for change in self.start.changes(self.base, self.found):
+            for change in self.start.changes(self.base, self.plan):
                 yield change, None
             return
-        for adapted in adapted_layers(self.source, self.base, self.found):
+        for adapted in adapted_layers(self.source, self.base, self.plan):
             change = change_of(adapted)
             yield change, adapted
-            if (
-                adapted.name in self.found.tokens
-                or self.source.adapter.method == "trainable_tokens"
-            ):
+            if adapted.name in self.plan.tokens or self.source.adapter.method == "trainable_tokens":
                 yield from ((one, None) for one in self._twins(change))
 
     def _twins(self, change: Change) -> Iterator[Change]:
@@ -226,31 +196,33 @@ class Job:
 
     # --- measuring ---
 
-    def _logits(
-        self, folder: Path, check: Check, inputs: Mapping[str, Any] | None
-    ) -> tuple[LogitsCheck | None, str | None]:
-        if check == "layers":
+    def _logits(self, made: NewFolder) -> tuple[LogitsCheck | None, str | None]:
+        """The comparison of outputs, or why there is none."""
+        asked = self.options
+        if asked.check == "layers":
             return None, "only the layers were to be checked"
-        batch = checking.probe_batch(self.base, inputs)
-        short = None if check == "logits" else checking.memory_is_short(self.base)
-        if isinstance(batch, str) or short is not None:
-            because = batch if isinstance(batch, str) else short
-            if check == "logits":
-                raise ConversionError(f"cannot compare the outputs: {because}")
-            return None, because
-        values, described = batch
+        short = None if asked.check == "logits" else checking.memory_is_short(self.base)
+        probe = short or probe_of(self.base, asked.inputs)
+        compared = probe if isinstance(probe, str) else self._compared(made, probe)
+        if not isinstance(compared, str):
+            return compared, None
+        if asked.check == "logits":
+            raise ConversionError(f"cannot compare the outputs: {compared}")
+        return None, compared
 
+    def _compared(self, made: NewFolder, probe: Probe) -> LogitsCheck | str:
         def original(model: Any) -> Any:
+            folder = self.source.write_for_peft(made.scratch / "original")
             if self.start is not None:
                 return self.start.model(model)
-            return checking.with_adapter(model, self.source.folder)
+            return checking.with_adapter(model, folder)
 
         def result(base: Base) -> Any:
-            if self.to == "lora":
-                return checking.with_adapter(base.whole(), folder)
-            return checking.merged_model(base, folder)
+            if self.options.to == "lora":
+                return checking.with_adapter(base.whole(), made.path)
+            return checking.merged_model(base, made.path)
 
-        return checking.compare(self.base, values, described, original, result), None
+        return checking.compare(self.base, probe, original, result)
 
     def _outcome(self, parts: LoraParts | MergedParts, folder: Path) -> Outcome:
         loads: Way | None = None
@@ -259,10 +231,10 @@ class Job:
         return Outcome(
             source=self.source,
             base=self.base,
-            found=self.found,
+            found=self.plan,
             parts=parts,
-            target=self.target,
-            rank=self.rank,
+            target=self.options.output,
+            rank=self.options.rank,
             known=exact_rank(self.catalog, self.source.adapter),
             not_peft=self.not_peft,
             engine=self.engine,

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,11 +15,12 @@ import torch
 
 from peft_shop.conversion.report import REPORT_FILE
 from peft_shop.errors import ConversionError
+from peft_shop.files import NewFolder, clear_leftovers, new_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["DTYPES", "Entry", "destination", "new_folder", "require_space", "write_tensors"]
+__all__ = ["DTYPES", "Entry", "destination", "output_folder", "require_space", "write_tensors"]
 
 DTYPES: Final = {
     "float32": torch.float32,
@@ -63,33 +63,47 @@ class Entry:
         return int(torch.Size(self.shape).numel()) * int(self.dtype.itemsize)
 
 
-def destination(output: str | Path, *, sources: Iterable[Path], overwrite: bool) -> Path:
-    """The output folder, if it may be written.
+def destination(output: Path, *, sources: Iterable[Path], overwrite: bool) -> Path:
+    """The output folder, if it may be written; what killed runs left beside it goes.
 
     Raises:
-        ConversionError: it exists and must not be replaced, or is a source's folder.
+        ConversionError: it exists and must not be replaced, or is a source's folder, or no folder
+            can have that name.
     """
-    folder = Path(output)
+    place = Path(os.path.realpath(output))
+    try:
+        exists = output.exists()
+        if not exists:
+            output.lstat()  # a link that leads nowhere, or a name that is too long
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ConversionError(f"cannot write {output}: {error.strerror or error}") from error
+    here = Path.cwd()
+    if here == place or here.is_relative_to(place):
+        raise ConversionError(
+            f"{output}: is the folder that you are in, or around it; name one that is to be made"
+        )
+    clear_leftovers(place.parent)
     for source in sources:
         inside = source.resolve()
-        outside = folder.resolve()
-        if inside == outside or inside.is_relative_to(outside) or outside.is_relative_to(inside):
+        if inside == place or inside.is_relative_to(place) or place.is_relative_to(inside):
             raise ConversionError(
-                f"{folder}: the output must lie beside {source}, neither in it nor around it"
+                f"{output}: the output must lie beside {source}, neither in it nor around it"
             )
-    if folder.exists() and not folder.is_dir():
-        raise ConversionError(f"{folder}: is a file; name a folder that does not exist yet")
-    if folder.is_dir() and any(folder.iterdir()):
+    if place.exists() and not place.is_dir():
+        raise ConversionError(f"{output}: is no folder; name one that does not exist yet")
+    if place.is_dir() and any(place.iterdir()):
         if not overwrite:
             raise ConversionError(
-                f"{folder}: exists already; choose another folder, or overwrite it (--force)"
+                f"{output}: exists already; choose another folder, or overwrite it (--force)"
             )
-        if not (folder / REPORT_FILE).is_file():
+        if not (place / REPORT_FILE).is_file():
             raise ConversionError(
-                f"{folder}: is no conversion of ours (it has no {REPORT_FILE}), so it is not "
+                f"{output}: is no conversion of ours (it has no {REPORT_FILE}), so it is not "
                 "overwritten; remove it yourself or choose another folder"
             )
-    return folder
+    return output
 
 
 def require_space(folder: Path, size: int) -> None:
@@ -109,28 +123,24 @@ def require_space(folder: Path, size: int) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place when the block ends well, and vanishes if not.
+def output_folder(target: Path, *, overwrite: bool) -> Iterator[NewFolder]:
+    """A folder that takes the name `target` when the block ends well, and vanishes if not.
 
     Raises:
-        ConversionError: it cannot be written, such as when the disk is full.
+        ConversionError: it cannot be written, such as when the disk is full, or another process
+            made one meanwhile.
     """
-    made: list[Path] = []
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made.append(Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-")))
-        yield made[0]
-        made[0].chmod(0o755)  # as other folders are, not private as temporary ones
-        if target.exists():
-            made.append(Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-")))
-            target.rename(made[1] / "replaced")
-        made[0].rename(target)
+        with new_folder(target, replace=overwrite) as made:
+            yield made
+    except FileExistsError as error:
+        raise ConversionError(
+            f"{target}: another process made it meanwhile, and it stays as it is; choose another "
+            "folder, or overwrite it (--force)"
+        ) from error
     except OSError as error:
         hint = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise ConversionError(f"cannot write {target}: {hint}; nothing was left behind") from error
-    finally:
-        for folder in made:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_tensors(path: Path, entries: Iterable[Entry], metadata: Mapping[str, str]) -> int:
