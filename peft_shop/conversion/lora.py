@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from peft_shop.conversion.bases import Base
     from peft_shop.conversion.deltas import Change
+    from peft_shop.conversion.keys import Keys
     from peft_shop.conversion.layers import Adapted
     from peft_shop.conversion.plan import Plan
     from peft_shop.conversion.ranks import Request
@@ -190,37 +191,54 @@ class LoraParts:
         write_tensors(folder / WEIGHTS_FILE, entries, {"format": "pt"})
         return config
 
+    def write_for_engine(self, file: Path, keys: Keys) -> None:
+        """Writes the same matrices once more, under the names that an engine reads."""
+        down, up, scale = keys.ends
+        ends = {"a": down, "b": up}
+        entries = []
+        for number, layer in enumerate(self.layers):
+            start = keys.key(layer.name)
+            for part, _, shape in self._parts(number):
+                read = _Padded(self.scratch, number, part, shape)
+                entries.append(Entry(f"{start}.{ends[part]}", shape, DTYPES[self.dtype], read))
+            if scale:
+                entries.append(Entry(f"{start}.{scale}", (), torch.float32, self._scale))
+        write_tensors(file, entries, {"format": "pt"})
+
+    def _scale(self) -> Any:
+        """What kohya calls alpha: at the rank itself the matrices' product counts once."""
+        return torch.tensor(float(self.rank))
+
     def size(self) -> int:
         """Bytes of the layers in the output."""
         return sum(entry.size for entry in self._entries())
 
     def _entries(self) -> list[Entry]:
-        rank, dtype = self.rank, DTYPES[self.dtype]
-        entries = []
-        for number, layer in enumerate(self.layers):
-            rows, columns = layer.shape
-            start = f"{PREFIX}{layer.name}."
-            kernel = self.kernels[number]
-            ends: list[tuple[str, str, tuple[int, ...]]] = [
-                ("a", "lora_A.weight", (rank, columns)),
-                ("b", "lora_B.weight", (rows, rank)),
+        dtype = DTYPES[self.dtype]
+        return [
+            Entry(
+                f"{PREFIX}{layer.name}.{end}", shape, dtype, _Padded(self.scratch, n, part, shape)
+            )
+            for n, layer in enumerate(self.layers)
+            for part, end, shape in self._parts(n)
+        ]
+
+    def _parts(self, number: int) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Both matrices of a layer: which, the end of peft's key, the shape in the file."""
+        layer, kernel, rank = self.layers[number], self.kernels[number], self.rank
+        rows, columns = layer.shape
+        if layer.kind == "embedding":
+            return [
+                ("a", "lora_embedding_A", (rank, columns)),
+                ("b", "lora_embedding_B", (rows, rank)),
             ]
-            if layer.kind == "embedding":
-                ends = [
-                    ("a", "lora_embedding_A", (rank, columns)),
-                    ("b", "lora_embedding_B", (rows, rank)),
-                ]
-            elif layer.kind == "convolution":
-                ones = (1,) * (len(kernel) - 1)
-                ends = [
-                    ("a", "lora_A.weight", (rank, *kernel)),
-                    ("b", "lora_B.weight", (rows, rank, *ones)),
-                ]
-            entries += [
-                Entry(start + end, shape, dtype, _Padded(self.scratch, number, part, shape))
-                for part, end, shape in ends
+        if layer.kind == "convolution":
+            ones = (1,) * (len(kernel) - 1)
+            return [
+                ("a", "lora_A.weight", (rank, *kernel)),
+                ("b", "lora_B.weight", (rows, rank, *ones)),
             ]
-        return entries
+        return [("a", "lora_A.weight", (rank, columns)), ("b", "lora_B.weight", (rows, rank))]
 
 
 def _trimmed(a: Any, b: Any) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ from peft_shop.conversion.bases import tied
 from peft_shop.conversion.deltas import Change, change_of
 from peft_shop.conversion.folders import open_base
 from peft_shop.conversion.initial import Start, open_start
+from peft_shop.conversion.keys import Keys, keys_for
 from peft_shop.conversion.layers import Adapted, adapted_layers
 from peft_shop.conversion.lora import LoraParts, refuse_biases
 from peft_shop.conversion.merging import MergedParts
@@ -24,6 +25,7 @@ from peft_shop.conversion.report import REPORT_FILE
 from peft_shop.conversion.writing import destination, output_folder, require_space
 from peft_shop.errors import ConversionError, InexactError
 from peft_shop.serve.adapter import read_adapter
+from peft_shop.serve.cases import Way
 from peft_shop.serve.routes import resolve_engine
 from peft_shop.serve.ways import native
 
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from peft_shop.conversion.probes import Probe
     from peft_shop.conversion.report import ConversionReport, LogitsCheck
     from peft_shop.files import NewFolder
-    from peft_shop.serve.cases import Way
 
 __all__ = ["Job"]
 
@@ -110,6 +111,9 @@ class Job:
             if isinstance(parts, LoraParts):
                 config = parts.write(made.path, self.source, self.base, self.plan)
                 checking.check_layout(self.base, config, made.path / WEIGHTS_FILE)
+                keys = self._keys(parts)
+                if isinstance(keys, Keys):
+                    parts.write_for_engine(made.path / self._engine_file(keys), keys)
             else:
                 parts.write(made.path)
             logits, because = self._logits(made)
@@ -228,6 +232,17 @@ class Job:
         loads: Way | None = None
         if isinstance(parts, LoraParts) and self.engine is not None:
             loads = native(self.engine, read_adapter(self.catalog, folder))
+            keys = self._keys(parts)
+            if isinstance(keys, Keys):
+                file = self._engine_file(keys)
+                told = f"Give it {file}: the keys there are those that {self.engine.title} reads; "
+                told += f"{WEIGHTS_FILE} has peft's."
+                loads = Way(kind="native", works="yes", conditions=(told,))
+            elif keys is not None and loads.works != "no":
+                told = f"{WEIGHTS_FILE} has peft's key names, and {keys}: rename them as it wants."
+                loads = loads.model_copy(
+                    update={"works": "unknown", "conditions": (told, *loads.conditions)}
+                )
         return Outcome(
             source=self.source,
             base=self.base,
@@ -240,6 +255,15 @@ class Job:
             engine=self.engine,
             loads=loads,
         )
+
+    def _keys(self, parts: LoraParts) -> Keys | str | None:
+        """How the engine names the layers; why nobody knows; `None` where peft's names will do."""
+        if self.engine is None:
+            return None
+        return keys_for(self.engine.id, self.base.config, [layer.name for layer in parts.layers])
+
+    def _engine_file(self, keys: Keys) -> str:
+        return keys.file or f"{self.options.output.resolve().name}.safetensors"
 
     def _judge(self, report: ConversionReport) -> None:
         if report.engine is not None and report.engine.works == "no" and self.engine is not None:
