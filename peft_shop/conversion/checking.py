@@ -115,7 +115,7 @@ def _distance(one: list[Any], other: list[Any]) -> float:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
 
 
 def _outputs(model: Any, probe: Probe) -> list[Any]:
@@ -132,8 +132,12 @@ def _outputs(model: Any, probe: Probe) -> list[Any]:
 
 
 def with_adapter(model: Any, folder: Path) -> Any:
-    """The model with the adapter in `folder`, as anyone would load it."""
-    return PeftModel.from_pretrained(model, str(folder), torch_device="cpu")
+    """The model with the adapter in `folder`, as anyone would load it.
+
+    It is the model itself that is given back, with adapted layers: peft's classes of tasks take
+    inputs of their own kinds only.
+    """
+    return PeftModel.from_pretrained(model, str(folder), torch_device="cpu").get_base_model()
 
 
 def check_layout(base: Base, config: Any, weights: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from peft.tuners.lora.layer import ParamWrapper
 from torch import nn
 
 from peft_shop.conversion.layers import kind_of, release
@@ -83,6 +84,8 @@ def change_of(adapted: Adapted) -> Change:
     kind = kind_of(adapted.module)
     if kind == "embedding":
         return _rows(adapted)
+    if isinstance(adapted.layer, ParamWrapper):
+        return _parameters(adapted)
     inputs = _inputs(adapted.module, kind)
     with torch.no_grad():
         wanted = adapted.layer(*inputs)
@@ -226,6 +229,21 @@ def _rows(adapted: Adapted) -> Change:
             ids = torch.arange(start, min(start + _ROWS, weight.shape[0])).unsqueeze(0)
             new[start : start + _ROWS] = adapted.layer(ids)[0]
     return _change(adapted, "embedding", {"weight": new})
+
+
+def _parameters(adapted: Adapted) -> Change:
+    """The change of bare parameters, such as those of experts, as peft merges it.
+
+    The module's inputs are its own affair (tokens, experts, weights), so that nothing can be fed to
+    it here; the whole model's outputs show whether it is right.
+    """
+    layer = copy.deepcopy(adapted.layer)
+    with torch.no_grad():
+        module = layer.unload_and_optionally_merge_module(
+            merge=True, safe_merge=False, adapter_names=None
+        )
+    found = {name: one.detach() for name, one in module.named_parameters(remove_duplicate=False)}
+    return _change(adapted, "other", adapted.base | found)
 
 
 def _change(adapted: Adapted, kind: str, found: dict[str, Any]) -> Change:

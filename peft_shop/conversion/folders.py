@@ -152,7 +152,11 @@ class FolderBase:
                 f"names than the model has (such as {name})."
             )
         if name in self._missing or name not in self._loaded:
-            raise ConversionError(f"base {self.path}: it has no weights for {name}")
+            raise ConversionError(
+                f"base {self.path}: it has no weights for {name}, and the adapter brings none: "
+                "they started at random in the training and were not saved, so no whole model can "
+                "be written; train again with that module in modules_to_save, or keep the LoRA"
+            )
         loaded: Mapping[str, Any] = self._loaded
         return loaded
 

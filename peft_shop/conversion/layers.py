@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from peft import PeftModel, TrainableTokensConfig, set_peft_model_state_dict
+from peft import (
+    PeftModel,
+    TrainableTokensConfig,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -105,7 +110,7 @@ def release(root: Any) -> None:
 def _alone(source: AdapterFolder, base: Base, name: str) -> Adapted:
     weights = module_weights(base, name)
     config = source.peft_config()
-    _narrow(config, name)
+    _narrow(config, name, base.skeleton().get_submodule(name))
     model = _wrapped(_tree(base, {name: weights}), config, source)
     _fill(model, source, source.tensors(source.under(name)))
     return _adapted(model, name, weights)
@@ -156,8 +161,15 @@ def _adapted(model: Any, name: str, weights: dict[str, Any]) -> Adapted:
     return Adapted(name, layer, model, weights)
 
 
-def _narrow(config: Any, name: str) -> None:
-    """Leaves patterns about other layers out: peft looks for every layer that one names."""
+def _narrow(config: Any, name: str, module: Any) -> None:
+    """Leaves out what is about other layers: peft looks for all that a configuration names."""
+    held = {one for one, _ in module.named_parameters(recurse=False)}
+    named = getattr(config, "target_parameters", None) or ()
+    if named:
+        here = [one for one in named if one.rpartition(".")[2] in held]
+        here = [one for one in here if f".{name}".endswith(f".{one}".rpartition(".")[0])]
+        config.target_parameters = here or None
+        config.target_modules = [] if here else config.target_modules
     pattern = getattr(config, "rank_pattern", None)
     if pattern and str(config.peft_type).endswith("ADALORA"):
         config.rank_pattern = {
@@ -233,6 +245,15 @@ def _wrapped(tree: Any, config: Any, source: AdapterFolder) -> Any:
 
 def _fill(model: Any, source: AdapterFolder, tensors: dict[str, Any]) -> None:
     """Loads the adapter's tensors; every one must have its place."""
+    whole = [key for key, one in tensors.items() if not one.is_floating_point()]
+    if whole:
+        places = get_peft_model_state_dict(model, save_embedding_layers=False)
+        odd = [key for key in whole if key in places and places[key].is_floating_point()]
+        if odd:
+            raise ConversionError(
+                f"{source.weights}: {odd[0]} holds whole numbers ({tensors[odd[0]].dtype}), where "
+                "peft has fractions: it was quantized or damaged; save the adapter again in fp32"
+            )
     floats = {
         key: one.to(torch.float32) if one.is_floating_point() else one
         for key, one in tensors.items()

@@ -180,12 +180,18 @@ class LoraParts:
             lora_dropout=0.0,
             target_modules=target_modules(base.skeleton(), names),
             task_type=source.config.get("task_type"),
-            modules_to_save=source.config.get("modules_to_save") or None,
+            modules_to_save=_saved_modules(source, found) or None,
             fan_in_fan_out=any(layer.kind == "conv1d" for layer in self.layers),
             base_model_name_or_path=source.config.get("base_model_name_or_path") or base.name,
             revision=source.config.get("revision"),
             inference_mode=True,
         )
+        if config.task_type is None:  # then peft tells the model's class instead
+            kind = type(base.skeleton())
+            config.auto_mapping = {
+                "base_model_class": kind.__name__,
+                "parent_library": kind.__module__,
+            }
         config.save_pretrained(str(folder))
         entries = [*self._entries(), *_whole_modules(source, found.saved)]
         write_tensors(folder / WEIGHTS_FILE, entries, {"format": "pt"})
@@ -269,6 +275,15 @@ class _Padded:
         )
         whole[: tensor.shape[0], : tensor.shape[1]] = tensor
         return whole.reshape(self.shape)
+
+
+def _saved_modules(source: AdapterFolder, found: Plan) -> list[str]:
+    """`modules_to_save`, and tied modules that peft saved with them."""
+    named = list(source.config.get("modules_to_save") or ())
+    if source.config.get("ensure_weight_tying"):
+        owners = dict.fromkeys(found.saved.values())
+        named += [name for name in owners if not any(name.endswith(one) for one in named)]
+    return named
 
 
 def _whole_modules(source: AdapterFolder, saved: Mapping[str, str]) -> Iterable[Entry]:

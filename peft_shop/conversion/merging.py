@@ -180,13 +180,18 @@ class MergedParts:
             config.save_pretrained(str(folder))
 
     def _untied(self) -> set[str]:
-        """Names that shared a weight with a changed one and must keep the old."""
+        """Names that shared a weight in the base and have different ones now."""
         loose: set[str] = set()
         for names in tied(self.base.skeleton()):
             changed = [name for name in names if name in self.files]
-            if changed and len(changed) < len(names):
-                loose |= set(names) - set(changed)
+            if changed and (len(changed) < len(names) or not self._alike(changed)):
+                loose |= set(names)
         return loose
+
+    def _alike(self, names: list[str]) -> bool:
+        """Whether the new weights of several names are the same."""
+        first, *others = (_Weight(self, name)() for name in names)
+        return all(torch.equal(first, other) for other in others)
 
     def _entries(self) -> list[Entry]:
         skeleton = self.base.skeleton()

@@ -109,6 +109,8 @@ class _Sorter:
             return ("replaced", inner) if inner in self.parameters else ("lost", inner)
         if any(f".{name}." in f".{owner}." for name in self.whole):
             return "saved", owner
+        if owner in self.twins and self.source.config.get("ensure_weight_tying"):
+            return "saved", owner  # the same numbers once more
         if any(f"{owner}.".startswith(f"{name}.") for name in self.targets):
             return "target", owner
         if _ROWS in inner and owner in self.twins:
@@ -189,20 +191,37 @@ def refuse_other_sizes(source: AdapterFolder, base: Base, made: Plan) -> None:
         ConversionError: there is one.
     """
     state = base.skeleton().state_dict()
-    for key, name in {**_saved_names(made), **made.replaced}.items():
-        here, there = source.shapes[key], state.get(name)
-        if there is None or tuple(there.shape) == here:
+    whole = {**_saved_names(made), **made.replaced}
+    for key, here in source.shapes.items():
+        name, axis = _rows_of(key, whole)
+        there = tuple(state[name].shape) if name in state else None
+        if there is None or axis is None or not here or not there:
             continue
-        hint = "give the base that was trained on, resized as it was"
-        if here[1:] == tuple(there.shape)[1:] and any(word in name for word in _VOCABULARIES):
-            hint = (
-                f"the vocabulary was resized to {here[0]} for the training: give the base resized "
-                f"like that (model.resize_token_embeddings({here[0]}), then save_pretrained)"
+        if (here != there) if key in whole else (here[axis] != there[0]):
+            count = here[axis]
+            hint = "give the base that was trained on, resized as it was"
+            if any(word in name for word in _VOCABULARIES):
+                hint = (
+                    f"the vocabulary was resized to {count} for the training: give the base "
+                    f"resized like that (model.resize_token_embeddings({count}), then "
+                    "save_pretrained)"
+                )
+            raise ConversionError(
+                f"{source.weights}: {key} has the shape {list(here)}, and {name} of {base.name} "
+                f"has {list(there)}; {hint}"
             )
-        raise ConversionError(
-            f"{source.weights}: {key} has the shape {list(here)}, and {name} of {base.name} has "
-            f"{list(there.shape)}; {hint}"
-        )
+
+
+def _rows_of(key: str, whole: Mapping[str, str]) -> tuple[str, int | None]:
+    """The base's parameter that a key is about, and the axis that counts its rows."""
+    if key in whole:
+        return whole[key], 0
+    inner = key.removeprefix(PREFIX)
+    for end, axis in ((".lora_embedding_A", 1), (".lora_B.weight", 0)):
+        module = inner.removesuffix(end)
+        if module != inner and any(word in module for word in _VOCABULARIES):
+            return f"{module}.weight", axis
+    return "", None
 
 
 def _saved_names(made: Plan) -> dict[str, str]:
@@ -255,14 +274,21 @@ def plan(source: AdapterFolder, base: Base) -> Plan:
 
 
 def _targets(config: Any, skeleton: Any) -> tuple[str, ...]:
-    """Names of the modules that peft adapts, by peft's own test."""
+    """Names of the modules that peft adapts, by peft's own test, and of those with parameters."""
     tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
     check = getattr(tuner, "_check_target_module_exists", check_target_module_exists)
     if not hasattr(config, "target_modules"):
         return ()
+    named = tuple(getattr(config, "target_parameters", None) or ())
+    parameters = [name for name, _ in skeleton.named_parameters()] if named else []
+    holders = {
+        name.rpartition(".")[0]
+        for name in parameters
+        if any(name == one or name.endswith(f".{one}") for one in named)
+    }
     names = [name for name, _ in skeleton.named_modules() if name]
     # what peft excludes is an object, which is false
-    return tuple(name for name in names if bool(check(config, name)))
+    return tuple(name for name in names if name in holders or bool(check(config, name)))
 
 
 def _owner(inner: str, modules: frozenset[str]) -> str | None:

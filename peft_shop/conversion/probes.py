@@ -71,6 +71,10 @@ def _texts(config: Any, chance: Any) -> Probe | str:
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if getattr(config, "is_encoder_decoder", False):
             batch["decoder_input_ids"] = ids.flip(1)
+            end = getattr(config, "eos_token_id", None)
+            if isinstance(end, int) and 0 <= end < vocabulary:
+                ids[ids == end] = (end + 1) % vocabulary
+                ids[0, -1] = end  # some heads look for the end, and for one alone
         batches.append(batch)
     return Probe(tuple(batches), f"{_SEQUENCES} sequences of {_TOKENS} random tokens")
 

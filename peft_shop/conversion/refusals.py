@@ -35,9 +35,6 @@ _TRAITS: Final = {
     ),
     "arrow": "it routes tokens among several adapters; peft's own conversion gives zeros",
     "layer_replication": "it copies layers of the base, which neither a LoRA nor a base has",
-    "parameters": (
-        "it adapts bare parameters (target_parameters), for which a plain LoRA has no layers"
-    ),
     "loftq": (
         "its base is the one that LoftQ quantized and left, not the one it started from; save that "
         "base, set init_lora_weights to true in adapter_config.json, and give that as the base"

@@ -69,6 +69,11 @@ class Job:
         began = time.monotonic()
         engine = resolve_engine(catalog, options.engine) if options.engine is not None else None
         source = open_adapter(catalog, options.adapter_dir)
+        if options.to == "lora" and "parameters" in source.adapter.traits:
+            raise ConversionError(
+                f"{source.folder}: it adapts bare parameters (target_parameters), such as those of "
+                "experts, for which a plain LoRA has no layers; merge it instead (--to merged)"
+            )
         not_peft = peft_is_right(catalog, source.adapter)
         if options.way == "peft" and not_peft is not None:
             raise ConversionError(f"{source.folder}: {not_peft}; use --way generic or auto")
@@ -240,9 +245,7 @@ class Job:
                 loads = Way(kind="native", works="yes", conditions=(told,))
             elif keys is not None and loads.works != "no":
                 told = f"{WEIGHTS_FILE} has peft's key names, and {keys}: rename them as it wants."
-                loads = loads.model_copy(
-                    update={"works": "unknown", "conditions": (told, *loads.conditions)}
-                )
+                loads = loads.model_copy(update={"works": "unknown", "conditions": (told,)})
         return Outcome(
             source=self.source,
             base=self.base,

@@ -386,7 +386,6 @@ def configured(folder: Path, **config: Any) -> Path:
         ({"peft_type": "LORA", "r": 4, "alora_invocation_tokens": [1]}, "every token"),
         ({"peft_type": "LORA", "r": 4, "arrow_config": {"top_k": 1}}, "routes tokens"),
         ({"peft_type": "LORA", "r": 4, "layer_replication": [[0, 2]]}, "copies layers"),
-        ({"peft_type": "LORA", "r": 4, "target_parameters": ["w"]}, "bare parameters"),
         ({"peft_type": "LORA", "r": 4, "init_lora_weights": "loftq"}, "LoftQ quantized"),
         ({"peft_type": "LORA", "r": 4, "init_lora_weights": "corda"}, "--initial"),
         ({"peft_type": "LORA", "r": 4, "init_lora_weights": "lora_ga"}, "--initial"),
