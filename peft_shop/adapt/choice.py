@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.adapt.blocks import blocks_of, other_mixers, share_of_blocks
 from peft_shop.adapt.exceptions import refused_module
 from peft_shop.adapt.intent import Intent
 from peft_shop.adapt.towers import main_towers, told
@@ -102,6 +103,8 @@ def choose_modules(case: Case, intent: Intent) -> None:
         return
     case.groups = [group for group in taken if group.kind != "parameter"]
     case.parameters = [group for group in taken if group.kind == "parameter"]
+    if intent.own is None and not case.draft.value("layers_to_transform"):
+        _tell_share(case)
     forward = {
         role
         for one in intent.feedforward
@@ -113,6 +116,15 @@ def choose_modules(case: Case, intent: Intent) -> None:
         for name in group.names
         if (group.role in forward if intent.own is None else name in intent.own_feedforward)
     }
+
+
+def _tell_share(case: Case) -> None:
+    """Say in how many blocks an adapter sits, where it is not in all of them."""
+    names = [name for group in (*case.groups, *case.parameters) for name in group.names]
+    towers = main_towers(case.structure, include_towers=case.options.include_towers)
+    hit, every = share_of_blocks(case.structure, towers, names)
+    if 0 < hit < every:
+        case.draft.note(f"adapters sit in {hit} of {every} blocks; the others have none")
 
 
 def _own(case: Case, own: frozenset[str]) -> list[ModuleGroup]:
@@ -145,7 +157,9 @@ def _wanted(case: Case, intent: Intent) -> list[ModuleGroup]:
         if role in present:
             found[role] = (role, *experts)
         elif experts:
-            found[role] = experts
+            # a dense MLP beside the experts can have the same work in another form
+            dense = next((s for s in _STAND_INS.get(role, ()) if set(s) <= present), ())
+            found[role] = (*dense, *experts)
             case.because(f"{told([role])} is the work of experts here")
         else:
             found[role] = _stand_in(case, role, present)
@@ -159,7 +173,13 @@ def _wanted(case: Case, intent: Intent) -> list[ModuleGroup]:
         if parts and any(one.suffix in parts for one in same) and group.suffix not in parts:
             continue
         picked.append(group)
-    return picked
+    mixers = other_mixers(groups, picked, [one for one in intent.roles if one in roles])
+    if mixers:
+        case.because(
+            f"{len(blocks_of(mixers))} blocks mix tokens without this attention: taken there: "
+            f"{', '.join(dict.fromkeys(one.suffix for one in mixers))}"
+        )
+    return [group for group in groups if group in picked or group in mixers]
 
 
 def _stand_in(case: Case, role: Role, present: set[Role]) -> tuple[Role, ...]:
@@ -227,7 +247,7 @@ def _why_none(case: Case) -> str:
 def _unfit(case: Case, group: ModuleGroup) -> str | None:
     """Why the method cannot adapt the modules of a group."""
     title = case.method.title
-    if case.peft_type == "LN_TUNING" and group.kind in _NORMS:
+    if case.peft_type == "LN_TUNING" and (group.kind in _NORMS or group.role == "norm"):
         return None if group.parameters else f"{group.class_name} has no parameters"
     if group.kind in _NORMS or group.kind == "other":
         return f"{title} does not adapt {group.class_name}"
@@ -244,6 +264,8 @@ def _unfit(case: Case, group: ModuleGroup) -> str | None:
 def _unable(case: Case, group: ModuleGroup) -> str | None:
     """Why a type of layer is not adapted; only a clear yes in the catalog counts."""
     title = case.method.title
+    if group.kind == "parameter" and len(group.shape) < 2:
+        return f"{title} adapts parameters of two or three dimensions"
     found = case.method.capability(f"layer_types.{group.kind}", case.variants)
     if found.support == "yes":
         return None

@@ -44,12 +44,33 @@ _STATE_SPACE: Final = frozenset(
     {"bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "mamba", "mamba2",
      "nemotron_h", "zamba", "zamba2"}
 )  # fmt: skip
+_THREE_DIMENSIONS: Final = frozenset({"GRALORA", "OFT", "POLY"})
+"""Methods whose layers take (samples, tokens, width) and nothing else."""
 _REFUSALS: Final = (
     _Refusal(
         methods=frozenset(),
         models=_STATE_SPACE,
         modules=frozenset({"conv1d", "dt_proj", "out_proj"}),
         because="state-space kernels read its weight past the layer: an adapter on it does nothing",
+    ),
+    _Refusal(
+        methods=frozenset(),
+        models=frozenset({"wavlm"}),
+        modules=frozenset({"k_proj", "out_proj", "q_proj", "v_proj"}),
+        because="the model hands its weight to torch's own attention without calling the layer: an "
+        "adapter on it does nothing",
+    ),
+    _Refusal(
+        methods=_THREE_DIMENSIONS,
+        models=frozenset(),
+        modules=frozenset({"kv_b_proj"}),
+        because="latent attention gives it four dimensions, and the method takes three",
+    ),
+    _Refusal(
+        methods=_THREE_DIMENSIONS,
+        models=frozenset({"convnext", "convnextv2"}),
+        modules=frozenset({"pwconv1", "pwconv2"}),
+        because="it sees images of four dimensions, and the method takes three",
     ),
     _Refusal(
         methods=frozenset({"POLY"}),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["fit_values"]
 
 _Rule: TypeAlias = "Callable[[Case], None]"
+_TURNED: Final = 2
+"""Inputs of the smallest block that OFT can turn [count]."""
 _SVD_STARTS: Final = ("corda", "lora_ga", "mica", "olora", "pissa")
 
 
@@ -89,7 +91,20 @@ def _boft(case: Case) -> None:
 
 def _oft(case: Case) -> None:
     name = "r" if case.draft.value("r") else "oft_block_size"
-    _divide(case, name, _inputs(case), "the input width of every target")
+    widths = _inputs(case)
+    _divide(case, name, widths, "the input width of every target")
+    value = case.draft.value(name)
+    # a block of one input has nothing to turn
+    if (value == 1 and name != "r") or (name == "r" and value in widths):
+        shared = math.gcd(*widths)
+        if shared < _TURNED:
+            case.draft.problem("OFT turns blocks of two inputs or more, and the input widths of "
+                               "the targets have no such divisor")  # fmt: skip
+        elif name == "r":
+            case.draft.set("r", 1, "more blocks would be one input wide, with nothing to turn")
+        else:
+            fit = min(one for one in range(_TURNED, shared + 1) if shared % one == 0)
+            case.draft.set(name, fit, "a block of one input has nothing to turn")
 
 
 def _c3a(case: Case) -> None:

@@ -103,7 +103,11 @@ def _endings_of(names: set[str], others: set[str]) -> list[str]:
 
 
 def _name_parameters(case: Case, because: str) -> None:
-    every = case.names.parameters
+    # peft compares the ends of the names of all parameters: those of layers are in the way
+    every = (
+        *case.names.parameters,
+        *(f"{name}.{leaf}" for name in case.names.all for leaf in ("weight", "bias")),
+    )
     count = max(group.experts for group in case.parameters)
     case.draft.note(f"each of {count} experts gets an adapter of its own, of the full rank")
     wanted = {name for group in case.parameters for name in group.names}

@@ -65,6 +65,10 @@ def _task_type(case: Case) -> None:
     ):
         because = f"peft's wrapper for {fit} hands on text, and {structure.architecture} takes more"
         fit = None
+    elif fit == "SEQ_CLS" and structure.modality == "vision" and case.options.task_type is None:
+        because = "peft's wrapper for SEQ_CLS hands on text arguments, which image models refuse"
+        fit = None
+        _train_head(case)
     stated = draft.value("task_type")
     if fit is None:
         draft.drop("task_type", because)
@@ -79,6 +83,20 @@ def _task_type(case: Case) -> None:
         or case.peft_type in _NEED_TASK
     ):
         draft.set("task_type", fit, "the method needs one")
+
+
+def _train_head(case: Case) -> None:
+    """Let the classification head train and be saved, as the task type would have done."""
+    heads = [name for group in case.structure.of(["head"]) for name in group.names]
+    if not heads:
+        return
+    if case.has_field("modules_to_save"):
+        entries = case.names.shortest(heads, regular=False)
+        case.draft.set(
+            "modules_to_save", entries, "the classification head is new and trains along"
+        )
+    else:
+        case.draft.note("the classification head is not trained along: there is no modules_to_save")
 
 
 def _sizes(case: Case) -> None:

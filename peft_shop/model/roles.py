@@ -247,7 +247,9 @@ class Roles:
             if "Pooling" in self._classes[name] or "Pooler" in self._classes[name]:
                 return "pooler", True
             name = name.rpartition(".")[0]
-        if layer.out_features in self._vocabularies and layer.kind in _WHOLE:
+        # inside a block, a width that is the vocabulary's too is chance
+        outside = not any(part.isdigit() for part in layer.name.split("."))
+        if outside and layer.out_features in self._vocabularies and layer.kind in _WHOLE:
             return "head", False
         return None, False
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from peft_shop.adapt.blocks import share_of_blocks
+from peft_shop.adapt.towers import main_towers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -75,7 +78,8 @@ def find_surprises(
         yield from _without_effect(structure, seen)
     if not outcome.reached:
         yield "nothing that is trained gets a gradient"
-    yield from _partial(structure, seen, _indices(given))
+    partial = list(_partial(structure, seen, _indices(given)))
+    yield from partial or _share(structure, seen, _indices(given))
     if method not in _TOKENS:
         yield from _seldom(structure, seen)
     yield from _tied(structure, config, seen)
@@ -162,6 +166,15 @@ def _partial(structure: Structure, seen: Seen, layers: frozenset[str] | None) ->
                 f"only {len(asked) - len(missed)} of {len(asked)} {_words(role)} modules of the "
                 f"{tower} tower are touched: {where}"
             )
+
+
+def _share(structure: Structure, seen: Seen, layers: frozenset[str] | None) -> Iterator[str]:
+    """Blocks without an adapter, where nobody asked for some only."""
+    if layers is not None:
+        return
+    hit, every = share_of_blocks(structure, main_towers(structure), [*seen.adapted, *seen.whole])
+    if 0 < hit < every:
+        yield f"adapters sit in {hit} of {every} blocks; the others have none"
 
 
 def _words(role: str) -> str:

@@ -113,7 +113,8 @@ class Names:
 
     def regular(self, wanted: Collection[str]) -> str | None:
         """Regular expression for `wanted` in all their blocks; `None` where it names others too."""
-        pattern = _joined(sorted({wildcard(name) for name in wanted}))
+        # the number of a part of a block (`ffn.0`) is its own, that of a block stands for all
+        pattern = _joined(sorted({_but_last(name) for name in wanted}))
         return pattern if self.named_by(pattern) == set(wanted) else None
 
     def _entries(self, wanted: Collection[str]) -> list[str]:
@@ -133,6 +134,12 @@ class Names:
                 rest.pop(one, None)
             rest.pop(name, None)
         return entries
+
+
+def _but_last(name: str) -> str:
+    """`name` with every index as `*` but one that is its last part."""
+    parent, dot, last = name.rpartition(".")
+    return f"{wildcard(parent)}{dot}{last}"
 
 
 def _gaps(structure: Structure) -> list[str]:

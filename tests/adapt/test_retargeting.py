@@ -310,7 +310,8 @@ def test_nothing_but_the_roles_of_the_recipe_is_adapted(run: Run, on: Structure)
     reached = [one for one in on.groups if hit & set(one.names)]
     for one in reached:
         assert one.role not in {"head", "router", "embedding"} or run.method == "trainable_tokens"
-        assert one.tower == "text"
+        # what has a problem is no configuration: it keeps the recipe's own names
+        assert found.problems or one.tower == "text"
         assert hit >= set(one.names), "a group is adapted whole or not at all"
     if found.problems or "target_modules" not in found.config or not hit:
         return
