@@ -294,6 +294,27 @@ def test_every_engine_and_topic_is_documented() -> None:
         assert f"| `{topic}` |" in text
 
 
+def test_commands_of_engines_use_options_that_the_engines_have() -> None:
+    """Those in `sh` blocks, against the list of arguments that the catalog recorded."""
+    commands = {one.id: one.command for one in load().engines if one.command is not None}
+    starts = {
+        # the program, without what it is told
+        re.split(r"\s(?:BASE|-)(?!m\b)", f"{command.line} -")[0]: command
+        for command in commands.values()
+    }
+    seen = set()
+    for page in sorted(ROOT.glob("docs/**/*.md")):
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                for start, command in starts.items():
+                    if line.startswith(start):
+                        used = re.findall(r"(?<=\s)--?[a-z][a-z-]*", line[len(start) :])
+                        assert used
+                        assert set(used) <= set(command.flags), f"{page.name}: {line}"
+                        seen.add(start)
+    assert {"vllm serve", "python -m sglang.launch_server"} <= seen
+
+
 def test_every_error_is_documented() -> None:
     text = reference("errors.md")
     for name in errors.__all__:
