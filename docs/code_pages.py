@@ -417,8 +417,9 @@ def cli() -> str:
         GENERATED,
         (
             "Exit codes: 0 an answer, 1 nothing meets the constraints (the answer still prints, "
-            "with what to relax), 2 bad input or a broken file (message on standard error, "
-            "nothing on standard output). Colours only on a terminal."
+            "with what to relax), 2 bad input, a broken file or an output that cannot be written "
+            "(message on standard error, nothing on standard output), 130 interrupted, 141 nobody "
+            "reads the output any more. Colours only on a terminal."
         ),
     ]
     listed = list(commands(app))

@@ -17,19 +17,24 @@ def main() -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         from peft_shop.cli.app import app  # noqa: PLC0415 - an interrupt while importing is one too
+        from peft_shop.cli.streams import guarded_streams  # noqa: PLC0415 - as above
         from peft_shop.cli.wording import in_shell  # noqa: PLC0415 - as above
         from peft_shop.errors import PeftShopError  # noqa: PLC0415 - as above
     except KeyboardInterrupt:
         return _INTERRUPTED
-    try:
-        app(prog_name="peft-shop")
-    except PeftShopError as error:
-        # names from files must not move the cursor
-        safe = "".join(c if c.isprintable() or c == "\n" else " " for c in in_shell(error))
-        sys.stderr.write(f"error: {safe}\n")
-        return _BAD_INPUT
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    with guarded_streams():
+        try:
+            try:
+                app(prog_name="peft-shop")
+            finally:
+                sys.stdout.flush()
+        except PeftShopError as error:
+            # names from files must not move the cursor
+            safe = "".join(c if c.isprintable() or c == "\n" else " " for c in in_shell(error))
+            sys.stderr.write(f"error: {safe}\n")
+            return _BAD_INPUT
+        except KeyboardInterrupt:
+            return _INTERRUPTED
     return 0
 
 

@@ -151,6 +151,7 @@ class UnknownNameError(InputError):
         *,
         hint: str | None = None,
         keyword: str | None = None,
+        usual: Iterable[str] = (),
     ) -> None:
         options = sorted(set(valid))
         self.kind = kind
@@ -160,8 +161,8 @@ class UnknownNameError(InputError):
         if self.nearest:
             message += "; did you mean " + " or ".join(repr(n) for n in self.nearest) + "?"
         elif options:
-            listed = ", ".join(options[:12])
-            message += f"; valid are: {listed}" + (", ..." if len(options) > 12 else "")
+            first = [*usual] or options
+            message += f"; valid are: {', '.join(first[:12])}" + (", ..." if first[12:] else "")
         if hint:
             message += f" ({hint})"
         super().__init__(message, keyword=keyword)

@@ -142,7 +142,8 @@ def meaning_of(
         listed = [*list(experiments)[:_MOST], *(["..."] if len(experiments) > _MOST else [])]
         raise AmbiguousNameError("run", name, listed)
     valid = [run.experiment for run in _runs(catalog, benchmarks)]
-    raise UnknownNameError(kind, name, [*valid, *names_of_methods(catalog)], hint=hint)
+    valid += names_of_methods(catalog)
+    raise UnknownNameError(kind, name, valid, hint=hint, usual=catalog.method_by_id)
 
 
 def is_method(catalog: Catalog, name: str) -> bool:
@@ -164,7 +165,8 @@ def method_meaning(
         raise AmbiguousNameError("variant", name, map(_spelt, found), keyword=keyword)
     if not found or found[0].method == FULL_FINETUNING:
         valid = names_of_methods(catalog)
-        raise UnknownNameError(kind, name, valid, hint=hint, keyword=keyword)
+        usual = catalog.method_by_id
+        raise UnknownNameError(kind, name, valid, hint=hint, keyword=keyword, usual=usual)
     return _named(found[0], name)
 
 

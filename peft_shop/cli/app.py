@@ -33,8 +33,9 @@ _SUMMARIES: Final = {
 """What the commands do, in the order of the help."""
 _EPILOG: Final = (
     "Exit codes: 0 an answer; 1 nothing meets the constraints (the answer says what to relax), or "
-    "a check of the catalog found something; 2 bad input or a broken file (the reason is on the "
-    "standard error)."
+    "a check of the catalog found something; 2 bad input, a broken file or an output that cannot "
+    "be written (the reason is on the standard error); 130 interrupted; 141 nobody reads the "
+    "output any more."
 )
 
 

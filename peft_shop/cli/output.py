@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from peft_shop.cli.streams import READER_GONE, in_encoding
 from peft_shop.errors import CatalogError, InputError, PeftShopError, Problem, QueryError
 from peft_shop.files import write_all
 from peft_shop.show.documents import Document, Value
@@ -40,11 +41,7 @@ NOTHING_FOUND: Final = 1
 """Nothing meets the constraints, or a check found something."""
 TOO_CLOSE: Final = 3
 """The interval of a forecast holds the device's memory: nobody can tell."""
-_READER_GONE: Final = 141
-"""128 + SIGPIPE, as shells report it."""
 _PANEL: Final = "Output"
-# for terminals that cannot show the originals
-_PLAIN: Final = str.maketrans({"↑": "^", "↓": "v", "─": "-", "±": "+-", "\xa0": " ", "³": "3"})
 
 
 class Format(StrEnum):
@@ -125,19 +122,14 @@ def _has_colour() -> bool:
 
 def write_out(content: str) -> None:
     """Writes to the standard output, whatever its encoding; ends quietly when nobody reads."""
-    encoding = sys.stdout.encoding or "utf-8"
     try:
-        content.encode(encoding)
-    except UnicodeEncodeError:
-        content = content.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
-    try:
-        sys.stdout.write(content)
+        sys.stdout.write(in_encoding(content, sys.stdout.encoding))
         sys.stdout.flush()
     except BrokenPipeError:
         # the interpreter flushes once more when it ends: that must not fail again
         with contextlib.suppress(OSError, io.UnsupportedOperation):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(_READER_GONE) from None
+        raise SystemExit(READER_GONE) from None
 
 
 def write_file(path: Path, content: str, *, force: bool = False) -> None:

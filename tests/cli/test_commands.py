@@ -42,6 +42,7 @@ def test_names_are_listed_without_loading_a_command() -> None:
         "peft_shop.cli.app",
         "peft_shop.cli.catalog",
         "peft_shop.cli.commands",
+        "peft_shop.cli.streams",
         "peft_shop.cli.wording",
         "peft_shop.errors",
     }
