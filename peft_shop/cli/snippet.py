@@ -1,23 +1,39 @@
 """`peft-shop snippet`: the training script of a run."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from peft_shop.ask.lookup import choose_run
-from peft_shop.ask.model import read_settings
+from peft_shop.ask.model import read_training
 from peft_shop.catalog.store import load
 from peft_shop.cli.adapting import adapted
-from peft_shop.cli.model import Adapt, Model, Training, TrustRemoteCode, inspected
+from peft_shop.cli.model import Adapt, Device, Fit, Model, Training, TrustRemoteCode, inspected
 from peft_shop.cli.options import Benchmark, CatalogFile, Destination, Force, RunName, takes
-from peft_shop.cli.output import Output, output, say, write_code, write_file
+from peft_shop.cli.output import (
+    NOTHING_FOUND,
+    Output,
+    output,
+    say,
+    write_code,
+    write_file,
+)
 from peft_shop.cli.values import settings
+from peft_shop.errors import QueryError
+from peft_shop.forecast.records import Settings
 from peft_shop.scripts.script import snippet as script_of
 from peft_shop.show.tables import json_text
 
 if TYPE_CHECKING:
-    from peft_shop.forecast.records import Settings
+    from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.runs import Run
+    from peft_shop.forecast.records import Setup
     from peft_shop.model.structure import Structure
 
 __all__ = ["snippet"]
+
+_BATCH = ("batch_size", "accumulation")
+"""What makes up an effective batch."""
 
 
 @takes(output)
@@ -31,12 +47,17 @@ def snippet(
     model: Model = None,
     adapt: Adapt = None,
     training: Training = None,
+    device: Device = None,
+    fit: Fit = None,
     trust_remote_code: TrustRemoteCode = False,
     catalog: CatalogFile = None,
 ) -> None:
     """Print a training script with the run's own configuration and hyper-parameters.
 
     With --training it runs as you say, on a quantized base for instance; the rest is as measured.
+    With --model and --device it has the setup that fits, the one that recommend tells.
+
+    Exit code with --device: 0 it fits or may, 1 it has no setup that does.
     """
     source = load(catalog)
     choice = choose_run(source, name, benchmark)
@@ -44,12 +65,28 @@ def snippet(
     target = inspected(model, trust_remote_code=trust_remote_code)
     found = adapted(source, run, target, adapt)
     structure = None if target is None else target.structure
+    step = settings("training", training)
+    if choice.quantization is not None:  # the name of the method says so
+        step.setdefault("quantization", choice.quantization)
+    setup: Setup | Settings | None = _stated(step, structure)
+    if device is not None and fit != "off":
+        if target is None:
+            raise QueryError("--device is about the model that you name: give --model too")
+        asked = {
+            "model": target,
+            "device": device,
+            "fit": fit,
+            "adapt": settings("adapt", adapt) or None,
+            "training": step or None,
+        }
+        setup = _planned(source, run, asked)
     script = script_of(
         run,
         source.benchmark_by_id[run.benchmark],
         found,
         structure,
-        setup=_stated(training, structure, choice.quantization),
+        setup=setup,
+        device=device,
         catalog=source,
     )
     if choice.remark:
@@ -62,15 +99,43 @@ def snippet(
         write_code(out, script, "python", json_text(whole))
 
 
-def _stated(
-    training: list[str] | None, model: "Structure | None", quantization: str | None
-) -> "Settings | None":
+def _stated(step: dict[str, str], model: "Structure | None") -> Settings | None:
     """The settings that were stated, and no others; `None` without any."""
-    given = settings("training", training)
-    if quantization is not None:  # the name of the method says so
-        given.setdefault("quantization", quantization)
-    if not given:
+    if not step:
         return None
-    whole = read_settings(given, model)
-    names = {name.strip().lower().replace("-", "_") for name in given}
-    return type(whole).model_validate({name: getattr(whole, name) for name in names})
+    asked = read_training(step, model)
+    names = set(asked.fixed)
+    if any(name.strip().lower().replace("-", "_") == "effective_batch" for name in step):
+        names |= set(_BATCH)
+    return Settings.model_validate({name: getattr(asked.settings, name) for name in names})
+
+
+def _planned(catalog: "Catalog", run: "Run", asked: dict[str, Any]) -> "Setup":
+    """The setup that the question's answer has for the run.
+
+    Raises:
+        Exit: it has none; the reason is told.
+    """
+    from peft_shop.ask.recommendation import recommend  # noqa: PLC0415 - only where it must fit
+
+    current = bool(catalog.snapshots) and catalog.snapshots[-1].id in run.snapshots
+    answer = recommend(
+        run.benchmark,
+        snapshot=None if current else "all",
+        floor=0,
+        include_flagged=True,
+        catalog=catalog,
+        **asked,
+    )
+    names = {run.experiment, run.id}
+    candidate = next((one for one in answer.candidates if one.name in names), None)
+    if candidate is not None and candidate.setup is not None:
+        return candidate.setup
+    dropped = next((one for one in answer.dropped if one.name in names), None)
+    if candidate is not None:
+        reasons = [*candidate.notes, "its memory is not known"]
+    else:
+        reasons = [failure.reason for failure in dropped.failures] if dropped else []
+    because = "; ".join(reasons) or "the answer does not have it"
+    say(f"no setup of {run.experiment} for {asked['device']}: {because}")
+    raise typer.Exit(NOTHING_FOUND)

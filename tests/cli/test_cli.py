@@ -436,6 +436,40 @@ def test_a_snippet_runs_as_the_training_step_was_stated(run: Command) -> None:
     assert "did you mean 'quantization'" in err
 
 
+def test_a_snippet_for_a_device_has_the_setup_that_fits(run: Command, tmp_path: Path) -> None:
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "num_hidden_layers": 32,
+        "vocab_size": 128256,
+        "torch_dtype": "bfloat16",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    name, model = "lora/llama-3.2-3B-rank32", ("--model", str(tmp_path))
+    code, out, _ = run("snippet", name, *model, "--device", "RTX 4090")
+    assert code == 0
+    compile(out, "snippet.py", "exec")
+    assert "setup for RTX 4090: bfloat16, 4 sequences of 512 tokens a step, gradient" in out
+    assert "gradient_checkpointing_enable" in out
+    stated = ("--training", "quantization=bnb_4bit", "--training", "effective_batch=8")
+    code, out, _ = run("snippet", name, *model, "--device", "RTX 4090", *stated)
+    assert code == 0
+    assert "load_in_4bit=True" in out
+    code, out, err = run("snippet", name, *model, "--device", "4GiB")
+    assert (code, out) == (1, "")
+    assert "no setup of lora/llama-3.2-3B-rank32 for 4GiB: " in err
+    code, out, _ = run("snippet", name, *model, "--device", "4GiB", "--fit", "off", *stated)
+    assert code == 0
+    assert "BATCH_SIZE = 8\nACCUMULATION = 1 " in out
+    code, _, err = run("snippet", name, "--device", "RTX 4090")
+    assert code == 2
+    assert "give --model too" in err
+
+
 def test_a_file_is_not_replaced_unless_forced(run: Command, tmp_path: Path) -> None:
     target = tmp_path / "train.py"
     arguments = ("snippet", "boft/llama-3.2-3B-default", "-o", str(target))

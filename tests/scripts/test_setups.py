@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_shop import recommend
 from peft_shop.catalog.runs import Run
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
@@ -116,6 +118,18 @@ OPTIMIZERS = {
 def test_a_script_is_exactly_its_setup(settings: Settings) -> None:
     source = script(LORA, plan(settings), device="RTX 4090")
     stated = Stated(source)
+    check_step(stated, settings)
+    made = {name for name in OPTIMIZERS.values() if name in stated.calls}
+    assert made == {OPTIMIZERS[settings.optimizer]}
+    autocast = stated.arguments("get_peft_model")["autocast_adapter_dtype"]
+    assert autocast == str(settings.autocast_adapter_dtype)
+    assert "setup for RTX 4090: " in stated.header
+    assert "measured with: batch 4, 768 tokens" in stated.header
+    assert "8.60 GiB (7.40 GiB to 9.80 GiB), fits surely" in stated.header
+
+
+def check_step(stated: Stated, settings: Settings) -> None:
+    """Sizes, loading, kernel, checkpointing, loss and scaling are those of the settings."""
     sizes = ("BATCH_SIZE", "ACCUMULATION", "MAX_LENGTH")
     assert [stated.constants[name] for name in sizes] == [
         settings.batch_size,
@@ -126,8 +140,6 @@ def test_a_script_is_exactly_its_setup(settings: Settings) -> None:
     attention = {"sdpa": None, "eager": "'eager'", "flash": "'flash_attention_2'"}
     loading = stated.arguments("AutoModelForCausalLM.from_pretrained")
     assert loading.get("attn_implementation") == attention[settings.attention]
-    made = {name for name in OPTIMIZERS.values() if name in stated.calls}
-    assert made == {OPTIMIZERS[settings.optimizer]}
     assert ("model.gradient_checkpointing_enable" in stated.calls) == (
         "model.enable_input_require_grads" in stated.calls
     )
@@ -139,11 +151,6 @@ def test_a_script_is_exactly_its_setup(settings: Settings) -> None:
     assert ("chunked_loss" in stated.calls) == settings.fused_loss
     assert ("checkpoint" in stated.calls) == settings.fused_loss
     assert ("torch.amp.GradScaler" in stated.calls) == (settings.dtype == "float16")
-    autocast = stated.arguments("get_peft_model")["autocast_adapter_dtype"]
-    assert autocast == str(settings.autocast_adapter_dtype)
-    assert "setup for RTX 4090: " in stated.header
-    assert "measured with: batch 4, 768 tokens" in stated.header
-    assert "8.60 GiB (7.40 GiB to 9.80 GiB), fits surely" in stated.header
 
 
 def check_loading(stated: Stated, settings: Settings, name: str, library: str) -> None:
@@ -171,6 +178,52 @@ def check_loading(stated: Stated, settings: Settings, name: str, library: str) -
     if settings.prepare_kbit:
         options = stated.arguments("prepare_model_for_kbit_training")
         assert options == {"use_gradient_checkpointing": "False"}
+
+
+EIGHT_BILLION = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 36,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.mark.parametrize(
+    ("device", "training"),
+    [
+        ("RTX 4090", {}),
+        ("T4", {}),
+        ("RTX 3060", {"sequence_length": 2048, "effective_batch": 16}),
+    ],
+)
+def test_the_script_of_every_candidate_is_its_plan(
+    device: str, training: dict[str, int], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(EIGHT_BILLION), encoding="utf-8")
+    answer = recommend(model=str(tmp_path), device=device, training=training or None)
+    planned = [
+        candidate
+        for candidate in answer.candidates
+        if candidate.setup is not None and candidate.run.recipe.peft_type is not None
+    ]
+    assert len(planned) > 20
+    for candidate in planned:
+        assert candidate.setup is not None
+        settings = candidate.setup.settings
+        stated = Stated(candidate.snippet)
+        check_step(stated, settings)
+        assert settings.batch_size * settings.accumulation == candidate.setup.effective_batch
+        assert f"setup for {device}: " in stated.header
+        plain = candidate.run.recipe.training.optimizer == "AdamW"
+        assert ("AdamW8bit" in stated.calls) == (plain and settings.optimizer == "adamw_8bit")
 
 
 @given(
