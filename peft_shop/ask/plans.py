@@ -210,6 +210,7 @@ def fittable_of(catalog: Catalog, query: Query, contender: Contender) -> Fittabl
         bnb_8bit=_trains(method, contender.variants, "bnb_8bit"),
         checkpointing=method.capability("gradient_checkpointing", contender.variants).support
         == "yes",
+        chunked=method.own_loss != "outputs",
         autocast_adapter_dtype=None if recipe is None else recipe.autocast_adapter_dtype,
     )
 

@@ -214,7 +214,9 @@ class _DryRuns:
 def _allowed(asked: Fittable, rung: Rung, model: Structure, fixed: Collection[str]) -> bool:
     """Whether the candidate can train in this setup, as far as the catalog knows."""
     step = rung.settings
-    if step.gradient_checkpointing and not asked.checkpointing and asked.config is not None:
+    whole_logits = step.fused_loss and not asked.chunked
+    kept = step.gradient_checkpointing and not asked.checkpointing and asked.config is not None
+    if whole_logits or kept:
         return False
     if "optimizer" in rung.changes and not asked.plain_adamw:
         return False

@@ -79,6 +79,8 @@ class Choice:
         backend = step.quantization or self.grid.structure.quantization
         if step.gradient_checkpointing and not one.checkpointing and one.config is not None:
             yield "gradient_checkpointing"
+        if step.fused_loss and not one.chunked:
+            yield ""
         if step.optimizer == "adamw_8bit" and "optimizer" in rung.changes and not one.plain_adamw:
             yield ""
         if backend is None:

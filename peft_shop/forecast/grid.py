@@ -43,6 +43,7 @@ class Fittable:
         bnb_4bit: how its method trains on a 4-bit base of bitsandbytes.
         bnb_8bit: likewise in 8 bit.
         checkpointing: whether it is known to train under gradient checkpointing.
+        chunked: whether it can do without whole logits.
         autocast_adapter_dtype: of its recipe; `None` for the settings'.
     """
 
@@ -53,6 +54,7 @@ class Fittable:
     bnb_4bit: QuantizedTraining = "no"
     bnb_8bit: QuantizedTraining = "no"
     checkpointing: bool = False
+    chunked: bool = True
     autocast_adapter_dtype: bool | None = None
 
     @property
@@ -71,6 +73,7 @@ class Fittable:
             self.bnb_4bit,
             self.bnb_8bit,
             self.checkpointing,
+            self.chunked,
         )
 
     def trained_by(self, settings: Settings) -> Settings:

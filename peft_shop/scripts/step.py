@@ -164,6 +164,8 @@ class _Decision:
 
     def batches(self) -> tuple[int, int]:
         """Micro-batch and accumulation; what is not stated makes up the measured product."""
+        if isinstance(self.setup, Setup):
+            return self.planned(self.setup)
         measured = self.recipe.training.batch_size
         batch_size: int | None = self.stated("batch_size", None)
         accumulation: int | None = self.stated("accumulation", None)
@@ -171,6 +173,17 @@ class _Decision:
             # where it does not divide, rather more than less
             batch_size = measured if accumulation is None else -(-measured // accumulation)
         return batch_size, accumulation or -(-measured // batch_size)
+
+    def planned(self, plan: Setup) -> tuple[int, int]:
+        """Micro-batch and accumulation of a plan; one device does the work of all."""
+        settings = plan.settings
+        whole = -(-plan.effective_batch // settings.batch_size)
+        if whole <= settings.accumulation:
+            return settings.batch_size, settings.accumulation
+        self.notes.append(
+            f"the plan shares {plan.effective_batch} among devices; this script trains on one"
+        )
+        return settings.batch_size, whole
 
     def length(self) -> int:
         measured = self.recipe.training.max_length

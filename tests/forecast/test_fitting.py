@@ -207,6 +207,21 @@ def test_more_tokens_take_more_steps_of_the_ladder() -> None:
     assert "chunked" in words(found[8192])
 
 
+def test_a_method_that_needs_whole_logits_gets_no_chunked_loss() -> None:
+    device, fields = device_of("RTX 4090"), {"sequence_length": 4096}
+    found = fitted(
+        structure_of("Qwen3-8B"),
+        [Fittable("any", LORA, **CAN), Fittable("whole", LORA, **CAN, chunked=False)],
+        Settings(**fields),
+        fixed=set(fields),
+        device=device,
+        effective_batch=16,
+    ).setups
+    assert found["any"] is not None
+    assert found["any"].settings.fused_loss
+    assert found["whole"] is None or not found["whole"].settings.fused_loss
+
+
 # --- the same bytes as the single forecast
 
 

@@ -293,6 +293,13 @@ def test_one_stated_size_makes_up_at_least_the_measured_batch(
     assert (constants["BATCH_SIZE"], constants["ACCUMULATION"]) == sizes
 
 
+def test_a_script_does_by_itself_what_a_plan_shares_among_devices() -> None:
+    shared = plan(Settings(batch_size=2, accumulation=2), effective_batch=8)
+    stated = Stated(script(LORA, shared, device="2xA100-80GB"))
+    assert (stated.constants["BATCH_SIZE"], stated.constants["ACCUMULATION"]) == (2, 4)
+    assert "the plan shares 8 among devices; this script trains on one" in stated.header
+
+
 def test_the_usual_kernel_of_attention_is_left_to_transformers_unless_it_was_stated() -> None:
     def kernel(run: Run, setup: Setup | Settings) -> str | None:
         loading = Stated(script(run, setup)).arguments("AutoModelForCausalLM.from_pretrained")
