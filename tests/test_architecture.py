@@ -43,6 +43,7 @@ ON_DEMAND: Final = {"model", "preflight", "conversion", "forecast"}
 THIRD_PARTY: Final = {
     "pydantic": {"ask", "catalog", "records", "adapt", "serve", *ON_DEMAND},
     "pydantic_core": {"catalog"},
+    "packaging": {"upstream"},
     "numpy": {"pareto", "ask", "conversion", "forecast"},
     "moocore": {"pareto"},
     "pandas": {"ask"},

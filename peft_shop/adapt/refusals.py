@@ -6,28 +6,18 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.adapt.exceptions import HEADLESS, NO_PAST, refused_model
 from peft_shop.adapt.towers import takes_text_alone
+from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
     from peft_shop.adapt.drafts import Case
 
-__all__ = ["refuse", "version_key"]
+__all__ = ["refuse"]
 
 _HEAD_STAYS: Final = {"ADAPTION_PROMPT", "TRAINABLE_TOKENS"}
 _BY_PAST: Final = {"CARTRIDGE", "PREFIX_TUNING"}
 _SECOND_STREAM: Final = {"add_k_proj", "add_q_proj", "ff_context"}
 _ATTENTION: Final = ("attention_query", "attention_qkv", "attention_output")
 _ADAPTION_MODELS: Final = ("gpt2", "llama", "mistral")
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Numbers of a release, for comparison: `0.18.1` < `0.19`."""
-    parts = []
-    for part in version.split("."):
-        digits = "".join(one for one in part if one.isdigit())
-        if not digits:
-            break
-        parts.append(int(digits))
-    return tuple(parts)
 
 
 def refuse(case: Case) -> None:

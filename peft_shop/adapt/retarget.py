@@ -12,11 +12,12 @@ from peft_shop.adapt.naming import name_targets
 from peft_shop.adapt.plans import plan_fields
 from peft_shop.adapt.records import Retargeted, TargetOptions
 from peft_shop.adapt.references import fit_references
-from peft_shop.adapt.refusals import refuse, version_key
+from peft_shop.adapt.refusals import refuse
 from peft_shop.catalog.runs import Run
 from peft_shop.upstream.defaults import class_defaults
 from peft_shop.upstream.tables import own_targets
 from peft_shop.upstream.targets import Names
+from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.adapted import routed
 from peft_shop.ask.bases import fixed_loading, quantized_base, trains_on, weakest
 from peft_shop.ask.query import Failure
 from peft_shop.catalog.features import EVIDENCE_LEVELS, FULL_FINETUNING
-from peft_shop.errors import InputError
 from peft_shop.serve.routes import demanded
+from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.features import Support
     from peft_shop.catalog.methods import Method
 
-__all__ = ["ATTRIBUTES", "GROUPS", "SERVE", "demand_failures", "version_key"]
+__all__ = ["ATTRIBUTES", "GROUPS", "SERVE", "demand_failures"]
 
 GROUPS: Final = ("layer_types", "quantization")
 """Options whose values are features `<group>.<value>`."""
@@ -184,19 +182,6 @@ def _variant_failures(one: Contender, query: Query) -> Iterable[Failure]:
             demanded=f"not {names}",
             found=found,
         )
-
-
-@cache
-def version_key(version: str) -> tuple[int, ...]:
-    """Comparable form of a peft version; a development release counts as its release.
-
-    >>> version_key("0.21.2") > version_key("0.9.0")
-    True
-    """
-    parts = re.match(r"\d+(?:\.\d+)*", version)
-    if parts is None:
-        raise InputError(f"cannot read {version!r} as a version such as 0.21.2")
-    return tuple(int(part) for part in parts[0].split("."))
 
 
 def _version_failures(

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 from peft_shop.ask.answering import answer
-from peft_shop.ask.demanding import ATTRIBUTES, SERVE, version_key
+from peft_shop.ask.demanding import ATTRIBUTES, SERVE
 from peft_shop.ask.keywords import check_keywords
 from peft_shop.ask.model import read_training
 from peft_shop.ask.query import MemoryLimit
@@ -19,6 +19,7 @@ from peft_shop.catalog.store import load
 from peft_shop.errors import Keyword, QueryError
 from peft_shop.model.structure import Structure
 from peft_shop.units import format_quantity, read_quantity
+from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from peft_shop.curate.releases import history as room
-from peft_shop.curate.releases.wheels import version_key
 from peft_shop.errors import CatalogError
+from peft_shop.upstream.versions import version_key
 
 pytestmark = pytest.mark.slow
 

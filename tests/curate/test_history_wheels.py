@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from peft_shop.curate.releases import history as room
 from peft_shop.curate.releases.history import dump, published, read_history, write
-from peft_shop.curate.releases.wheels import Wheel, is_final, version_key
+from peft_shop.curate.releases.wheels import Wheel
 from peft_shop.errors import CatalogError
+from peft_shop.upstream.versions import is_final, version_key
 
 COMMITTED = Path(__file__).parents[2] / "catalog" / "observed" / "history.json"
 CURATED = Path(__file__).parents[2] / "catalog" / "curated"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +20,8 @@ from peft_shop.curate.intake.recipes import (
     recognised,
 )
 from peft_shop.curate.intake.sheets import is_finite, kind_of, parse
-from peft_shop.errors import CatalogError, Problem, nearest_names
+from peft_shop.errors import CatalogError, InputError, Problem, nearest_names
+from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Assembler", "era_of", "read_variants"]
 
 _EXPERIMENT_FILE: Final = "adapter_config.json"
-_RELEASE: Final = re.compile(r"\d+(?:\.\d+)*")
 
 
 def read_variants(catalog: Path) -> dict[str, tuple[Variant, ...]]:
@@ -63,19 +62,18 @@ def read_variants(catalog: Path) -> dict[str, tuple[Variant, ...]]:
 
 
 def era_of(benchmark: Benchmark, transformers: str) -> str | None:
-    """Era of a benchmark that a run with this version of transformers belongs to."""
-    version = _release(transformers)
-    for era in benchmark.eras if version else ():
-        if era.transformers_below is None or version < _release(era.transformers_below):
+    """Era of a benchmark that a run with this version of transformers belongs to.
+
+    `None` where the benchmark has none, or the version cannot be read.
+    """
+    try:
+        version = version_key(transformers)
+    except InputError:
+        return None
+    for era in benchmark.eras:
+        if era.transformers_below is None or version < version_key(era.transformers_below):
             return era.id
     return None
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """First three numbers of a release; `5.0.0.dev0` counts as 5.0.0, as it decodes like it."""
-    match = _RELEASE.match(version)
-    numbers = [int(part) for part in match[0].split(".")] if match else []
-    return tuple([*numbers, 0, 0][:3]) if numbers else ()
 
 
 class Assembler:

@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.methods import Curated
-from peft_shop.curate.releases.wheels import Wheel, is_final, version_key
+from peft_shop.curate.releases.wheels import Wheel
 from peft_shop.errors import CatalogError, Problem, nearest_names
 from peft_shop.files import write_atomically
+from peft_shop.upstream.versions import is_final, version_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Wheel", "is_final", "version_key"]
+__all__ = ["Wheel"]
 
-_FINAL: Final = re.compile(r"\d+(\.\d+)*")
 _TUNERS: Final = "peft.tuners."
 _OPTIMIZERS: Final = "peft.optimizers."
 _MAPPING: Final = "PEFT_TYPE_TO_CONFIG_MAPPING"
@@ -29,16 +28,6 @@ _REGISTER: Final = "register_peft_method"
 _HINT: Final = (
     "download the release again, or teach peft_shop/curate/releases/wheels.py the new layout"
 )
-
-
-def is_final(version: str) -> bool:
-    """Whether `version` is a final release: no dev, pre, post or local part."""
-    return _FINAL.fullmatch(version) is not None
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Order of final releases: `0.10.0` is after `0.9.0`."""
-    return tuple(int(part) for part in version.split("."))
 
 
 class Wheel:

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.curate.intake.assembly import era_of
 from peft_shop.curate.intake.recipes import recognised
 from peft_shop.curate.sources.violations import Finding, Rule, nearest, rule
 
@@ -207,24 +208,10 @@ def era_of_run(sources: Sources) -> Iterator[Finding]:
             place = "provenance.packages.transformers"
             yield record, entry.problem(place, "is not on record: the era cannot be told")
             continue
-        expected = next(
-            (
-                era.id
-                for era in benchmark.eras
-                if era.transformers_below is None
-                or _release(version or "") < _release(era.transformers_below)
-            ),
-            None,
-        )
+        expected = era_of(benchmark, version or "")
         if run.era != expected:
             message = f"is {run.era!r}; transformers {version} belongs to {expected!r}"
             yield record, entry.problem("era", message)
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """Leading numbers of a version: 5.0.0.dev0 -> (5, 0, 0)."""
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
 @rule("curve")
