@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +48,7 @@ _OLD_TYPES: Final = {"BONE": "MISS"}
 """Methods under the names of earlier releases of peft."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Adapter:
     """An adapter as a server meets it.
 
@@ -103,10 +104,27 @@ class Adapter:
         """Identifiers of the traits that it has, in the order of `TRAITS`."""
         return tuple(name for name, has in TRAITS.items() if has(self))
 
-    @property
+    @cached_property
     def targets(self) -> Targets:
         """Modules that it adapts, as far as they are known."""
         return targets_of(self.config, self.tensors, self.base)
+
+    @cached_property
+    def strangers(self) -> tuple[str, ...]:
+        """Adapted modules that the base does not have, with every index as `*`.
+
+        None where the tensors were not read or the base's modules are not known.
+        """
+        known = self.base.names if self.base is not None else frozenset()
+        if not known or not self.targets.from_tensors:
+            return ()
+        # of fused experts peft saves the module that holds them
+        holders = {name.rpartition(".")[0] for name in known}
+        modules = {
+            place.removeprefix("base_model.model.").removesuffix(".base_layer")
+            for place in self.targets.places
+        }
+        return tuple(sorted(modules - known - holders))
 
     @property
     def added_tokens(self) -> bool | None:
@@ -248,7 +266,7 @@ def read_adapter(catalog: Catalog, path: str | PathLike[str], *, weights: bool =
     set_fields = _set_fields(config)
     shapes = folders.tensors(file.parent) if weights else {}
     known = targets_of(set_fields, shapes, UNKNOWN_BASE)
-    base = base_of_folder(set_fields, [*known.places, *(known.names or ())], shapes)
+    base = base_of_folder(set_fields, [*known.places, *(known.names or ())])
     return Adapter(
         file.resolve().parent.name,
         method.id,

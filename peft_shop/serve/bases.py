@@ -15,7 +15,7 @@ from peft_shop.catalog.engines import BASE_KINDS
 from peft_shop.serve.families import family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from peft_shop.catalog.engines import BaseKind
     from peft_shop.model.structure import Structure
@@ -49,6 +49,7 @@ class Base:
         names: names of all its layers, with every index as `*`; empty where they are not known.
         vocabulary: rows of its embedding; `None` where they are not known.
         tied: whether its head is tied to its embedding; `None` where that is not known.
+        among: kinds of which it is one, where nothing tells which.
         by: the strongest evidence; `None` where there is none.
     """
 
@@ -60,6 +61,7 @@ class Base:
     names: frozenset[str] = frozenset()
     vocabulary: int | None = None
     tied: bool | None = None
+    among: frozenset[BaseKind] = frozenset()
     by: Evidence | None = None
 
     @property
@@ -133,19 +135,20 @@ def _kinds_of(structure: Structure) -> Iterable[BaseKind]:
 # --- from a folder ---
 
 
-def base_of_folder(config: Mapping[str, Json], modules: Iterable[str], keys: Iterable[str]) -> Base:
+def base_of_folder(config: Mapping[str, Json], modules: Collection[str]) -> Base:
     """What an adapter's folder says of its base.
 
     Args:
         config: its `adapter_config.json`.
-        modules: names of adapted modules, or of parts of them.
-        keys: names of its tensors; empty where they were not read.
+        modules: names of adapted modules, or of parts of them, with indices or `*`.
     """
     name = config.get("base_model_name_or_path")
     found = Base(name=name if isinstance(name, str) and name.strip() else None)
-    for evidence, architecture, kinds in _clues(config, found.name, modules, keys):
+    for evidence, architecture, kinds in _clues(config, found.name, modules):
         found = _added(found, evidence, architecture, frozenset(kinds))
-    return found
+    if found.kinds:
+        return found
+    return replace(found, among=_among(modules, str(config.get("task_type"))))
 
 
 def _added(
@@ -172,9 +175,7 @@ def _added(
 _Clue: TypeAlias = "tuple[Evidence, str | None, Iterable[BaseKind]]"
 
 
-def _clues(
-    config: Mapping[str, Json], name: str | None, modules: Iterable[str], keys: Iterable[str]
-) -> Iterable[_Clue]:
+def _clues(config: Mapping[str, Json], name: str | None, modules: Iterable[str]) -> Iterable[_Clue]:
     """What speaks for a kind of base, the strongest first."""
     mapping = config.get("auto_mapping")
     if isinstance(mapping, dict):
@@ -185,7 +186,7 @@ def _clues(
                 wrapped,
                 kinds_of_class(wrapped, library if isinstance(library, str) else ""),
             )
-    yield "modules", None, kinds_of_modules([*keys, *modules])
+    yield "modules", None, kinds_of_modules(modules)
     family = family_of(name) if name else None
     if family is not None:
         yield "name", family.architecture, family.kinds
@@ -197,6 +198,32 @@ _BY_TASK: Final[dict[str, tuple[BaseKind, ...]]] = {
     "SEQ_2_SEQ_LM": ("encoder_decoder",),
 }
 """Kinds that a task leaves no doubt of: classifiers are put on any."""
+
+_BY_LEAF: Final[tuple[tuple[str, tuple[BaseKind, ...]], ...]] = (
+    ("c_attn c_fc query_key_value dense_h_to_4h dense_4h_to_h W_pack wqkv", ("decoder",)),
+    (
+        "o_proj gate_proj up_proj down_proj gate_up_proj qkv_proj",
+        ("decoder", "encoder_decoder", "multimodal"),
+    ),
+    ("wi wi_0 wi_1", ("encoder_decoder",)),
+    ("query key value", ("encoder", "vision", "multimodal")),
+    (
+        "q_proj k_proj v_proj out_proj fc1 fc2",
+        ("decoder", "encoder_decoder", "encoder", "vision", "speech", "multimodal"),
+    ),
+)
+"""Kinds that have layers called so; the first that matches counts. None of them makes images."""
+_TEXT_TASKS: Final = frozenset(("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"))
+
+
+def _among(names: Iterable[str], task: str) -> frozenset[BaseKind]:
+    """Kinds of which a base is one, by what its layers are called, or by its task."""
+    leaves = {name[-200:].partition(".lora_")[0].rpartition(".")[2] for name in names}
+    for words, kinds in _BY_LEAF:
+        if leaves & set(words.split()):
+            return frozenset(kinds)
+    return frozenset(("encoder", "decoder")) if task in _TEXT_TASKS else frozenset()
+
 
 _SEEING: Final[tuple[BaseKind, ...]] = ("decoder", "multimodal")
 _BY_CLASS: Final[tuple[tuple[str, tuple[BaseKind, ...]], ...]] = (
@@ -239,7 +266,7 @@ def kinds_of_class(name: str, library: str = "") -> frozenset[BaseKind]:
 
 _BY_MODULE: Final[tuple[tuple[str, tuple[BaseKind, ...]], ...]] = (
     (r"(^|\.)(down_blocks|up_blocks|mid_block)\.|(^|_)lora_unet_|(^|\.)unet\.", ("unet",)),
-    (r"(^|\.)(single_)?transformer_blocks\.\d|diffusion_model\.", ("diffusion_transformer",)),
+    (r"(^|\.)(single_)?transformer_blocks\.[\d*]|diffusion_model\.", ("diffusion_transformer",)),
     (r"(^|\.)(double|single)_blocks\.", ("diffusion_transformer",)),
     (r"(EncDecAttention|SelfAttention|DenseReluDense)(\.|$)", ("encoder_decoder",)),
     (r"(^|\.)(wi_[01]|encoder_attn)(\.|$)", ("encoder_decoder",)),
@@ -248,7 +275,7 @@ _BY_MODULE: Final[tuple[tuple[str, tuple[BaseKind, ...]], ...]] = (
     (r"(^|\.)(language_model|visual|vision_tower|vision_model)(\.|$|\()", _SEEING),
     (r"(^|\.)(multi_modal_projector|mm_projector)(\.|$|\()", _SEEING),
     (r"(^|\.)(block_sparse_moe|experts?)\.", ("decoder", "experts")),
-    (r"(^|\.)model\.layers\.\d+\.(self_attn|mlp)\.", ("decoder",)),
+    (r"(^|\.)model\.layers\.(\d+|\*)\.(self_attn|mlp)\.", ("decoder",)),
     (r"(^|\.)(bert|roberta|deberta|electra)\.encoder\.layer\.", ("encoder",)),
     (r"(^|\.)(vit|dinov2|deit|beit|swin)\.encoder\.", ("vision",)),
 )
@@ -259,7 +286,7 @@ _DIFFUSION_LEAVES: Final = frozenset(
 
 
 def kinds_of_modules(names: Iterable[str]) -> frozenset[BaseKind]:
-    """What names of modules and tensors tell together; empty where they tell nothing.
+    """What names of modules tell together; empty where they tell nothing.
 
     Names of attention in diffusers are those of UNets and of transformers alike: without the block
     that they stand in, they are taken for both.

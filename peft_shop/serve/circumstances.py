@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.upstream.targets import wildcard
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peft_shop.catalog.engines import LoadRule
     from peft_shop.serve.adapter import Adapter
 
-__all__ = ["TESTS", "applies", "strangers"]
+__all__ = ["TESTS", "applies"]
 
 _EXPERTS: Final = re.compile(r"(?:^|\.)(?:experts?|block_sparse_moe)(?:\.|$)")
 _TOWERS: Final = re.compile(
@@ -83,22 +81,7 @@ def _grown_vocabulary(adapter: Adapter, _: LoadRule) -> bool | None:
 
 
 def _other_base(adapter: Adapter, _: LoadRule) -> bool | None:
-    return bool(strangers(adapter))
-
-
-def strangers(adapter: Adapter) -> tuple[str, ...]:
-    """Adapted modules that the base does not have; none where its modules are not known."""
-    known = adapter.base.names if adapter.base is not None else frozenset()
-    targets = adapter.targets
-    if not known or not targets.from_tensors:
-        return ()
-    # of fused experts peft saves the module that holds them
-    holders = {name.rpartition(".")[0] for name in known}
-    modules = {
-        wildcard(place.removeprefix(_PREFIX).removesuffix(".base_layer"))
-        for place in targets.places
-    }
-    return tuple(sorted(modules - known - holders))
+    return bool(adapter.strangers)
 
 
 def _tied_head(adapter: Adapter, _: LoadRule) -> bool | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from peft_shop.catalog.engines import ANY_OTHER, BASE_KINDS, CIRCUMSTANCES
 from peft_shop.serve.cases import fact_basis
-from peft_shop.serve.circumstances import applies, strangers
+from peft_shop.serve.circumstances import applies
 
 if TYPE_CHECKING:
     from peft_shop.catalog.engines import Architectures, BaseKind, Engine, Fact, LoadRule
@@ -34,10 +34,7 @@ def ask_base(case: Case, engine: Engine, adapter: Adapter) -> None:
     if base is None:
         return
     if not base.kinds:
-        case.conditions.append(
-            f"The base must be one on which {engine.title} serves adapters: nothing in the folder "
-            "tells what it is; name it with --model."
-        )
+        _ask_among(case, engine, base)
         return
     group = None if base.architecture is None else engine.of_class(base.architecture)
     named = group is not None and ANY_OTHER not in group.names
@@ -63,6 +60,21 @@ def ask_base(case: Case, engine: Engine, adapter: Adapter) -> None:
             f"The base's class must be one that {engine.title} adapts: nothing in the folder tells "
             "it; name the base with --model."
         )
+
+
+def _ask_among(case: Case, engine: Engine, base: Base) -> None:
+    """Asks about a base of which nothing tells more than that it is one of some kinds."""
+    facts = {kind: engine.kinds.get(kind) for kind in BASE_KINDS if kind in base.among}
+    if facts and all(
+        fact is not None and fact.value in {"no", "reject"} for fact in facts.values()
+    ):
+        kinds = " or ".join(BASE_KINDS[kind] for kind in facts)
+        case.refusals.append(f"by its modules or task the base is {kinds}: none of them is served")
+        return
+    case.conditions.append(
+        f"The base must be one on which {engine.title} serves adapters: nothing in the folder "
+        "tells what it is; name it with --model."
+    )
 
 
 def _kinds(base: Base) -> list[BaseKind]:
@@ -118,9 +130,8 @@ def ask_rules(case: Case, engine: Engine, adapter: Adapter) -> None:
 
 def ask_origin(case: Case, adapter: Adapter) -> None:
     """Doubts an adapter that was trained on another model than its base."""
-    others = strangers(adapter)
-    if others:
-        case.doubts.append(f"{_stranger(adapter, others)}; name the model that it was trained on")
+    if adapter.strangers:
+        case.doubts.append(f"{_stranger(adapter)}; name the model that it was trained on")
 
 
 def _about(adapter: Adapter, rule: LoadRule) -> str:
@@ -136,7 +147,7 @@ def _about(adapter: Adapter, rule: LoadRule) -> str:
     if rule.when == "adapts_other":
         return f"it adapts {_listed(names - set(rule.names))}"
     if rule.when == "other_base":
-        return _stranger(adapter, strangers(adapter))
+        return _stranger(adapter)
     if rule.when == "foreign_names":
         return (
             f"its modules have names of {adapter.targets.trainer}, as no model of transformers has"
@@ -144,9 +155,10 @@ def _about(adapter: Adapter, rule: LoadRule) -> str:
     return CIRCUMSTANCES[rule.when]
 
 
-def _stranger(adapter: Adapter, others: tuple[str, ...]) -> str:
+def _stranger(adapter: Adapter) -> str:
     """That the adapter was trained on something else, in words."""
     base = adapter.base.architecture if adapter.base is not None else None
+    others = adapter.strangers
     inner = adapter.base is not None and any(
         name.endswith(f".{others[0].partition('*')[2].lstrip('.')}") for name in adapter.base.names
     )

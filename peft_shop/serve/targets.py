@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.upstream.targets import wildcard
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -67,7 +69,8 @@ class Targets:
 
     Attributes:
         names: last parts of their names; `None` where they are not known.
-        places: longer parts of their names, as far as they are known.
+        places: longer parts of their names, as far as they are known; with every index as `*` where
+            the tensors tell.
         pattern: whether they are given as a regular expression.
         uneven: whether some layer lacks what others have; `None` where that is not known.
         from_tensors: whether the tensors were read and not only the configuration.
@@ -102,11 +105,13 @@ def targets_of(config: Mapping[str, Json], tensors: Iterable[str], base: Base | 
     value = config.get("target_modules")
     pattern = isinstance(value, str) and value != _ALL_LINEAR
     layers = base.layers if base is not None else None
-    modules = frozenset(_TENSOR.sub("", name) for name in tensors if _TENSOR.search(name))
+    modules = {name[: match.start()] for name in tensors if (match := _TENSOR.search(name))}
     if modules:
+        # adapters can have very many tensors, and few names that differ in more than indices
+        places = frozenset(map(wildcard, modules))
         return Targets(
-            frozenset(_last(name) for name in modules),
-            modules,
+            frozenset(map(_last, places)),
+            places,
             pattern,
             _is_uneven(modules, layers) or _some_layers(config, layers) is True,
             from_tensors=True,
@@ -132,7 +137,7 @@ def targets_of(config: Mapping[str, Json], tensors: Iterable[str], base: Base | 
 
 def _last(name: str) -> str:
     """Last part of a name that is no index."""
-    parts = [part for part in name.split(".") if not part.isdigit()]
+    parts = [part for part in name.split(".") if part != "*" and not part.isdigit()]
     return parts[-1] if parts else name
 
 
@@ -173,10 +178,9 @@ def _is_uneven(modules: Iterable[str], layers: int | None) -> bool:
     """Whether a type of module is there in some layers and lacking in others."""
     found: dict[str, set[int]] = {}
     for name in modules:
-        match = _INDEX.search(f".{name}.")
+        match = _INDEX.search(f"{name}.")
         if match is not None:
-            rest = f".{name}."[match.end() :]
-            found.setdefault(rest, set()).add(int(match[1]))
+            found.setdefault(name[match.end() :], set()).add(int(match[1]))
     if not found:
         return False
     every = set().union(*found.values())

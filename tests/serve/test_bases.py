@@ -17,6 +17,7 @@ from peft_shop.serve.bases import UNKNOWN_BASE, Base, base_of_folder, kinds_of_c
 from peft_shop.serve.circumstances import TESTS, applies
 from peft_shop.serve.families import FAMILIES, family_of
 from peft_shop.serve.routes import Route, route
+from peft_shop.serve.targets import targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -262,6 +263,11 @@ FOLDERS: dict[str, Folder] = {
     "flux-scaled": folder(
         ["to_q"], "black-forest-labs/FLUX.1-dev", lora_alpha=32, careful={"diffusers", "comfyui"}
     ),
+    "nothing-but-names": folder(QV, never={"comfyui", "a1111", "diffusers"}, careful={"vllm"}),
+    "nothing-but-mlp": folder(["gate_proj", "o_proj"], never=IMAGE, careful={"vllm", "sglang"}),
+    "nothing-but-encoder": folder(["query", "value"], never={"comfyui", "a1111", "diffusers"}),
+    "text-encoder": folder(["q_proj", "v_proj"], wrapped="CLIPTextModel", never=IMAGE | {"vllm"}),
+    "code-llama": folder(QV, "codellama/CodeLlama-7b-hf", CAUSAL, yes={"vllm", "sglang"}),
     "diffusion-unnamed": folder(["to_q", "to_v"], careful={"comfyui"}, never=SERVERS),
     # shapes of targets
     "v-only": folder(["v_proj"], LLAMA, CAUSAL, never={"sglang"}, yes={"vllm", "lorax"}),
@@ -310,7 +316,8 @@ def test_a_folder_is_native_where_it_should_be_and_nowhere_else(tmp_path: Path, 
 def test_no_language_model_s_adapter_is_bare_native_for_engines_of_images() -> None:
     """The complaint that this is about: 31 of 33 were."""
     for case in FOLDERS.values():
-        base = base_of_folder(case.config, case.config.get("target_modules") or (), case.keys)
+        known = targets_of(case.config, case.keys, None)
+        base = base_of_folder(case.config, [*known.places, *(known.names or ())])
         if not base.kinds or base.kinds & {"unet", "diffusion_transformer"}:
             continue
         adapter = Adapter("mine", "lora", (), case.config, base=base, tensors=case.keys)
@@ -477,19 +484,19 @@ def test_the_class_that_was_wrapped_outweighs_name_and_task() -> None:
         "base_model_name_or_path": LLAMA,
         "task_type": CAUSAL,
     }
-    found = base_of_folder(config, (), ())
+    found = base_of_folder(config, ())
     assert (found.kinds, found.by) == (frozenset({"unet"}), "class")
 
 
 def test_names_of_tensors_outweigh_the_name_of_the_base() -> None:
-    keys = keys_of(["encoder.block.0.layer.0.SelfAttention.q"])
-    found = base_of_folder({"base_model_name_or_path": LLAMA}, (), keys)
+    modules = ["base_model.model.encoder.block.*.layer.*.SelfAttention.q"]
+    found = base_of_folder({"base_model_name_or_path": LLAMA}, modules)
     assert (found.kinds, found.by) == (frozenset({"encoder_decoder"}), "modules")
 
 
 def test_weaker_evidence_adds_what_a_decoder_is_besides() -> None:
     found = base_of_folder(
-        {"base_model_name_or_path": "Qwen/Qwen3-30B-A3B", "task_type": CAUSAL}, (), ()
+        {"base_model_name_or_path": "Qwen/Qwen3-30B-A3B", "task_type": CAUSAL}, ()
     )
     assert found.kinds == {"decoder", "experts"}
     assert found.architecture == "Qwen3MoeForCausalLM"
