@@ -186,7 +186,7 @@ class Candidate(Record):
             ConfigError: the method cannot work on this model, or no model was ever named.
             MissingExtraError: peft or torch is not installed.
         """
-        from peft_shop.preflight.checking import preflight  # noqa: PLC0415 - torch only when asked for
+        from peft_shop.preflight.remembered import preflight  # noqa: PLC0415 - not for an answer
 
         target = self._live(model, "a preflight")
         return preflight(target, self._adapted(model, target, adapt).config)

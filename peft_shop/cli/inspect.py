@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from peft_shop.catalog.store import load
 from peft_shop.cli.model import TrustRemoteCode
 from peft_shop.cli.options import takes
 from peft_shop.cli.output import Output, output
@@ -41,4 +42,5 @@ def inspect(
         plain = structure.model_dump(mode="json")
         return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
-    out.show(structure_document(structure), rows=structure_records(structure), json=whole)
+    catalog = None if structure.quantization is None else load()
+    out.show(structure_document(structure, catalog), rows=structure_records(structure), json=whole)

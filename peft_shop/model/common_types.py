@@ -129,7 +129,7 @@ def structure_from(checkpoint: Checkpoint) -> Structure | None:
     tied = content.get("tie_word_embeddings", known.gemma)
     groups = tuple(_groups(content, known, sizes))
     architecture = f"{known.prefix}ForCausalLM"
-    benchmark, because = evidence_for(architecture, "text", "CAUSAL_LM")
+    evidence = evidence_for(architecture, "text", "CAUSAL_LM")
     dtype = stated_dtype(content, checkpoint.place) or most_of(checkpoint.stored_types)
     storage = storage_of_types(checkpoint.stored_types)
     found = Structure(
@@ -139,8 +139,8 @@ def structure_from(checkpoint: Checkpoint) -> Structure | None:
         library="transformers",
         modality="text",
         task_type="CAUSAL_LM",
-        benchmark=benchmark,
-        benchmark_because=because,
+        benchmark=evidence.benchmark,
+        benchmark_because=evidence.because,
         groups=groups,
         stored_quantization=None if storage is None else stored(storage, groups),
         tied=(("model.embed_tokens.weight", "lm_head.weight"),) if tied else (),

@@ -54,7 +54,7 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
         )
     modality = _modality(loaded, groups)
     task = task_type or task_type_of(instance, config, loaded.library)
-    benchmark, because = evidence_for(architecture, modality, task)
+    evidence = evidence_for(architecture, modality, task)
     tied, parameters, dtype = _parameters(instance, layers)
     backend = backend_of(instance, config)
     others = sum(one.count for one in groups if one.role == "other")
@@ -65,7 +65,7 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
         else storage_of(checkpoint.content, checkpoint.storage_files)
         or storage_of_types(checkpoint.stored_types)
     )
-    notes = [*loaded.remarks, *remarks(instance, config, backend)]
+    notes = [*evidence.note, *loaded.remarks, *remarks(instance, config, backend)]
     if others:
         notes.append(f"What {others} linear layers do is not understood: their role is other.")
     found = Structure(
@@ -75,8 +75,8 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
         library=loaded.library,
         modality=modality,
         task_type=task,
-        benchmark=benchmark,
-        benchmark_because=because,
+        benchmark=evidence.benchmark,
+        benchmark_because=evidence.because,
         groups=groups,
         quantization=backend,
         stored_quantization=None if storage is None else stored(storage, groups),

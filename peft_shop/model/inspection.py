@@ -28,9 +28,12 @@ class Target:
 
     Attributes:
         structure: what was understood of it.
+        from_files: whether it is what a folder or the hub says, with no code of its own; what is
+            found of such a model may be kept.
     """
 
     structure: Structure
+    from_files: bool
 
     def __init__(
         self,
@@ -39,12 +42,14 @@ class Target:
         instance: nn.Module | None = None,
         *,
         load: Callable[[], Loaded] | None = None,
+        from_files: bool = False,
     ) -> None:
         """A target of an instance on the meta device, or of one that `load` makes when asked."""
         self.structure = structure
         self._config = config
         self._instance = instance
         self._load = load
+        self.from_files = from_files
 
     def __repr__(self) -> str:
         return f"<Target {self.structure.name}: {self.structure.parameters:,} parameters>"
@@ -110,10 +115,11 @@ def inspect_model(
     alone = task_type is None and not checkpoint.remote
     known = (structure_from(checkpoint) or cached_structure(checkpoint)) if alone else None
     if known is not None:
-        return Target(known, load=lambda: _loaded(checkpoint))
+        return Target(known, load=lambda: _loaded(checkpoint), from_files=True)
     found = _inspected(checkpoint, trust_remote_code=trust_remote_code, task_type=task_type)
     if alone:
         keep_structure(checkpoint, found.structure)
+        found.from_files = True
     return found
 
 

@@ -170,7 +170,7 @@ def _refuse_wrapped(model: nn.Module) -> None:
 
 def _build(cls: type[nn.Module], config: Any, dtype: str) -> nn.Module:
     """A new instance on the meta device, in `dtype`; `config` is not changed."""
-    with _meta():
+    with _meta(), _quiet():  # again: diffusers sets its own level when it is imported
         try:
             return _construct(cls, copy.deepcopy(config), getattr(torch, dtype))
         except ImportError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.catalog import Catalog
     from peft_shop.model.structure import ModuleGroup, Structure
     from peft_shop.show.documents import Value
 
@@ -49,27 +50,40 @@ def structure_records(structure: Structure) -> list[dict[str, Value]]:
     ]
 
 
-def structure_document(structure: Structure) -> Document:
-    """What is known of a model, and a row for every group of its modules."""
+def structure_document(structure: Structure, catalog: Catalog | None = None) -> Document:
+    """What is known of a model, and a row for every group of its modules.
+
+    Args:
+        structure: the model.
+        catalog: tells which methods were seen to train on a base that is quantized so.
+    """
     return Document(
         title=f"{structure.name}: {structure.architecture}"
         if structure.name != structure.architecture
         else structure.name,
-        paragraphs=tuple(_paragraphs(structure)),
+        paragraphs=tuple(_paragraphs(structure, catalog)),
         parts=(_about(structure), _modules(structure)),
         warnings=structure.notes,
         footnotes=(_FOOTNOTE,),
     )
 
 
-def _paragraphs(structure: Structure) -> list[str]:
+def _paragraphs(structure: Structure, catalog: Catalog | None) -> list[str]:
     because = structure.benchmark_because
     evidence = (
         f"Evidence: the runs of {structure.benchmark} ({because})."
         if structure.benchmark
         else f"No evidence: {because}."
     )
-    return [evidence]
+    if catalog is None or structure.quantization is None:
+        return [evidence]
+    name = structure.quantization
+    seen = [
+        method.title
+        for method in catalog.methods
+        if method.capability(f"quantization.{name}").support in {"yes", "partial"}
+    ]
+    return [evidence, f"Seen to train on {name} layers: {', '.join(seen) or 'no method'}."]
 
 
 def _about(structure: Structure) -> Listing:

@@ -51,13 +51,17 @@ def _inspections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
+def files(kept: Path) -> list[Path]:
+    return list((kept / "structures").iterdir())
+
+
 def test_a_second_question_needs_no_inspection(
     folder: Path, kept: Path, inspections: list[Any]
 ) -> None:
     first, second = inspect_model(folder), inspect_model(folder)
     assert len(inspections) == 1
     assert first.structure == second.structure
-    assert len(list(kept.iterdir())) == 1
+    assert len(files(kept)) == 1
     # its instance is made when it is asked for
     assert second.config.hidden_size == 64
     assert {name for name, _ in second.skeleton().named_modules()} == {
@@ -89,12 +93,12 @@ def test_what_has_changed_is_inspected_again(
     elif what == "files":
         (folder / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "FP8"}}')
     elif what == "version":
-        monkeypatch.setattr(cache, "_version", lambda package: f"{package} of tomorrow")
+        monkeypatch.setattr(cache, "_versions", lambda: [("peft", "of tomorrow")])
     after = inspect_model(folder, task_type="SEQ_CLS" if what == "task" else None).structure
     assert len(inspections) == 2
     assert (after == before) == (what == "version")
     # another class for a task is not kept
-    assert len(list(kept.iterdir())) == (1 if what == "task" else 2)
+    assert len(files(kept)) == (1 if what == "task" else 2)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[" * 10_000, b'{"name": "x"}'])
@@ -102,7 +106,7 @@ def test_a_broken_file_is_passed_over_and_replaced(
     folder: Path, kept: Path, inspections: list[Any], content: bytes
 ) -> None:
     before = inspect_model(folder).structure
-    (file,) = kept.iterdir()
+    (file,) = files(kept)
     whole = file.read_bytes()
     file.write_bytes(content)
     assert inspect_model(folder).structure == before
@@ -123,15 +127,15 @@ def test_it_can_be_switched_off_and_cannot_fail(
 
 
 def test_it_is_bounded(folder: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_MOST", 3)
+    monkeypatch.setattr(cache, "_STRUCTURES", cache.Drawer("structures", ("model",), 3))
     for size in range(1, 6):
         (folder / "config.json").write_text(json.dumps(OLMO | {"vocab_size": 100 + size}))
         inspect_model(folder)
-    assert len(list(kept.iterdir())) == 3
+    assert len(files(kept)) == 3
     monkeypatch.setattr(cache, "_LARGEST", 10)
     (folder / "config.json").write_text(json.dumps(OLMO | {"vocab_size": 99}))
     inspect_model(folder)
-    assert len(list(kept.iterdir())) == 3
+    assert len(files(kept)) == 3
 
 
 def test_code_that_comes_with_a_model_is_not_kept(
