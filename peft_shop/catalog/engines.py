@@ -93,6 +93,7 @@ CIRCUMSTANCES: Final[dict[str, str]] = {
     "other_base": "it has tensors for modules that the base does not have",
     "tied_head": "it adapts a head that is tied to the embedding",
     "peft_keys": "its keys begin with `base_model.model.`, as those that peft saves",
+    "named_keys": "its keys hold an adapter's name, such as `lora_A.default.weight`",
     "other_keys": "its keys do not begin with `base_model.model.`",
 }
 """What a rule can look for in an adapter on its base; how, is for the room `serve`."""

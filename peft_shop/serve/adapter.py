@@ -19,6 +19,7 @@ from peft_shop.serve.bases import UNKNOWN_BASE, Base, base_of_folder
 from peft_shop.serve.fields import RANK, is_number, pattern, whole
 from peft_shop.serve.targets import Targets, targets_of
 from peft_shop.serve.traits import TRAITS
+from peft_shop.upstream.targets import wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -266,7 +267,9 @@ def read_adapter(catalog: Catalog, path: str | PathLike[str], *, weights: bool =
     set_fields = _set_fields(config)
     shapes = folders.tensors(file.parent) if weights else {}
     known = targets_of(set_fields, shapes, UNKNOWN_BASE)
-    base = base_of_folder(set_fields, [*known.places, *(known.names or ())])
+    # other methods' tensors have other ends, but stand in the same blocks
+    places = known.places if known.from_tensors else {*known.places, *map(wildcard, shapes)}
+    base = base_of_folder(set_fields, [*places, *(known.names or ())])
     return Adapter(
         file.resolve().parent.name,
         method.id,

@@ -21,6 +21,7 @@ _TOWERS: Final = re.compile(
     r"(?:^|\.)(?:visual|vision_tower|vision_model|vision_embed_tokens|audio_tower|audio_encoder|"
     r"image_encoder|multi_modal_projector|mm_projector)(?:\.|$)"
 )
+_NAMED: Final = re.compile(r"\.lora_[AB]\.(?!weight$|bias$)[^.]+\.weight$")
 _PREFIX: Final = "base_model.model."
 _PROMPTS: Final = "prompt_embeddings"
 
@@ -97,6 +98,10 @@ def _peft_keys(adapter: Adapter, _: LoadRule) -> bool | None:
     return not adapter.tensors or any(name.startswith(_PREFIX) for name in adapter.tensors)
 
 
+def _named_keys(adapter: Adapter, _: LoadRule) -> bool | None:
+    return any(_NAMED.search(name) for name in adapter.tensors)
+
+
 def _other_keys(adapter: Adapter, _: LoadRule) -> bool | None:
     return any(
         not name.startswith((_PREFIX, _PROMPTS)) and "lora" in name for name in adapter.tensors
@@ -116,6 +121,7 @@ TESTS: Final[dict[str, Callable[[Adapter, LoadRule], bool | None]]] = {
     "other_base": _other_base,
     "tied_head": _tied_head,
     "peft_keys": _peft_keys,
+    "named_keys": _named_keys,
     "other_keys": _other_keys,
 }
 """By the key in `peft_shop.catalog.engines.CIRCUMSTANCES`."""

@@ -290,6 +290,14 @@ FOLDERS: dict[str, Folder] = {
     "plain-pattern": folder(
         r".*\.self_attn\.(q|v)_proj", LLAMA, CAUSAL, careful={"sglang", "lmdeploy"}, yes={"vllm"}
     ),
+    "keys-with-a-name": folder(
+        QV,
+        LLAMA,
+        CAUSAL,
+        keys=[key.replace(".weight", ".default.weight") for key in keys_of(layers(ATTENTION))],
+        careful={"vllm", "tgi", "lorax", "llama.cpp"},
+        never={"sglang", "openvino-genai"},
+    ),
     "keys-without-prefix": folder(
         QV,
         LLAMA,
