@@ -215,7 +215,7 @@ class Recommendation(Record):
         name = "recommendation"
         try:
             data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             problem = Problem(name, "", f"not a JSON document: {error}")
             raise CatalogError("cannot read the recommendation", [problem]) from error
         try:

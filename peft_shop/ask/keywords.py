@@ -56,11 +56,15 @@ _DEMAND: Final = _optional(
 
 
 def _record(record: type, words: str) -> _Kind:
-    return _optional(lambda value: isinstance(value, Mapping | record), words)
+    return _optional(lambda value: isinstance(value, record) or _is_named(value), words)
+
+
+def _is_named(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value))
 
 
 def _is_order(value: object) -> bool:
-    return _is_text(value) or (isinstance(value, Mapping) and all(map(_is_text, value)))
+    return _is_text(value) or _is_named(value)
 
 
 KEYWORDS: Final[Mapping[str, _Kind]] = {
@@ -71,7 +75,9 @@ KEYWORDS: Final[Mapping[str, _Kind]] = {
     "training": _record(Settings, "settings by name"),
     "device": _QUANTITY,
     "max_memory": _QUANTITY,
-    "fit": _optional(lambda value: value in {"auto", "off"}, "'auto' or 'off'"),
+    "fit": _optional(
+        lambda value: isinstance(value, str) and value in {"auto", "off"}, "'auto' or 'off'"
+    ),
     "within": _QUANTITY,
     "snapshot": _TEXT,
     "era": _TEXT,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from peft_shop.adapt.records import TargetOptions
 from peft_shop.catalog.features import TaskType
-from peft_shop.errors import QueryError, UnknownNameError
+from peft_shop.errors import QueryError, UnknownNameError, shown
 from peft_shop.forecast.records import Dtype, Settings
 from peft_shop.model.structure import ROLES
+from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Benchmark
     from peft_shop.model.structure import Structure
@@ -25,6 +24,8 @@ __all__ = ["Asked", "default_benchmark", "read_options", "read_settings", "read_
 
 Options = TypeVar("Options", TargetOptions, Settings)
 
+_LARGEST: Final = 10**12
+"""No count of a training step comes near it, and products of what does stay exact."""
 _LISTS = {"roles": ROLES, "task_type": get_args(TaskType)}
 """Fields whose values are names, and the valid ones."""
 _EFFECTIVE: Final = "effective_batch"
@@ -49,7 +50,7 @@ def read_options(given: TargetOptions | Mapping[str, Any] | None) -> TargetOptio
     if isinstance(given, TargetOptions):
         return given
     if not isinstance(given, Mapping):
-        raise QueryError(f"adapt: expected options by name, got {given!r}")
+        raise QueryError(f"expected options by name, got {shown(given)}", keyword="adapt")
     found: dict[str, Any] = {}
     for name, value in given.items():
         key = str(name).strip().lower().replace("-", "_")
@@ -58,6 +59,8 @@ def read_options(given: TargetOptions | Mapping[str, Any] | None) -> TargetOptio
         found[key] = _listed(value) if key in {"roles", "token_indices", "adapters"} else value
         if key in _LISTS:
             _check_names(key, found[key])
+    if isinstance(found.get("peft_version"), str):
+        version_key(found["peft_version"])
     return _validated(TargetOptions, "adapt", found)
 
 
@@ -85,7 +88,7 @@ def read_settings(
             _check_length(given, model)
         return given
     if given is not None and not isinstance(given, Mapping):
-        raise QueryError(f"training: expected settings by name, got {given!r}")
+        raise QueryError(f"expected settings by name, got {shown(given)}", keyword="training")
     found: dict[str, Any] = {}
     for name, value in (given or {}).items():
         key = str(name).strip().lower().replace("-", "_")
@@ -157,7 +160,7 @@ def read_training(
         fixed, effective = set(given.model_fields_set), None
     else:
         if given is not None and not isinstance(given, Mapping):
-            raise QueryError(f"training: expected settings by name, got {given!r}")
+            raise QueryError(f"expected settings by name, got {shown(given)}", keyword="training")
         stated = given or {}
         folded = {str(name).strip().lower().replace("-", "_"): name for name in stated}
         fixed = set(folded) - {_EFFECTIVE}
@@ -196,7 +199,8 @@ def _whole(value: Any) -> int:
     except (TypeError, ValueError):
         number = 0
     if number < 1 or isinstance(value, bool):
-        raise QueryError(f"training: effective_batch: expected a number from 1, got {value!r}")
+        message = f"effective_batch: expected a number from 1, got {shown(value)}"
+        raise QueryError(message, keyword="training")
     return number
 
 
@@ -204,20 +208,25 @@ def _check_length(settings: Settings, model: Structure) -> None:
     longest = model.dimensions.max_positions
     if longest is not None and settings.sequence_length > longest:
         msg = (
-            f"training: sequence_length {settings.sequence_length} is more than the {longest} "
+            f"sequence_length {settings.sequence_length} is more than the {longest} "
             f"positions that {model.name} takes"
         )
-        raise QueryError(msg)
+        raise QueryError(msg, keyword="training")
 
 
 def _validated(record: type[Options], option: str, found: dict[str, Any]) -> Options:
     try:
-        return record.model_validate(found)
+        made = record.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        msg = f"{option}: {where}: {first['msg'].lower()}, got {first['input']!r}"
-        raise QueryError(msg) from None
+        msg = f"{where}: {first['msg'].lower()}, got {shown(first['input'])}"
+        raise QueryError(msg, keyword=option) from None
+    for name, value in made:
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            message = f"{name}: {shown(value)} is more than anything takes"
+            raise QueryError(message, keyword=option)
+    return made
 
 
 def _listed(value: Any) -> Any:
@@ -227,11 +236,13 @@ def _listed(value: Any) -> Any:
 
 
 def _check_names(key: str, value: Any) -> None:
-    names = (value,) if isinstance(value, str) else value or ()
-    for name in names:
+    names = value if isinstance(value, Collection) and not isinstance(value, str) else (value,)
+    for name in names if value is not None else ():
+        if not isinstance(name, str):
+            raise QueryError(f"{key}: expected names, got {shown(name)}", keyword="adapt")
         if name not in _LISTS[key]:
             kind = "role" if key == "roles" else "task type"
-            raise UnknownNameError(kind, str(name), _LISTS[key])
+            raise UnknownNameError(kind, name, _LISTS[key], keyword="adapt")
 
 
 def default_benchmark(catalog: Catalog, model: Structure | None) -> Benchmark | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Literal, Unpack
@@ -186,6 +186,10 @@ def recommend(
     stated = dict(locals())  # before anything else is: what was asked, by keyword
     del stated["bounds"]
     check_keywords({**stated, **bounds})
+    for name in ("methods", "quantization"):  # they are read more than once
+        if isinstance(stated[name], Iterator):
+            stated[name] = list(stated[name])
+    methods, quantization = stated["methods"], stated["quantization"]
     source = catalog if isinstance(catalog, Catalog) else load(catalog)
     if peft_version is None:
         peft_version = installed_peft_version()
@@ -203,7 +207,7 @@ def recommend(
         target = inspect_model(model)
         structure = target.structure
     dtype = training.get("dtype") if isinstance(training, Mapping) else training and training.dtype
-    memory = _memory_limit(device, max_memory, dtype=str(dtype))
+    memory = _memory_limit(device, max_memory, dtype=dtype if isinstance(dtype, str) else "")
     fitting = _fit(fit, memory)
     step = None
     if training is not None or memory is not None:
@@ -269,7 +273,7 @@ def _memory_limit(device: str | None, most: Quantity | None, *, dtype: str) -> M
         both = (Keyword("device"), " and ", Keyword("max_memory"))
         raise QueryError(*both, " limit the memory: give one of them")
     if device is None:
-        limit = read_quantity(most or 0, "bytes", name="max_memory")
+        limit = read_quantity(0 if most is None else most, "bytes", name="max_memory")
         text = most if isinstance(most, str) else format_quantity(limit, "bytes")
         return MemoryLimit(bytes=int(limit), text=text)
     from peft_shop.forecast.devices import device_of  # noqa: PLC0415 - only where a device is named

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from packaging.version import InvalidVersion, Version
 
-from peft_shop.errors import InputError
+from peft_shop.errors import InputError, shown
 
 __all__ = ["is_final", "version_key"]
 
@@ -28,8 +28,9 @@ def version_key(version: str) -> Version:
     """
     try:
         return Version(Version(version).base_version)
-    except InvalidVersion as error:
-        raise InputError(f"cannot read {version!r} as a version such as 0.21.2") from error
+    except ValueError as error:  # no version, or a number of thousands of digits
+        message = f"cannot read {shown(version)} as a version such as 0.21.2"
+        raise InputError(message, keyword="peft_version") from error
 
 
 def is_final(version: str) -> bool:

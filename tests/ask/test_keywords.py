@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_shop import any_of, recommend
+from peft_shop import Recommendation, any_of, recommend
+from peft_shop.adapt.records import TargetOptions
 from peft_shop.ask.keywords import KEYWORDS
 from peft_shop.errors import (
+    CatalogError,
     InputError,
     PeftShopError,
     QuantityError,
@@ -21,30 +24,33 @@ from peft_shop.errors import (
     UnknownNameError,
     shown,
 )
+from peft_shop.forecast.records import Settings
+from peft_shop.model.structure import Structure
 from peft_shop.names import Bounds
 
 NAMED: Final = sorted(set(KEYWORDS) - {"model"})
+ODD: Final = [
+    10**400,
+    -(10**400),
+    10**5000,
+    "9" * 5000,
+    "x" * 5000,
+    "\ud800",
+    "\0",
+    "",
+    b"x",
+    object(),
+    math.nan,
+    math.inf,
+    any_of("\ud800"),
+    [],
+    [[]],
+    {},
+    {5: []},
+    {"x": object()},
+    print,
+]
 JUNK: Final = st.one_of(
-    st.sampled_from(
-        [
-            10**400,
-            -(10**400),
-            10**5000,
-            "9" * 5000,
-            "x" * 5000,
-            "\ud800",
-            "\0",
-            "",
-            " ",
-            b"x",
-            object(),
-            math.nan,
-            math.inf,
-            any_of("\ud800"),
-            type,
-            print,
-        ]
-    ),
     st.integers(),
     st.floats(),
     st.text(max_size=5),
@@ -58,15 +64,21 @@ def test_every_keyword_has_a_row() -> None:
     assert set(KEYWORDS) == set(inspect.signature(recommend).parameters) - {"bounds"}
 
 
+@pytest.mark.parametrize("name", [*NAMED, "max_peak_memory", "min_test_accuracy"])
+def test_odd_values_are_an_answer_or_an_error_of_our_own(name: str) -> None:
+    for odd in ODD:
+        with contextlib.suppress(PeftShopError):
+            recommend(**{"peft_version": "any", "methods": "oft", name: odd})
+
+
 @given(st.sampled_from([*NAMED, *Bounds.__annotations__, "max_", "min_x", "quantisation"]), JUNK)
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_junk_is_an_answer_or_an_error_of_our_own(name: str, junk: Any) -> None:
     with contextlib.suppress(PeftShopError):
         recommend(**{"peft_version": "any", name: junk})
 
 
-@given(JUNK)
-@settings(max_examples=50)
+@pytest.mark.parametrize("junk", ODD, ids=range(len(ODD)))
 def test_what_is_shown_of_a_value_is_short(junk: Any) -> None:
     assert len(shown(junk)) < 120
     assert len(str(UnknownNameError("name", repr(type(junk)) * 9, ["x"] * 3))) < 300
@@ -84,6 +96,27 @@ def test_a_value_of_a_wrong_kind_is_an_error_that_names_the_keyword(name: str) -
 def test_a_model_that_is_none_is_an_error_of_our_own(junk: Any) -> None:
     with pytest.raises(PeftShopError):
         recommend(model=junk)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "field"),
+    [
+        *(("training", field) for field in Settings.model_fields),
+        *(("adapt", field) for field in TargetOptions.model_fields),
+        ("device", None),
+        ("max_memory", None),
+        ("fit", None),
+        ("within", None),
+    ],
+)
+def test_odd_values_about_a_model_are_errors_of_our_own(keyword: str, field: str | None) -> None:
+    file = Path(__file__).parents[2] / "data" / "structures" / "llama-3.2-3b.json"
+    model = Structure.model_validate_json(file.read_bytes())
+    beside = {"device": "T4"} if keyword in {"fit", "within"} else {}
+    for odd in ODD:
+        asked = {**beside, keyword: odd if field is None else {field: odd}}
+        with contextlib.suppress(PeftShopError):
+            recommend(model=model, methods="shira", **asked)
 
 
 def test_a_misspelt_keyword_names_the_nearest() -> None:
@@ -127,6 +160,20 @@ def test_what_cannot_be_a_slip_is_taken() -> None:
     assert [bound.value for bound in found.query.bounds] == [25769803776, 0, 7200, 0.3, 3]
 
 
+def test_names_that_can_be_read_once_are_read_once() -> None:
+    assert recommend(methods=iter(["lora", "oft"])).query.methods == ("lora", "oft")
+    (one,) = recommend(quantization=iter(["gptq"])).query.requirements
+    assert one.values == ("gptq",)
+
+
 def test_device_and_memory_are_spelt_as_arguments() -> None:
     with pytest.raises(QueryError, match="device= and max_memory= limit the memory"):
         recommend(device="T4", max_memory="3GiB")
+
+
+@pytest.mark.parametrize(
+    "text", [None, 5, [], "\ud800", '"\ud800"', "null", "[]", b"\xff", "9" * 5000, '{"a":' * 5000]
+)
+def test_what_is_no_answer_is_an_error_of_our_own(text: Any) -> None:
+    with pytest.raises(CatalogError, match="cannot read the recommendation"):
+        Recommendation.from_json(text)
