@@ -9,18 +9,28 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_args
 from pydantic import ValidationError
 
 from peft_shop.adapt.records import TargetOptions
+from peft_shop.ask.query import MemoryLimit
 from peft_shop.catalog.features import TaskType
-from peft_shop.errors import QueryError, UnknownNameError, shown
+from peft_shop.errors import Keyword, QueryError, UnknownNameError, shown
 from peft_shop.forecast.records import Dtype, Settings
 from peft_shop.model.structure import ROLES
+from peft_shop.units import format_quantity, read_quantity
 from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Benchmark
     from peft_shop.model.structure import Structure
+    from peft_shop.units import Quantity
 
-__all__ = ["Asked", "default_benchmark", "read_options", "read_settings", "read_training"]
+__all__ = [
+    "Asked",
+    "default_benchmark",
+    "read_memory",
+    "read_options",
+    "read_settings",
+    "read_training",
+]
 
 Options = TypeVar("Options", TargetOptions, Settings)
 
@@ -243,6 +253,40 @@ def _check_names(key: str, value: Any) -> None:
         if name not in _LISTS[key]:
             kind = "role" if key == "roles" else "task type"
             raise UnknownNameError(kind, name, _LISTS[key], keyword="adapt")
+
+
+def read_memory(
+    device: Quantity | None, most: Quantity | None = None, *, dtype: str
+) -> MemoryLimit | None:
+    """The memory that a device or a limit leaves to a training step; `None` without either.
+
+    Args:
+        device: name or size of a device.
+        most: greatest peak memory, instead of a device.
+        dtype: of the step, which not every device computes in.
+
+    Raises:
+        InputError: both, or one that cannot be read.
+    """
+    if device is None and most is None:
+        return None
+    if device is not None and most is not None:
+        both = (Keyword("device"), " and ", Keyword("max_memory"))
+        raise QueryError(*both, " limit the memory: give one of them")
+    if device is None:
+        limit = read_quantity(0 if most is None else most, "bytes", name="max_memory")
+        text = most if isinstance(most, str) else format_quantity(limit, "bytes")
+        return MemoryLimit(bytes=int(limit), text=text)
+    from peft_shop.forecast.devices import device_of  # noqa: PLC0415 - only where a device is named
+
+    found = device_of(device)
+    return MemoryLimit(
+        bytes=found.usable_bytes,
+        text=str(device),
+        device=found.name,
+        cautions=found.cautions_in(dtype),
+        count=found.count,
+    )
 
 
 def default_benchmark(catalog: Catalog, model: Structure | None) -> Benchmark | None:

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Final, Literal, Unpack
 from peft_shop.ask.answering import answer
 from peft_shop.ask.demanding import ATTRIBUTES, SERVE
 from peft_shop.ask.keywords import check_keywords
-from peft_shop.ask.model import read_training
-from peft_shop.ask.query import MemoryLimit
+from peft_shop.ask.model import read_memory, read_training
 from peft_shop.ask.reading import AnyOf, build_query, resolve_picks
 from peft_shop.catalog.catalog import Catalog
 from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load
 from peft_shop.errors import Keyword, QueryError
 from peft_shop.model.structure import Structure
-from peft_shop.units import format_quantity, read_quantity
+from peft_shop.units import read_quantity
 from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from peft_shop.adapt.records import TargetOptions
     from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.query import MemoryLimit
     from peft_shop.catalog.features import (
         Category,
         EvidenceLevel,
@@ -207,7 +207,7 @@ def recommend(
         target = inspect_model(model)
         structure = target.structure
     dtype = training.get("dtype") if isinstance(training, Mapping) else training and training.dtype
-    memory = _memory_limit(device, max_memory, dtype=dtype if isinstance(dtype, str) else "")
+    memory = read_memory(device, max_memory, dtype=dtype if isinstance(dtype, str) else "")
     fitting = _fit(fit, memory)
     step = None
     if training is not None or memory is not None:
@@ -264,28 +264,6 @@ def _fit(fit: str | None, memory: MemoryLimit | None) -> Literal["auto", "off"]:
             keyword="fit",
         )
     return "off" if fit == "off" or memory is None else "auto"
-
-
-def _memory_limit(device: str | None, most: Quantity | None, *, dtype: str) -> MemoryLimit | None:
-    if device is None and most is None:
-        return None
-    if device is not None and most is not None:
-        both = (Keyword("device"), " and ", Keyword("max_memory"))
-        raise QueryError(*both, " limit the memory: give one of them")
-    if device is None:
-        limit = read_quantity(0 if most is None else most, "bytes", name="max_memory")
-        text = most if isinstance(most, str) else format_quantity(limit, "bytes")
-        return MemoryLimit(bytes=int(limit), text=text)
-    from peft_shop.forecast.devices import device_of  # noqa: PLC0415 - only where a device is named
-
-    found = device_of(device)
-    return MemoryLimit(
-        bytes=found.usable_bytes,
-        text=str(device),
-        device=found.name,
-        cautions=found.cautions_in(dtype),
-        count=found.count,
-    )
 
 
 def _only(quantization: str | Iterable[str] | AnyOf | None) -> str | None:

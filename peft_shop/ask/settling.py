@@ -13,28 +13,33 @@ from typing import TYPE_CHECKING, Final
 from peft_shop.ask.adapted import retargeted
 from peft_shop.ask.answering import answer
 from peft_shop.ask.appraisal import Traced, own_settings
-from peft_shop.ask.contenders import field_of_play
-from peft_shop.ask.plans import device_in, fittable_of
+from peft_shop.ask.contenders import Contender, field_of_play
+from peft_shop.ask.model import read_memory, read_training
+from peft_shop.ask.plans import device_in, fittable_of, planned
+from peft_shop.ask.reading import build_query
 from peft_shop.ask.watching import told
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.runs import Run
 from peft_shop.errors import PeftShopError
 from peft_shop.forecast.ladder import ladder
 from peft_shop.forecast.records import Setup
+from peft_shop.model.structure import Structure
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from peft_shop.adapt.records import TargetOptions
     from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.methods import Method
     from peft_shop.forecast.fitting import Fittable
     from peft_shop.forecast.ladder import Rung
     from peft_shop.forecast.records import Settings
     from peft_shop.model.inspection import Target
-    from peft_shop.model.structure import Structure
+    from peft_shop.units import Quantity
 
-__all__ = ["settled"]
+__all__ = ["plans_of", "settled"]
 
 USUAL_SECONDS: Final = 60.0
 """Time for a model of which no closed form knows anything, unless the question says another."""
@@ -60,13 +65,15 @@ def settled(
     """
     found = answer(catalog, query)
     waiting = list(_waiting(found))
-    if not waiting or find_spec("torch") is None or find_spec("peft") is None:
+    if not waiting or not _can_run():
         return found
     if seconds is None:
         known = any("peak_memory" in one.values for one in found.candidates)
         known = known or any(one.forecasted is not None for one in found.unmeasured)
         seconds = 0.0 if known else USUAL_SECONDS
-    runs = _DryRuns(catalog, query, target, time.monotonic() + seconds)
+    field = field_of_play(catalog, query)
+    everyone = (*field.contenders, *field.baselines)
+    runs = _DryRuns(catalog, query, target, everyone, time.monotonic() + seconds)
     while waiting and runs.time_left():
         for name in waiting:
             if not runs.time_left():
@@ -76,6 +83,71 @@ def settled(
         found = answer(catalog, query, runs.traced)
         waiting = [name for name in _waiting(found) if name not in runs.traced]
     return found
+
+
+def plans_of(
+    catalog: Catalog,
+    model: Target | Structure,
+    subjects: Sequence[Run | Method],
+    *,
+    device: Quantity,
+    training: Settings | Mapping[str, object] | None = None,
+    quantization: str | None = None,
+    adapt: TargetOptions | None = None,
+    peft_version: str | None = None,
+) -> list[Contender]:
+    """Runs and methods with the setups under which they fit a device, whatever else they are.
+
+    Args:
+        catalog: holds the facts.
+        model: what is trained; without the model itself closed forms alone tell.
+        subjects: what is asked about; runs of one benchmark.
+        device: name or size.
+        training: the training step; what it states stays.
+        quantization: backend of the base that the question names.
+        adapt: what to do on that model otherwise than measured.
+        peft_version: version the configurations must work with.
+
+    Raises:
+        InputError: a setting or a device that cannot be read.
+    """
+    structure = model if isinstance(model, Structure) else model.structure
+    step = read_training(training, structure, quantization)
+    contenders = [
+        Contender(one.experiment, one.method, one.variants, one)
+        if isinstance(one, Run)
+        else Contender(one.id, one.id, (), None)
+        for one in subjects
+    ]
+    runs = [one for one in subjects if isinstance(one, Run)]
+    query = build_query(
+        catalog,
+        benchmark=runs[0].benchmark if runs else None,
+        model=structure,
+        adapt=adapt,
+        training=step.settings,
+        memory=read_memory(device, dtype=step.settings.dtype),
+        fit="auto",
+        fixed=step.fixed,
+        effective_batch=step.effective_batch,
+        peft_version=peft_version,
+    )
+    # these are not the contenders of a whole question, whose plans are remembered
+    alone = catalog.model_copy()
+    planned_ones = planned(alone, query, contenders, (), {}).contenders
+    unknown = [one for one in planned_ones if one.setup is None and one.misfit is None]
+    if not unknown or isinstance(model, Structure) or not _can_run():
+        return list(planned_ones)
+    runs_dry = _DryRuns(alone, query, model, contenders, time.monotonic() + USUAL_SECONDS)
+    for done, one in enumerate(unknown):
+        if runs_dry.time_left():
+            told(done, len(unknown), one.name)
+            runs_dry.trace(one.name)
+    return list(planned(alone, query, contenders, (), runs_dry.traced).contenders)
+
+
+def _can_run() -> bool:
+    return find_spec("torch") is not None and find_spec("peft") is not None
 
 
 def _waiting(found: Recommendation) -> Iterator[str]:
@@ -93,14 +165,20 @@ class _DryRuns:
         traced: what they told, by name.
     """
 
-    def __init__(self, catalog: Catalog, query: Query, target: Target, end: float) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        query: Query,
+        target: Target,
+        contenders: Iterable[Contender],
+        end: float,
+    ) -> None:
         self.catalog = catalog
         self.query = query
         self.target = target
         self.end = end
         self.traced: dict[str, Traced] = {}
-        field = field_of_play(catalog, query)
-        self.contenders = {one.name: one for one in (*field.contenders, *field.baselines)}
+        self.contenders = {one.name: one for one in contenders}
         self.usual: Settings | None = None
 
     def time_left(self) -> bool:

@@ -9,13 +9,15 @@ import typer
 from peft_shop.adapt.installed import for_installed
 from peft_shop.adapt.retarget import retarget
 from peft_shop.ask.lookup import Choice, best_run, choose_subject
-from peft_shop.ask.model import read_options, read_settings
+from peft_shop.ask.model import read_options, read_training
+from peft_shop.ask.settling import plans_of
+from peft_shop.ask.watching import watched
 from peft_shop.catalog.store import load
-from peft_shop.cli.model import Adapt, Device, Training, TrustRemoteCode, inspected
+from peft_shop.cli.model import Adapt, Device, Fit, Training, TrustRemoteCode, inspected
 from peft_shop.cli.options import Benchmark, CatalogFile, takes
 from peft_shop.cli.output import NOTHING_FOUND, OK, TOO_CLOSE, Output, output
 from peft_shop.cli.values import settings
-from peft_shop.errors import ConfigError, ForecastError, QueryError
+from peft_shop.errors import ConfigError, ForecastError, Keyword, QueryError
 from peft_shop.forecast.asking import forecast as ask
 from peft_shop.forecast.asking import settings_of
 from peft_shop.forecast.devices import device_of, fits
@@ -28,9 +30,10 @@ from peft_shop.show.forecasts import (
 from peft_shop.show.progress import progress_bar, waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from peft_shop.adapt.records import TargetOptions
+    from peft_shop.ask.contenders import Contender
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method
     from peft_shop.catalog.runs import Run
@@ -68,6 +71,7 @@ def forecast(
         bool,
         typer.Option("--quick", help="Reckon from shapes alone; milliseconds, and less exact."),
     ] = False,
+    fit: Fit = None,
     adapt: Adapt = None,
     trust_remote_code: TrustRemoteCode = False,
     benchmark: Benchmark = None,
@@ -76,6 +80,7 @@ def forecast(
     """Forecast parameters, checkpoint, peak memory and step time of training on your model.
 
     A training step runs on a copy of the model without weights, and its allocations are replayed.
+    With --fit auto it is in the cheapest setup that fits the device; what --training states stays.
 
     Exit code with --device: 0 it fits (with --all: one does), 1 it does not, 3 too close to call.
     """
@@ -91,9 +96,26 @@ def forecast(
         _choices(source, where) if candidate is None else [choose_subject(source, candidate, where)]
     )
     stated = settings("training", training)
-    step = read_settings(stated, target.structure, choices[0].quantization)
+    step = read_training(stated, target.structure, choices[0].quantization).settings
     options = for_installed(read_options(settings("adapt", adapt)))
-    work = _Work(source, target, step, options, limit, quick=quick)
+    plans: dict[str, Contender] = {}
+    if fit not in {None, "auto", "off"}:
+        raise QueryError(f"expected 'auto' or 'off', got {fit!r}", keyword="fit")
+    if fit == "auto":
+        if device is None:
+            raise QueryError(
+                "there is nothing to fit into: give ", Keyword("device"), keyword="fit"
+            )
+        plans = _plans(
+            source,
+            target,
+            choices,
+            device=device,
+            stated=stated,
+            options=options,
+            quick=quick,
+        )
+    work = _Work(source, target, step, options, limit, plans=plans, quick=quick)
     subjects = [(_name(choice), choice.subject) for choice in choices]
     if everything:
         found = _progressing(subjects, work.appraise)
@@ -129,8 +151,10 @@ class _Work:
         options: "TargetOptions",
         device: "Accelerator | None",
         *,
+        plans: "Mapping[str, Contender]",
         quick: bool,
     ) -> None:
+        self.plans = plans
         self.catalog = catalog
         self.target = target
         self.step = step
@@ -146,12 +170,44 @@ class _Work:
             reason = f"cannot work on this model: {'; '.join(adapted.problems)}"
             return Appraised(name, adapted.method, None, reason=reason)
         model = structure if self.quick else self.target
+        plan = self.plans.get(name)
+        if plan is not None and plan.misfit is not None:
+            return Appraised(name, adapted.method, None, "no", reason=plan.misfit)
+        step = settings_of(subject, self.step)
+        if plan is not None and plan.setup is not None:
+            step = plan.setup.settings
         try:
-            found = ask(model, adapted.whole_config, settings_of(subject, self.step))
+            found = ask(model, adapted.whole_config, step)
         except (ConfigError, ForecastError) as error:
             return Appraised(name, adapted.method, None, reason=f"no forecast: {error}")
         fit = None if self.device is None else fits(found.peak_memory, self.device)
-        return Appraised(name, adapted.method, found, fit)
+        return Appraised(
+            name, adapted.method, found, fit, setup=None if plan is None else plan.setup
+        )
+
+
+def _plans(
+    catalog: "Catalog",
+    target: "Target",
+    choices: "Sequence[Choice[Run] | Choice[Method]]",
+    *,
+    device: str,
+    stated: dict[str, str],
+    options: "TargetOptions",
+    quick: bool,
+) -> "dict[str, Contender]":
+    """A setup that fits for each choice, by its name."""
+    with progress_bar("Dry runs") as tell, watched(tell):
+        plans = plans_of(
+            catalog,
+            target.structure if quick else target,
+            [choice.subject for choice in choices],
+            device=device,
+            training=stated,
+            quantization=choices[0].quantization,
+            adapt=options,
+        )
+    return {_name(choice): plan for choice, plan in zip(choices, plans, strict=True)}
 
 
 def _choices(catalog: "Catalog", benchmark: str | None) -> "list[Choice[Run] | Choice[Method]]":
@@ -192,6 +248,7 @@ def _json(found: list[Appraised], *, whole: bool) -> str:
             "method": one.method,
             "fit": one.fit,
             "reason": one.reason,
+            "setup": None if one.setup is None else one.setup.model_dump(mode="json"),
             "forecast": None if one.forecast is None else one.forecast.model_dump(mode="json"),
         }
         for one in found

@@ -1,6 +1,7 @@
 """`peft-shop recommend`: the best measured configurations that meet the constraints."""
 
 from dataclasses import replace
+from shlex import quote
 from typing import Annotated, Any, Final
 
 import typer
@@ -49,7 +50,13 @@ def recommend(
     document = answer_document(answer, everything=everything)
     if answer.front and out.format is Format.TABLE:
         name = answer.best.name
-        further = f"Next: peft-shop why {name} | snippet {name} | config {name}"
+        model = answer.query.model
+        about = "" if model is None else f" -m {quote(model.name)}"
+        limit = answer.query.memory
+        script = f"snippet {name}{about}"
+        if limit is not None and limit.device is not None and answer.query.fit == "auto":
+            script += f" --device {quote(limit.text)}"
+        further = f"Next: peft-shop why {name}{about} | {script} | config {name}{about}"
         document = replace(document, footnotes=(*document.footnotes, further))
     out.show(
         document,

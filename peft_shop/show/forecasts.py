@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
+from peft_shop.show.setups import setup_words
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
-    from peft_shop.forecast.records import Forecast, Interval, Settings
+    from peft_shop.forecast.records import Forecast, Interval, Settings, Setup
     from peft_shop.model.structure import Structure
     from peft_shop.show.documents import Value
 
@@ -35,6 +36,7 @@ class Appraised:
         forecast: `None` where there is none.
         fit: whether it fits on the device; `None` where none is named.
         reason: why there is no forecast.
+        setup: the setup that was chosen; `None` where the settings are as asked.
     """
 
     name: str
@@ -42,11 +44,14 @@ class Appraised:
     forecast: Forecast | None
     fit: Literal["yes", "no", "maybe"] | None = None
     reason: str = ""
+    setup: Setup | None = None
 
     @property
     def verdict(self) -> str:
         """Whether it fits, in words."""
-        return _WORDS[self.fit] if self.fit else self.reason
+        if self.fit is None or self.forecast is None:
+            return self.reason
+        return _WORDS[self.fit]
 
 
 def forecast_document(one: Appraised, structure: Structure, device: str | None) -> Document:
@@ -57,6 +62,11 @@ def forecast_document(one: Appraised, structure: Structure, device: str | None) 
     paragraphs = [_settings(found.settings, structure)]
     if one.fit is not None:
         paragraphs.insert(0, f"{device}: {one.verdict}.")
+    if one.setup is not None:
+        words = setup_words(one.setup.settings, image=structure.modality == "image")
+        paragraphs.append(f"Setup that fits: {words}.")
+        if one.setup.effect == "slight":
+            paragraphs.append("A quantized base changes the result a little.")
     facts = [
         ("Peak memory:", _interval(found.peak_memory)),
         ("Rests on:", found.peak_memory.basis),
