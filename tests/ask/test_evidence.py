@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_shop import load_catalog
+from peft_shop import load_catalog, recommend
 from peft_shop.ask.contenders import Contender, Field, field_of_play, in_snapshot, newest_snapshot
 from peft_shop.ask.reading import build_query
 from peft_shop.catalog.features import FULL_FINETUNING
@@ -393,3 +393,42 @@ def test_pooling_has_a_closed_form_and_no_order(
     one = contenders(alter(CATALOG, runs=(*others, *again)), evidence="pooled")[RSLORA]
     assert one.values["test_accuracy"] == math.fsum(scores) / len(scores)
     assert one.sds["test_accuracy"] == pytest.approx(sd / len(scores) ** 0.5)
+
+
+# --- flags and eras act only where a question asks for what they are about ---
+
+
+def test_a_flag_that_names_metrics_drops_only_from_questions_about_them() -> None:
+    name = "lora/llama-3.2-3B-rank32-lorafa"
+
+    def flagged(**options: Any) -> set[str]:
+        found = recommend(peft_version="any", floor=0, **options)
+        return {
+            one.name
+            for one in found.dropped
+            if "flagged" in {failure.constraint for failure in one.failures}
+        }
+
+    assert name in flagged()
+    assert name in flagged(objectives="test_accuracy", max_average_memory="30GiB")
+    assert name in flagged(objectives="test_accuracy", rank_by="p99_memory")
+    time = ["test_accuracy", "train_time"]
+    assert name not in flagged(objectives=time)
+    # a flag without metrics is about the whole run
+    assert flagged(objectives=time) == flagged() - {name}
+    assert name not in flagged(objectives=time, include_flagged=True)
+
+
+def test_the_era_filter_acts_where_a_score_is_compared() -> None:
+    sizes = ["peak_memory", "checkpoint_size"]
+
+    def late(**options: Any) -> int:
+        found = recommend(snapshot="2026-06-10", peft_version="any", **options)
+        return sum(
+            "era" in {failure.constraint for failure in one.failures} for one in found.dropped
+        )
+
+    assert late() > 30
+    assert late(objectives=sizes, min_test_accuracy="20%") > 30
+    assert late(objectives=sizes) == 0
+    assert len(recommend(objectives=sizes, snapshot="2026-06-10", peft_version="any").front) > 0
