@@ -179,14 +179,6 @@ def warnings(
         for verdict in verdicts
         if any(failure.constraint == "flagged" for failure in verdict.failures)
     ]
-    unknown = [one for one in kept if one.forecast is None]
-    if query.training is not None and unknown:
-        names = ", ".join(one.name for one in unknown[:3]) + (", ..." if unknown[3:] else "")
-        reason = unknown[0].unusable.get("peak_memory", "no forecast")
-        yield (
-            f"the memory of {len(unknown)} of {len(kept)} is not known, which is not counted as "
-            f"too much ({names}): {reason}; dry runs tell it (within, --within 10min)"
-        )
     if query.model is not None:
         yield from _about_model(query, query.model)
     for text in query.variants:
@@ -197,6 +189,9 @@ def warnings(
             yield f"no run of {title} is on file for {query.benchmark}"
     if query.memory is not None:
         yield from (f"{query.memory.text}: {caution}" for caution in query.memory.cautions)
+    unknown = [one for one in kept if one.forecast is None]
+    if query.training is not None and unknown:
+        yield _unknown_memory(unknown, len(kept))
     if flagged:
         yield f"left out as flagged: {', '.join(flagged)} (`why` tells the reason)"
     if query.include_flagged:
@@ -231,6 +226,16 @@ def warnings(
             f"{len(late)} candidates need a newer peft than {query.peft_version}: upgrading to "
             f"{catalog.peft_version} would bring configurations of {', '.join(gained)}"
         )
+
+
+def _unknown_memory(unknown: Sequence[Contender], total: int) -> str:
+    """Whose memory is not known, and how it can be told."""
+    names = ", ".join(one.name for one in unknown[:3]) + (", ..." if unknown[3:] else "")
+    text = f"the memory of {names} is not known, which is not counted as too much"
+    if 2 * len(unknown) > total:
+        reason = unknown[0].unusable.get("peak_memory", "no forecast")
+        text = f"the memory of {len(unknown)} of {total} ({names}) is not known: {reason}"
+    return f"{text}; dry runs tell it (within, --within 10min)"
 
 
 def _about_base(catalog: Catalog, query: Query) -> Iterable[str]:
