@@ -34,7 +34,10 @@ def retargeted(catalog: Catalog, query: Query, one: Contender) -> Retargeted | N
 
         catalog.derived[key] = retarget(catalog, subject, query.model, options)
     found: Retargeted = catalog.derived[key]
-    return found
+    from peft_shop.preflight.refused import known_refusal  # noqa: PLC0415 - as above
+
+    refusal = None if found.problems else known_refusal(query.model, found.config)
+    return found if refusal is None else found.model_copy(update={"problems": (refusal,)})
 
 
 def routed(catalog: Catalog, query: Query, one: Contender, engine: str) -> Route:

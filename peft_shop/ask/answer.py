@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from peft_shop.ask.candidates import (
     Baseline,
@@ -22,12 +22,12 @@ from peft_shop.ask.candidates import (
 from peft_shop.ask.query import Query
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.runs import Benchmark, Metric
-from peft_shop.errors import CatalogError, Problem, QueryError, UnknownNameError
+from peft_shop.errors import CatalogError, ConfigError, Problem, QueryError, UnknownNameError
 from peft_shop.forecast.records import NothingFits, Setup
 from peft_shop.records import Record, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import pandas as pd
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -47,6 +47,21 @@ __all__ = [
     "TooClose",
     "Unmeasured",
 ]
+
+
+class _Again:
+    """How an answer is asked for again: goes with a record, is no part of it."""
+
+    __slots__ = ("ask",)
+
+    def __init__(self, ask: Callable[[], Recommendation] | None = None) -> None:
+        self.ask = ask
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Again)
+
+    def __hash__(self) -> int:
+        return hash(_Again)
 
 
 class Relaxation(Record):
@@ -107,6 +122,7 @@ class Recommendation(Record):
     warnings: tuple[str, ...] = ()
     catalog_version: str
     peft_version: str
+    _again: _Again = PrivateAttr(default_factory=_Again)
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ARG002 - pydantic's signature
         """Tells every candidate its benchmark, which snippets name, and its model."""
@@ -128,14 +144,33 @@ class Recommendation(Record):
             candidate._model = LiveModel(target)  # noqa: SLF001 - the answer owns them
         return self
 
-    def preflighted(self) -> Self:
-        """The same answer with a preflight for every member of the front.
+    def asked_by(self, ask: Callable[[], Recommendation]) -> Self:
+        """The same answer, which knows how to be asked for again."""
+        self._again = _Again(ask)
+        return self
+
+    def preflighted(self) -> Recommendation:
+        """The answer with a preflight for every member of the front.
+
+        What a preflight refuses cannot work on the model: the question is asked again without it,
+        until all of the front works.
 
         Raises:
             ConfigError: the question was not about a model, or only about its structure.
         """
-        front = tuple(one.model_copy(update={"preflighted": one.preflight()}) for one in self.front)
-        return self.model_copy(update={"front": front})
+        found: Recommendation = self
+        while True:
+            front = []
+            for one in found.front:
+                try:
+                    front.append(one.model_copy(update={"preflighted": one.preflight()}))
+                except ConfigError:
+                    if self._again.ask is None or not one.is_refused():
+                        raise
+                    break
+            else:
+                return found.model_copy(update={"front": tuple(front)})
+            found = self._again.ask()
 
     @property
     def best(self) -> FrontMember:

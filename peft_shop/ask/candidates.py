@@ -186,10 +186,26 @@ class Candidate(Record):
             ConfigError: the method cannot work on this model, or no model was ever named.
             MissingExtraError: peft or torch is not installed.
         """
-        from peft_shop.preflight.remembered import preflight  # noqa: PLC0415 - not for an answer
+        from peft_shop.preflight.refused import remember_refusal  # noqa: PLC0415 - not for an answer
+        from peft_shop.preflight.remembered import preflight  # noqa: PLC0415 - as above
 
         target = self._live(model, "a preflight")
-        return preflight(target, self._adapted(model, target, adapt).config)
+        config = self._adapted(model, target, adapt).config
+        try:
+            return preflight(target, config)
+        except ConfigError as error:
+            if type(error) is ConfigError:  # not what is wrong with the installed peft
+                remember_refusal(target.structure, config, str(error))
+            raise
+
+    def is_refused(self) -> bool:
+        """Whether a preflight of the question's own configuration was refused before."""
+        from peft_shop.preflight.refused import known_refusal  # noqa: PLC0415 - as above
+
+        if self._model.target is None or self.retargeted is None:
+            return False
+        structure = structure_of(self._model.target)
+        return known_refusal(structure, self.retargeted.config) is not None
 
     def forecast(
         self,

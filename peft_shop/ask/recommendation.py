@@ -245,12 +245,16 @@ def recommend(
         peft_version=peft_version,
     )
     limit = None if within is None else read_quantity(within, "seconds", name="within")
-    if target is None or step is None:
-        found = answer(source, query)
-        return found if target is None else found.about(target)
-    from peft_shop.ask.settling import settled  # noqa: PLC0415 - only where costs are asked
 
-    return settled(source, query, target, seconds=limit).about(target)
+    def asked() -> Recommendation:
+        if target is None or step is None:
+            found = answer(source, query)
+            return found if target is None else found.about(target)
+        from peft_shop.ask.settling import settled  # noqa: PLC0415 - only where costs are asked
+
+        return settled(source, query, target, seconds=limit).about(target)
+
+    return asked().asked_by(asked)
 
 
 def _fit(fit: str | None, memory: MemoryLimit | None) -> Literal["auto", "off"]:
