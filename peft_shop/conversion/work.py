@@ -25,6 +25,7 @@ from peft_shop.conversion.report import REPORT_FILE
 from peft_shop.conversion.writing import destination, output_folder, require_space
 from peft_shop.errors import ConversionError, InexactError
 from peft_shop.serve.adapter import read_adapter
+from peft_shop.serve.bases import base_of_class
 from peft_shop.serve.cases import Way
 from peft_shop.serve.routes import resolve_engine
 from peft_shop.serve.ways import native
@@ -236,7 +237,9 @@ class Job:
     def _outcome(self, parts: LoraParts | MergedParts, folder: Path) -> Outcome:
         loads: Way | None = None
         if isinstance(parts, LoraParts) and self.engine is not None:
-            loads = native(self.engine, read_adapter(self.catalog, folder))
+            written = read_adapter(self.catalog, folder)
+            known = base_of_class(self.base.name, type(self.base.skeleton()).__name__)
+            loads = native(self.engine, written.on(known) if known.kinds else written)
             keys = self._keys(parts)
             if isinstance(keys, Keys):
                 file = self._engine_file(keys)

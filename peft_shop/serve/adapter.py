@@ -45,8 +45,11 @@ _LORA: Final = "lora"
 _HEAD: Final = "lm_head"
 _VOCABULARY: Final = (".lm_head.weight", ".embed_tokens.weight", ".wte.weight")
 """Ends of names of tensors that have a row for every token."""
-_OLD_TYPES: Final = {"BONE": "MISS"}
-"""Methods under the names of earlier releases of peft."""
+_OLD_TYPES: Final = {
+    "BONE": "Bone was in peft up to 0.18.1 and is MiSS now: convert the folder with "
+    "scripts/convert-bone-to-miss.py of peft's repository"
+}
+"""Methods of earlier releases of peft, and what became of them."""
 
 
 @dataclass(frozen=True)
@@ -284,11 +287,7 @@ def read_adapter(catalog: Catalog, path: str | PathLike[str], *, weights: bool =
 def _nearest(kind: object, kinds: Iterable[str]) -> str:
     """What a type that peft does not know may be meant to be."""
     if isinstance(kind, str) and kind.upper() in _OLD_TYPES:
-        method = _OLD_TYPES[kind.upper()]
-        return (
-            f"peft 0.18 and newer call it {'MiSS' if method == 'MISS' else method}: convert the "
-            "folder with scripts/convert-bone-to-miss.py of peft's repository"
-        )
+        return _OLD_TYPES[kind.upper()]
     near = nearest_names(str(kind)[:80], kinds)
     return f"did you mean {near[0]!r}?" if near else "is it a configuration that peft saved?"
 

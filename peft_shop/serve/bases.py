@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 
-__all__ = ["UNKNOWN_BASE", "Base", "Evidence", "base_of_folder", "base_of_structure"]
+__all__ = [
+    "UNKNOWN_BASE",
+    "Base",
+    "Evidence",
+    "base_of_class",
+    "base_of_folder",
+    "base_of_structure",
+]
 
 Evidence: TypeAlias = Literal["model", "class", "modules", "name", "task"]
 _HOW: Final[dict[Evidence, str]] = {
@@ -81,6 +88,11 @@ UNKNOWN_BASE: Final = Base()
 
 
 # --- from a model ---
+
+
+def base_of_class(name: str | None, architecture: str) -> Base:
+    """A base of which the class is at hand; of no kind where its name tells none."""
+    return Base(name, architecture, kinds_of_class(architecture), by="class")
 
 
 def base_of_structure(structure: Structure) -> Base:
