@@ -355,6 +355,18 @@ def errors_page() -> str:
             rows = [(f"`{name}`", text) for name, text in entries["Attributes"].items()]
             parts.append(table(("attribute", "meaning"), rows))
     parts += [
+        "## `Keyword`",
+        (
+            "An argument named in a message, which every place spells in its own way: "
+            "`max_peak_memory='24GiB'` in Python, `--max peak_memory=24GiB` in a shell."
+        ),
+        table(
+            ("attribute", "meaning"),
+            (
+                (f"`{name}`", text)
+                for name, text in sections(errors.Keyword.__doc__)[1]["Attributes"].items()
+            ),
+        ),
         "## `Problem`",
         "One mistake in one file; `CatalogError` and `IngestError` list them in `.problems`.",
         table(
