@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import peft_shop
 from peft_shop import errors
-from peft_shop.ask import answer, candidates, query, reading, recommendation
+from peft_shop.ask import answer, candidates, query, recommendation, requirements
 from peft_shop.catalog.catalog import Catalog
 from peft_shop.conversion import report
 from peft_shop.model import structure
@@ -148,7 +148,7 @@ def api() -> str:
         "## Functions",
         _function("recommend", recommendation.recommend),
         _bounds(),
-        _function("any_of", reading.any_of),
+        _function("any_of", requirements.any_of),
         _function("convert", peft_shop.convert),
         _function("load_catalog", peft_shop.load_catalog),
         _function("inspect_model", peft_shop.inspect_model),

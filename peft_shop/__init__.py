@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate
-    from peft_shop.ask.reading import any_of
     from peft_shop.ask.recommendation import recommend
+    from peft_shop.ask.requirements import any_of
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.store import load as load_catalog
     from peft_shop.conversion.report import ConversionReport
@@ -71,7 +71,7 @@ if not TYPE_CHECKING:
         "PeftShopError": ("errors", "PeftShopError"),
         "Recommendation": ("ask.answer", "Recommendation"),
         "Target": ("model.inspection", "Target"),
-        "any_of": ("ask.reading", "any_of"),
+        "any_of": ("ask.requirements", "any_of"),
         "convert": ("conversion.verb", "convert"),
         "inspect_model": ("model.inspection", "inspect_model"),
         "load_catalog": ("catalog.store", "load"),

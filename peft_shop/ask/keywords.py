@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from peft_shop.adapt.records import TargetOptions
-from peft_shop.ask.reading import AnyOf
+from peft_shop.ask.requirements import AnyOf
 from peft_shop.catalog.catalog import Catalog
 from peft_shop.catalog.features import SINGLES
 from peft_shop.errors import QuantityError, QueryError, UnknownNameError, nearest_names, shown

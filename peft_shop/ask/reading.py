@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal
 
 from peft_shop.adapt.records import TargetOptions
 from peft_shop.ask.contenders import (
@@ -19,13 +18,13 @@ from peft_shop.ask.contenders import (
     in_snapshot,
     newest_snapshot,
 )
-from peft_shop.ask.demanding import ATTRIBUTES, GROUPS, SERVE
-from peft_shop.ask.meanings import method_meaning
+from peft_shop.ask.meanings import fold
 from peft_shop.ask.model import default_benchmark, read_options
-from peft_shop.ask.query import Bound, Query, Requirement
-from peft_shop.catalog.features import EVIDENCE_LEVELS, Category, Family, TaskType
-from peft_shop.errors import InputError, Keyword, QueryError, UnknownNameError, shown
-from peft_shop.serve.routes import resolve_demand
+from peft_shop.ask.picks import resolve_picks
+from peft_shop.ask.query import Bound, Query
+from peft_shop.ask.requirements import AnyOf, names_stated, requirements
+from peft_shop.catalog.features import EVIDENCE_LEVELS
+from peft_shop.errors import Keyword, QueryError, UnknownNameError, shown
 from peft_shop.units import format_quantity, parse_quantity, read_quantity
 
 if TYPE_CHECKING:
@@ -37,36 +36,13 @@ if TYPE_CHECKING:
     from peft_shop.units import Quantity
 
 __all__ = [
-    "AnyOf",
-    "Picks",
-    "any_of",
     "build_query",
     "resolve_benchmark",
-    "resolve_methods",
     "resolve_metric",
-    "resolve_picks",
 ]
 
 RANKINGS: Final = ("headline", "knee", "weights", "cheapest-tie")
 """Orders of the front besides the name of a metric."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnyOf:
-    """Alternatives of which one is enough; made by `any_of`."""
-
-    values: tuple[str, ...]
-
-
-def any_of(*values: str) -> AnyOf:
-    """Requirement that one of `values` is supported, where a list would demand all.
-
-    >>> any_of("gptq", "awq")
-    AnyOf(values=('gptq', 'awq'))
-    """
-    if not values:
-        raise InputError("any_of() needs at least one value")
-    return AnyOf(values)
 
 
 def resolve_benchmark(catalog: Catalog, name: str) -> Benchmark:
@@ -78,9 +54,9 @@ def resolve_benchmark(catalog: Catalog, name: str) -> Benchmark:
     """
     if not isinstance(name, str):
         raise QueryError(f"expected a name, got {shown(name)}", keyword="benchmark")
-    key = _fold(name)
+    key = fold(name)
     for benchmark in catalog.benchmarks:
-        if key in {_fold(option) for option in (benchmark.id, *benchmark.aliases)}:
+        if key in {fold(option) for option in (benchmark.id, *benchmark.aliases)}:
             return benchmark
     raise UnknownNameError("benchmark", name, catalog.benchmark_by_id)
 
@@ -92,17 +68,18 @@ def resolve_metric(catalog: Catalog, benchmark: Benchmark, name: str) -> Metric:
         UnknownNameError: the benchmark has no such metric.
         QueryError: its values follow an older definition and must not be ranked.
     """
-    key = benchmark.headline if name == "headline" else _fold(name)
+    key = fold(benchmark.headline if name == "headline" else name)
     for candidate in benchmark.metrics:
         metric = catalog.metric_by_id[candidate]
-        if key in {metric.id, metric.field}:
+        if key in {fold(metric.id), fold(metric.field), fold(metric.title)}:
             if metric.retired:
                 raise QueryError(f"{metric.id} cannot be ranked or bounded: {metric.retired}")
             return metric
     hint = None
-    if key in catalog.metric_by_id:
-        others = [one.id for one in catalog.benchmarks if key in one.metrics]
-        hint = f"{key} belongs to {', '.join(others)}"
+    meant = next((metric.id for metric in catalog.metrics if key == fold(metric.id)), None)
+    if meant is not None:
+        others = [one.id for one in catalog.benchmarks if meant in one.metrics]
+        hint = f"{meant} belongs to {', '.join(others)}"
     raise UnknownNameError(
         f"metric of {benchmark.id}", name, _rankable(catalog, benchmark), hint=hint
     )
@@ -110,48 +87,6 @@ def resolve_metric(catalog: Catalog, benchmark: Benchmark, name: str) -> Metric:
 
 def _rankable(catalog: Catalog, benchmark: Benchmark) -> list[str]:
     return [name for name in benchmark.metrics if not catalog.metric_by_id[name].retired]
-
-
-@dataclass(frozen=True, slots=True)
-class Picks:
-    """Methods that are named, whole or by their variants.
-
-    Attributes:
-        methods: identifiers of all that are named, whole or in part.
-        whole: identifiers of those that are named as such.
-        variants: `method:variant` of those of which only variants are named.
-        quantization: backends of the base that the names imply.
-    """
-
-    methods: tuple[str, ...] = ()
-    whole: tuple[str, ...] = ()
-    variants: tuple[str, ...] = ()
-    quantization: tuple[str, ...] = ()
-
-
-def resolve_picks(catalog: Catalog, names: object, option: str) -> Picks:
-    """What `names` (one or several, of methods, variants or combinations) stand for.
-
-    Raises:
-        UnknownNameError: nothing is called so, or several things are; names the nearest.
-        QueryError: no names.
-    """
-    meanings = [
-        method_meaning(catalog, name, keyword=option) for name in _strings(names, option).values
-    ]
-    whole = tuple(dict.fromkeys(one.method for one in meanings if one.variant is None))
-    variants = [f"{one.method}:{one.variant}" for one in meanings if one.method not in whole]
-    return Picks(
-        methods=tuple(dict.fromkeys(one.method for one in meanings)),
-        whole=whole,
-        variants=tuple(dict.fromkeys(variants)),
-        quantization=tuple(dict.fromkeys(q for one in meanings if (q := one.quantization))),
-    )
-
-
-def resolve_methods(catalog: Catalog, names: object, option: str) -> tuple[str, ...]:
-    """Identifiers of the methods that `names` (one or several) stand for."""
-    return resolve_picks(catalog, names, option).methods
 
 
 def build_query(
@@ -250,9 +185,7 @@ def build_query(
         era=_era(catalog, target, when, era),
         evidence="pooled" if evidence == "pooled" else "snapshot",
         objectives=chosen,
-        requirements=tuple(
-            _requirements(catalog, _with_implied(demands or {}, named.quantization))
-        ),
+        requirements=tuple(requirements(catalog, demands or {}, implied=named.quantization)),
         bounds=tuple(_bounds(catalog, target, bounds or {})),
         methods=named.methods,
         variants=named.variants,
@@ -288,7 +221,7 @@ def _objective_names(
     if isinstance(objectives, AnyOf):
         message = "they are optimised together: give a list, not any_of(...)"
         raise QueryError(message, keyword="objectives")
-    return _strings(objectives, "objectives").values
+    return names_stated(objectives, "objectives").values
 
 
 def _snapshot(catalog: Catalog, benchmark: Benchmark, wanted: str | None) -> str | None:
@@ -306,9 +239,9 @@ def _accelerator(
     if wanted is None:
         return None
     runs = catalog.runs_by_benchmark[benchmark.id]
-    everywhere = {_fold(run.provenance.accelerator): run.provenance.accelerator for run in runs}
+    everywhere = {fold(run.provenance.accelerator): run.provenance.accelerator for run in runs}
     here = [run.provenance.accelerator for run in runs if in_snapshot(run, snapshot)]
-    found = everywhere.get(_fold(wanted))
+    found = everywhere.get(fold(wanted))
     if found in here:
         return found
     hint = f"{found} has runs with snapshot={ALL_SNAPSHOTS!r} only" if found else None
@@ -358,94 +291,6 @@ def _ranking(
         named = [name for name in RANKINGS if name != "weights"]
         valid = [*named, *_rankable(catalog, benchmark)]
         raise UnknownNameError("ranking", rank_by, valid) from None
-
-
-def _fold(name: str) -> str:
-    return name.strip().lower().replace("-", "_").replace(" ", "_")
-
-
-def _strings(value: object, option: str) -> Requirement:
-    """The names an option was given, and whether all or one of them must hold."""
-    if value is None:
-        return Requirement(name=option, values=())
-    several = isinstance(value, AnyOf)
-    items = value.values if isinstance(value, AnyOf) else value
-    items = [items] if isinstance(items, str) else items
-    if not isinstance(items, Iterable) or isinstance(items, Mapping):
-        message = f"expected a name, a list of names or any_of(...), got {shown(value)}"
-        raise QueryError(message, keyword=option)
-    names = tuple(items)
-    wrong = [item for item in names if not isinstance(item, str)]
-    if wrong:
-        raise QueryError(f"expected names, got {shown(wrong[0])}", keyword=option)
-    return Requirement(
-        name=option, values=tuple(dict.fromkeys(names)), mode="any" if several else "all"
-    )
-
-
-def _with_implied(demands: Mapping[str, object], backends: Iterable[str]) -> Mapping[str, object]:
-    """The demands, with the quantized base that the name of a method implies."""
-    if not backends or demands.get("quantization") is not None:
-        return demands
-    return {**demands, "quantization": list(backends)}
-
-
-def _requirements(catalog: Catalog, demands: Mapping[str, object]) -> Iterable[Requirement]:
-    singles = {feature.id for feature in catalog.features if feature.group is None}
-    for name, value in demands.items():
-        if value is None:
-            continue
-        if name in singles:
-            yield Requirement(name=name, values=(_support(name, value),))
-            continue
-        if name not in {*GROUPS, *ATTRIBUTES, SERVE}:
-            raise UnknownNameError("capability", name, [*GROUPS, *ATTRIBUTES, SERVE, *singles])
-        found = _strings(value, name)
-        chosen = [_value(catalog, name, item) for item in found.values]
-        if chosen:
-            values = tuple(dict.fromkeys(chosen))
-            yield Requirement(name=name, values=values, mode=found.mode)
-
-
-def _value(catalog: Catalog, name: str, item: str) -> str:
-    """The value that `item` means for the option `name`."""
-    if name == SERVE:
-        return resolve_demand(catalog, item)
-    if name in GROUPS and ":" in item:
-        value, _, least = item.partition(":")
-        if _fold(least) not in {"yes", "partial"}:
-            raise UnknownNameError(f"support of {value}", least, ("yes", "partial"))
-        found = _value(catalog, name, value)
-        return f"{found}:partial" if _fold(least) == "partial" else found
-    valid = _valid_values(catalog, name)
-    folded = {_fold(option): option for option in valid}
-    if _fold(item) not in folded:
-        raise UnknownNameError(name.removesuffix("s").replace("_", " "), item, valid)
-    return folded[_fold(item)]
-
-
-def _support(name: str, value: object) -> str:
-    if value is True or value == "yes":
-        return "yes"
-    if value is False or value == "no":
-        return "no"
-    if value == "partial":
-        return "partial"
-    raise QueryError(
-        f"expected True (yes), 'partial' (yes or partial) or False (no), got {shown(value)}",
-        keyword=name,
-    )
-
-
-def _valid_values(catalog: Catalog, name: str) -> tuple[str, ...]:
-    if name in GROUPS:
-        prefix = f"{name}."
-        return tuple(
-            feature.id.removeprefix(prefix) for feature in catalog.features if feature.group == name
-        )
-    if name == "options":
-        return tuple(sorted({option for method in catalog.methods for option in method.options}))
-    return get_args({"category": Category, "family": Family, "task_types": TaskType}[name])
 
 
 def _bounds(

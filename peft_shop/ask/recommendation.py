@@ -11,7 +11,9 @@ from peft_shop.ask.answering import answer
 from peft_shop.ask.demanding import ATTRIBUTES, SERVE
 from peft_shop.ask.keywords import check_keywords
 from peft_shop.ask.model import read_memory, read_training
-from peft_shop.ask.reading import AnyOf, build_query, resolve_picks
+from peft_shop.ask.picks import resolve_picks
+from peft_shop.ask.reading import build_query
+from peft_shop.ask.requirements import AnyOf
 from peft_shop.catalog.catalog import Catalog
 from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load

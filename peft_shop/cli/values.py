@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from peft_shop.ask.reading import AnyOf, any_of
+from peft_shop.ask.requirements import AnyOf, any_of
 from peft_shop.catalog.features import SINGLES
 from peft_shop.errors import QueryError, UnknownNameError
 

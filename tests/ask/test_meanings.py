@@ -27,7 +27,8 @@ from peft_shop.ask.meanings import (
     names_of_methods,
     runs_called,
 )
-from peft_shop.ask.reading import build_query, resolve_picks
+from peft_shop.ask.picks import resolve_picks
+from peft_shop.ask.reading import build_query
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import AmbiguousNameError, InputError, QueryError, UnknownNameError
 

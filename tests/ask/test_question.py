@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_shop import any_of, load_catalog, recommend
+from peft_shop.ask.picks import resolve_methods
 from peft_shop.ask.query import Bound, Query, Requirement
 from peft_shop.ask.reading import (
-    AnyOf,
     build_query,
     resolve_benchmark,
-    resolve_methods,
     resolve_metric,
 )
+from peft_shop.ask.requirements import AnyOf
 from peft_shop.catalog.features import EVIDENCE_LEVELS, FEATURES
 from peft_shop.errors import InputError, PeftShopError, QuantityError, QueryError, UnknownNameError
 from peft_shop.units import format_quantity
