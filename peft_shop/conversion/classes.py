@@ -119,20 +119,28 @@ def base_classes(
         yield BaseClass(config, getattr(transformers, name), {"trust_remote_code": True})
         return
     names = dict.fromkeys(_names(config, task_type))
-    known = [name for name in names if hasattr(transformers, name)]
+    known = [kind for kind in map(_model_class, names) if kind is not None]
     if not known:
         raise ConversionError(
             f"base {folder}: the installed transformers {transformers.__version__} has no class "
-            f"for {', '.join(names) or getattr(config, 'model_type', '') or 'it'}"
+            f"for {', '.join(map(str, names)) or getattr(config, 'model_type', '') or 'it'}"
             + _remote(document)
         )
-    for name in known:
-        yield BaseClass(config, getattr(transformers, name), {})
+    for kind in known:
+        yield BaseClass(config, kind, {})
+
+
+def _model_class(name: object) -> Any:
+    """The class of models that has a name in transformers; `None` for anything else there."""
+    kind = getattr(transformers, name, None) if isinstance(name, str) else None
+    is_one = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
+    return kind if is_one else None
 
 
 def _names(config: Any, task_type: str | None) -> Iterator[str]:
     """Names of classes, the likeliest first."""
-    stated = tuple(name for name in getattr(config, "architectures", None) or () if name)
+    listing = getattr(config, "architectures", None)
+    stated = tuple(filter(None, listing)) if isinstance(listing, list) else ()
     kind = getattr(config, "model_type", None)
 
     def listed(table: str) -> Iterator[str]:

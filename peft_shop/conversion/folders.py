@@ -243,10 +243,12 @@ def _shards(folder: Path) -> tuple[dict[str, Path], dict[str, Stored]]:
         if not isinstance(table, dict) or not table:
             raise ConversionError(f"{index}: not an index of shards: no weight_map")
         names = set(map(str, table.values()))
-        outside = sorted(name for name in names if name in {".", ".."} or Path(name).name != name)
+        outside = sorted(
+            name for name in names if name in {"", ".", ".."} or Path(name).name != name
+        )
         if outside or not all(isinstance(name, str) for name in table.values()):
             raise ConversionError(
-                f"{index}: weight_map: {', '.join(outside[:3]) or 'a value that is no text'}: a "
+                f"{index}: weight_map: {', '.join(map(repr, outside[:3])) or 'a value that is no text'}: a "
                 "shard lies in the model's own folder, so this is no name of one"
             )
         paths = [folder / name for name in sorted(names)]
