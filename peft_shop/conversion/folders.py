@@ -26,6 +26,7 @@ __all__ = ["FolderBase", "open_base"]
 
 _INDEXES: Final = ("model.safetensors.index.json", "diffusion_pytorch_model.safetensors.index.json")
 _SINGLES: Final = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+_NO_NAMES: Final = ("", ".", "..")
 _TYPES: Final = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -242,14 +243,12 @@ def _shards(folder: Path) -> tuple[dict[str, Path], dict[str, Stored]]:
         table = json_object(index, "an index of shards").get("weight_map")
         if not isinstance(table, dict) or not table:
             raise ConversionError(f"{index}: not an index of shards: no weight_map")
-        names = set(map(str, table.values()))
-        outside = sorted(
-            name for name in names if name in {"", ".", ".."} or Path(name).name != name
-        )
-        if outside or not all(isinstance(name, str) for name in table.values()):
+        names = set(table.values()) if all(isinstance(n, str) for n in table.values()) else {""}
+        outside = sorted(name for name in names if Path(name).name != name or name in _NO_NAMES)
+        if outside:
             raise ConversionError(
-                f"{index}: weight_map: {', '.join(map(repr, outside[:3])) or 'a value that is no text'}: a "
-                "shard lies in the model's own folder, so this is no name of one"
+                f"{index}: weight_map: {', '.join(map(repr, outside[:3]))}: a shard lies in the "
+                "model's own folder, so this is no name of one"
             )
         paths = [folder / name for name in sorted(names)]
     if not paths:

@@ -88,6 +88,10 @@ class _Sorter:
         return frozenset(name for name, _ in skeleton.named_parameters(remove_duplicate=False))
 
     @cached_property
+    def named(self) -> frozenset[str]:
+        return frozenset(self.targets)
+
+    @cached_property
     def whole(self) -> tuple[str, ...]:
         """Names of modules that were trained whole."""
         return _whole(self.source)
@@ -111,7 +115,7 @@ class _Sorter:
             return "saved", owner
         if owner in self.twins and self.source.config.get("ensure_weight_tying"):
             return "saved", owner  # the same numbers once more
-        if any(f"{owner}.".startswith(f"{name}.") for name in self.targets):
+        if any(name in self.named for name in _lineage(owner)):
             return "target", owner
         if _ROWS in inner and owner in self.twins:
             return "again", owner
@@ -289,6 +293,13 @@ def _targets(config: Any, skeleton: Any) -> tuple[str, ...]:
     names = [name for name, _ in skeleton.named_modules() if name]
     # what peft excludes is an object, which is false
     return tuple(name for name in names if name in holders or bool(check(config, name)))
+
+
+def _lineage(module: str) -> Iterator[str]:
+    """A module's name and those of the modules around it."""
+    while module:
+        yield module
+        module = module.rpartition(".")[0]
 
 
 def _owner(inner: str, modules: frozenset[str]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +39,7 @@ RECOMPUTED: Final = frozenset(("frod", "adamss", "psoft", "osf"))
 ones to the last digit."""
 _IS_LORA: Final = re.compile(r"\.(lora|hada|lokr|oft|vera|ia3|miss|boft|hra|ln_tuning)_")
 """In keys of adapters, never in those of models."""
+_DOT: Final = re.compile(r"\.")
 _PATTERNS: Final = ("rank_pattern", "alpha_pattern")
 _MOVED: Final = (
     *_PATTERNS,
@@ -132,8 +134,18 @@ class AdapterFolder:
 
     def under(self, module: str) -> tuple[str, ...]:
         """Keys that belong to one module of the base."""
-        start = f"{PREFIX}{module}."
-        return tuple(key for key in self.shapes if key.startswith(start))
+        return tuple(self._by_module.get(module, ()))
+
+    @cached_property
+    def _by_module(self) -> Mapping[str, list[str]]:
+        """Keys by every module that they lie under; an adapter of experts has many of both."""
+        found: dict[str, list[str]] = {}
+        for key in self.shapes:
+            inner = key.removeprefix(PREFIX)
+            if inner != key:
+                for dot in _DOT.finditer(inner):
+                    found.setdefault(inner[: dot.start()], []).append(key)
+        return found
 
     def peft_config(self) -> Any:
         """A new configuration object, for plain modules: no task, no whole modules, frozen."""

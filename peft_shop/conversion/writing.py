@@ -79,6 +79,8 @@ def destination(output: Path, *, sources: Iterable[Path], overwrite: bool) -> Pa
         pass
     except OSError as error:
         raise ConversionError(f"cannot write {output}: {error.strerror or error}") from error
+    if place.is_symlink():
+        raise ConversionError(f"cannot write {output}: a link that leads to itself")
     here = Path.cwd()
     if here == place or here.is_relative_to(place):
         raise ConversionError(
