@@ -37,17 +37,21 @@ _OWN: Final = {
 }
 """Entries of `auto_map`, where a model brings code of its own."""
 _DEEPEST: Final = 2000
-"""Largest number of layers that is believed: building a million would take hours."""
-_LAYERS: Final = (
+"""Largest number of layers or experts that is believed: building a million would take hours."""
+_COUNTS: Final = (
+    "decoder_layers",
     "depth",
     "encoder_layers",
-    "decoder_layers",
+    "layers_per_block",
     "n_layer",
     "n_layers",
+    "n_routed_experts",
     "num_decoder_layers",
     "num_encoder_layers",
+    "num_experts",
     "num_hidden_layers",
     "num_layers",
+    "num_local_experts",
     "num_single_layers",
 )
 
@@ -86,14 +90,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     for place, value in _layer_counts(document):
         if isinstance(value, int) and not -1 <= value <= _DEEPEST:
             raise ConversionError(
-                f"{file}: {place}: {value:.3g} layers, where no model has more than {_DEEPEST}"
+                f"{file}: {place}: {value:.3g}, where no model has more than {_DEEPEST}"
             )
     return document
 
 
 def _layer_counts(document: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in document.items():
-        if name in _LAYERS:
+        if name in _COUNTS:
             yield f"{place}{name}", value
         elif isinstance(value, dict):
             yield from _layer_counts(value, f"{place}{name}.")

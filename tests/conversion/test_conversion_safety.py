@@ -227,7 +227,7 @@ def test_shards_lie_in_the_models_own_folder(name: str, places: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"num_hidden_layers": 10**6}, "num_hidden_layers: 1e\\+06 layers"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers: 1e\\+06,"),
         ({"text_config": {"num_hidden_layers": 3000}}, "text_config.num_hidden_layers"),
         ({"num_hidden_layers": "two"}, "."),
         ({"hidden_size": [16]}, "."),
