@@ -320,11 +320,11 @@ def _lives(process: int) -> bool:
 def _discard(temporary: Path) -> None:
     """Removes a temporary file or folder, after giving back what it keeps for others."""
     with contextlib.suppress(OSError):
-        if not temporary.is_dir():
+        if temporary.is_symlink() or not temporary.is_dir():
             temporary.unlink()
             return
         kept = temporary / _OLD
-        for name in os.listdir(kept) if kept.is_dir() else ():  # noqa: PTH208 - names alone
+        for name in os.listdir(kept) if kept.is_dir() and not kept.is_symlink() else ():  # noqa: PTH208 - names alone
             if not os.path.lexists(temporary.parent / name):
                 (kept / name).rename(temporary.parent / name)
         shutil.rmtree(temporary, ignore_errors=True)

@@ -203,6 +203,18 @@ def test_only_leftovers_of_dead_processes_of_this_machine_go(tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == {*stay, "file"}
 
 
+def test_a_leftover_that_is_a_link_takes_nothing_with_it(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "theirs" / "old").mkdir(parents=True)
+    (tmp_path / "theirs" / "old" / "file").write_text("theirs")
+    link = tmp_path / f".peft-shop.{files._machine()}.{dead.pid}.0123abcd.tmp"
+    link.symlink_to("theirs")
+    files.clear_leftovers(tmp_path)
+    assert held(tmp_path) == {"theirs/old/file": "theirs"}
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
+
+
 # --- what is no regular file ---
 
 
