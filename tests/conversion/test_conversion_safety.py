@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
 import time
@@ -368,50 +366,53 @@ def test_a_folder_that_somebody_made_meanwhile_stays(places: Path, tmp_path: Pat
 
 
 KILLED: Final = """
-import sys
+import json, os, random, signal, sys, time
+from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from peft_shop import convert
-adapter, base, out = sys.argv[1:]
-print("ready", flush=True)
-convert(adapter, base=base, output=out, overwrite=True, check="layers")
-print("done", flush=True)
+from peft_shop.conversion.headers import read_header
+adapter, base, out = map(Path, sys.argv[1:])
+
+def work():
+    convert(adapter, base=base, output=out, overwrite=True, check="layers")
+
+work()  # everything is loaded now: children begin at once
+chance = random.Random(0)
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        try:
+            while True:
+                work()
+        finally:
+            os._exit(1)
+    time.sleep(chance.uniform(0.05, 1.0))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    json.loads((out / "conversion_report.json").read_bytes())
+    read_header(out / "adapter_model.safetensors")
+    left = [path.name for path in out.parent.iterdir() if path != out]
+    print(json.dumps([sorted(path.name for path in out.iterdir()), left]))
+work()
+print(json.dumps([sorted(path.name for path in out.iterdir()), os.listdir(out.parent)]))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="no signals")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
 def test_a_killed_conversion_loses_nothing(places: Path, tmp_path: Path) -> None:
     """Killed at 20 moments: the old output or a new one is there; the next run cleans up."""
-    out = tmp_path / "out"
     command = [sys.executable, "-W", "ignore", "-c", KILLED]
-    command += [str(places / "adapter"), str(places / "base"), str(out)]
-    convert(places / "adapter", base=places / "base", output=out, check="layers")
-    wanted = {path.name for path in out.iterdir()}
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as timed:
-        assert timed.stdout is not None
-        timed.stdout.readline()
-        began = time.monotonic()
-        timed.stdout.readline()
-        length = time.monotonic() - began
-    chance = random.Random(0)
-    left, replaced = 0, 0
-    for number in range(20):
-        before = (out / REPORT_FILE).read_bytes()
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            # the end is where folders change places: every second kill comes close to it
-            share = chance.uniform(0.85, 1.05) if number % 2 else chance.uniform(0, 1)
-            time.sleep(length * share)
-            process.send_signal(signal.SIGKILL)
-        assert {path.name for path in out.iterdir()} == wanted
-        after = (out / REPORT_FILE).read_bytes()
-        json.loads(after)
-        read_header(out / "adapter_model.safetensors")
-        replaced += after != before
-        left += len(list(tmp_path.iterdir())) - 1
-    convert(places / "adapter", base=places / "base", output=out, check="layers", overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert left > 0, "no kill came while something was half-written"
-    print(f"20 kills: {left} left something behind, {replaced} after the exchange")  # noqa: T201 - the count
+    command += [str(places / "adapter"), str(places / "base"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *killed, (last, beside) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(killed) == 20
+    assert {tuple(names) for names, _ in killed} == {tuple(last)}
+    assert last == ["adapter_config.json", "adapter_model.safetensors", REPORT_FILE]
+    assert beside == ["out"]
+    left = [names for _, names in killed if names]
+    assert all(len(names) == 1 for names in left), "what the run before left was not taken away"
+    print(f"20 kills, {len(left)} left something for the next run")  # noqa: T201 - the count
+    assert left
