@@ -289,6 +289,14 @@ def _engine(one: Engine) -> dict[str, Any]:
     for topic, fact in one.facts.items():
         layout = "" if fact.layout == "peft" else f" ({fact.layout})"
         flat[topic] = f"{fact.value}{layout}" + (" if arranged for" if fact.needs else "")
+    for kind, fact in one.kinds.items():
+        flat[f"base: {kind}"] = fact.value + (" if arranged for" if fact.needs else "")
+    for group in one.architectures:
+        classes = f"classes: {group.value}"
+        flat[classes] = flat.get(classes, 0) + len(group.names)
+    for rule in one.rules:
+        about = " ".join([rule.when, *rule.names[:3]])
+        flat[f"where: {about}"] = rule.value + (" if arranged for" if rule.needs else "")
     ranks = one.ranks.model_dump(mode="json", exclude={"note", "source"}, exclude_defaults=True)
     return flat | {f"ranks.{name}": value for name, value in ranks.items()}
 

@@ -63,7 +63,7 @@ FAMILIES: Final[tuple[Family, ...]] = tuple(
         (r"gemma-?3n", "Gemma3nForConditionalGeneration", _SEES),
         (r"gemma-?3-(1b|270m)", "Gemma3ForCausalLM", _TEXT),
         (r"gemma-?3|medgemma", "Gemma3ForConditionalGeneration", _SEES),
-        (r"gemma-?2", "Gemma2ForCausalLM", _TEXT),
+        (r"gemma-?2(?!b)", "Gemma2ForCausalLM", _TEXT),
         (r"gemma|codegemma", "GemmaForCausalLM", _TEXT),
         (
             r"qwen-?3\.5-.*a\d+b",
@@ -109,7 +109,7 @@ FAMILIES: Final[tuple[Family, ...]] = tuple(
         (r"mistral|ministral|codestral|zephyr|openhermes|mathstral", "MistralForCausalLM", _TEXT),
         (r"olmo-?hybrid", "OlmoHybridForCausalLM", _HYBRID),
         (r"olmoe", "OlmoeForCausalLM", _MIXED),
-        (r"olmo-?2", "Olmo2ForCausalLM", _TEXT),
+        (r"olmo-?2(?!b)", "Olmo2ForCausalLM", _TEXT),
         (r"olmo-?3", "Olmo3ForCausalLM", _TEXT),
         (r"olmo", "OlmoForCausalLM", _TEXT),
         (r"phi-?4-multimodal", "Phi4MMForCausalLM", _SEES),
@@ -144,7 +144,8 @@ FAMILIES: Final[tuple[Family, ...]] = tuple(
         (r"glm-4\.[5-9]", "Glm4MoeForCausalLM", _MIXED),
         (r"chatglm|glm-4-9b", None, _TEXT),
         (r"minicpm-?v|minicpm-?o", "MiniCPMV", _SEES),
-        (r"falcon", None, _TEXT),
+        (r"falcon-?3", "LlamaForCausalLM", _TEXT),
+        (r"falcon", "FalconForCausalLM", _TEXT),
         (r"yi-vl", None, _SEES),
         (
             r"(code|tiny|open_?|long)?llama|vicuna|alpaca|smollm2?|deepseek-(coder|llm)|yi-\d|solar-10|open_llama",

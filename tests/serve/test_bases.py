@@ -384,20 +384,28 @@ def test_what_works_and_is_exact_no_rule_of_the_engine_speaks_against(
     """Neither a rule, nor the kind of base, nor its class, unless something is to be done first."""
     adapter = Adapter("mine", "lora", (), config, base=base, tensors=keys)
     target = CATALOG.engine_by_id[engine]
-    way = native(route(CATALOG, adapter, engine))
-    if way.works != "yes":
-        assert way.reasons
-        return
-    for rule in target.rules:
-        if applies(rule, adapter):
-            assert rule.needs in way.conditions, rule.when
-            assert any(rule.note in text for text in way.warnings)
-    for kind in base.kinds if base else ():
-        value = target.kinds[kind].value
-        named = base is not None and base.architecture is not None
-        assert value == "yes" or (named and value == "unknown")
+    kinds = base.kinds if base is not None else frozenset()
     group = target.of_class(base.architecture) if base and base.architecture else None
-    assert group is None or group.value == "yes"
+    for way in route(CATALOG, adapter, engine).ways:
+        if way.works != "yes" or not way.exact:
+            assert way.reasons or not way.exact
+            continue
+        if way.kind == "merge":
+            assert "no" not in {target.kinds[kind].value for kind in kinds}
+            assert group is None or group.value != "no"
+            continue
+        loaded = (
+            adapter
+            if way.kind == "native"
+            else adapter.converted(way.rank, renamed=way.by == "peft-shop")
+        )
+        for rule in target.rules:
+            if applies(rule, loaded):
+                assert rule.needs in way.conditions, rule.when
+                assert any(rule.note in text for text in way.warnings)
+        assert group is None or group.value == "yes"
+        if group is None:  # a class is known better than its kinds
+            assert {target.kinds[kind].value for kind in kinds} <= {"yes"}
 
 
 @laws
@@ -451,6 +459,10 @@ def test_every_circumstance_has_one_test_and_is_used() -> None:
         ),
         ("google/gemma-3-1b-it", "Gemma3ForCausalLM", {"decoder"}),
         ("google/gemma-3-27b-it", "Gemma3ForConditionalGeneration", {"decoder", "multimodal"}),
+        ("google/gemma-2b", "GemmaForCausalLM", {"decoder"}),
+        ("google/gemma-2-2b-it", "Gemma2ForCausalLM", {"decoder"}),
+        ("tiiuae/Falcon3-7B-Base", "LlamaForCausalLM", {"decoder"}),
+        ("tiiuae/falcon-7b", "FalconForCausalLM", {"decoder"}),
         ("google/t5gemma-2b", "T5GemmaForConditionalGeneration", {"encoder_decoder"}),
         ("allenai/OLMo-2-1124-7B", "Olmo2ForCausalLM", {"decoder"}),
         ("state-spaces/mamba-130m-hf", "MambaForCausalLM", {"decoder", "hybrid"}),
