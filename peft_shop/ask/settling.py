@@ -21,12 +21,13 @@ from peft_shop.ask.watching import told
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.runs import Run
 from peft_shop.errors import PeftShopError
+from peft_shop.forecast.choice import denials
 from peft_shop.forecast.ladder import ladder
 from peft_shop.forecast.records import Setup
 from peft_shop.model.structure import Structure
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from peft_shop.adapt.records import TargetOptions
     from peft_shop.ask.answer import Recommendation
@@ -277,7 +278,21 @@ class _DryRuns:
             effective=max(1, (query.effective_batch or 1) // count),
             bfloat16=isinstance(device, int) or device.bfloat16,
         )
-        free = [rung for rung in rungs if _allowed(asked, rung, model, query.fixed)]
+        bfloat16 = isinstance(device, int) or device.bfloat16
+        free = [
+            rung
+            for rung in rungs
+            if not any(
+                True
+                for _ in denials(
+                    asked,
+                    rung,
+                    stored=model.quantization,
+                    fixed=query.fixed,
+                    prepared=not bfloat16,
+                )
+            )
+        ]
         # the loss and the optimizer's states are last resorts, not worth a run each
         plain = [
             rung
@@ -287,24 +302,3 @@ class _DryRuns:
         known = [rung for rung in plain if rung.settings == self.usual]
         start = plain.index(known[0]) if known else 0
         return plain[start:][:_TRIES]
-
-
-def _allowed(asked: Fittable, rung: Rung, model: Structure, fixed: Collection[str]) -> bool:
-    """Whether the candidate can train in this setup, as far as the catalog knows."""
-    step = rung.settings
-    whole_logits = step.fused_loss and not asked.chunked
-    kept = step.gradient_checkpointing and not asked.checkpointing and asked.config is not None
-    if whole_logits or kept:
-        return False
-    if "optimizer" in rung.changes and not asked.plain_adamw:
-        return False
-    backend = step.quantization or model.quantization
-    if backend is None:
-        return True
-    way = {"bnb_4bit": asked.bnb_4bit, "bnb_8bit": asked.bnb_8bit}.get(backend, "as_loaded")
-    if asked.config is None or way == "no":
-        return False
-    if backend == "bnb_8bit" and "quantization" in rung.changes and asked.bnb_4bit != "no":
-        return False
-    wanted = way == "prepared"
-    return "prepare_kbit" in fixed or step.prepare_kbit == wanted

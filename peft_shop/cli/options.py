@@ -11,7 +11,7 @@ from peft_shop.ask.keywords import KEYWORDS
 from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load
 from peft_shop.cli.model import Adapt, Device, Fit, Model, Training, TrustRemoteCode, inspected
-from peft_shop.cli.values import limits, names, partial, ranking, settings, split
+from peft_shop.cli.values import limits, names, partial, ranking, settings, split, supported
 from peft_shop.errors import UnknownNameError
 
 __all__ = [
@@ -160,7 +160,7 @@ def capabilities(
         Several,
         _option(
             "--accept-partial",
-            text="For this capability 'partial' is enough, such as merging.",
+            text="For this capability 'partial' is enough, such as merging or quantization.",
             panel=_CAN,
             metavar="FEATURE",
         ),
@@ -238,8 +238,8 @@ def capabilities(
     return {
         **flags,
         **partial(flags, accept_partial),
-        "quantization": names("quantization", quantization),
-        "layer_types": names("layer-type", layer_type),
+        "quantization": supported("quantization", quantization, accept_partial),
+        "layer_types": supported("layer-type", layer_type, accept_partial),
         "family": names("family", family),
         "category": names("category", category),
         "task_types": names("task-type", task_type),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.requirements import AnyOf, any_of
 from peft_shop.catalog.features import SINGLES
@@ -12,7 +12,7 @@ from peft_shop.errors import QueryError, UnknownNameError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["limits", "names", "partial", "ranking", "settings", "split"]
+__all__ = ["limits", "names", "partial", "ranking", "settings", "split", "supported"]
 
 
 def split(given: Sequence[str] | None) -> list[str]:
@@ -96,6 +96,27 @@ def ranking(text: str | None) -> str | dict[str, str] | None:
     return weights
 
 
+_GROUPS: Final = {"quantization": "quantization", "layer-type": "layer_type"}
+"""Options whose values are capabilities, as written and as `--accept-partial` folds them."""
+
+
+def supported(
+    option: str, given: Sequence[str] | None, accepted: Sequence[str] | None
+) -> list[str] | AnyOf | None:
+    """Names whose capability must be there, or at least in part where `accepted` names the option.
+
+    Raises:
+        QueryError: both forms of lists at once, or no name.
+    """
+    found = names(option, given)
+    folded = {name.replace("-", "_").lower() for name in split(accepted)}
+    if found is None or _GROUPS[option] not in folded:
+        return found
+    if isinstance(found, AnyOf):
+        return any_of(*(f"{name}:partial" for name in found.values))
+    return [f"{name}:partial" for name in found]
+
+
 def partial(singles: dict[str, bool | None], given: Sequence[str] | None) -> dict[str, str]:
     """Demands that partial support meets.
 
@@ -107,6 +128,8 @@ def partial(singles: dict[str, bool | None], given: Sequence[str] | None) -> dic
     found: dict[str, str] = {}
     for name in split(given):
         key = name.replace("-", "_").lower()
+        if key in _GROUPS.values():
+            continue
         if key not in valid:
             raise UnknownNameError("capability of --accept-partial", name, valid)
         if singles[key] is False:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from peft_shop.catalog.features import QuantizationBackend
     from peft_shop.forecast.grid import Fittable, Grid
     from peft_shop.forecast.ladder import Rung
 
-__all__ = ["Choice"]
+__all__ = ["Choice", "denials"]
 
 _SHARE: Final = 0.8
 """Of the candidates that fit in a class, for which the answer's one setup has to do."""
@@ -22,6 +23,53 @@ _FASTER: Final = 0.9
 """Share of the answer's time below which a candidate keeps a faster setup of its own."""
 _HALF: Final = 0.5
 """Of all that fit, the share that a class has to hold for the answer's setup to be of it."""
+
+
+def denials(
+    one: Fittable,
+    rung: Rung,
+    *,
+    stored: QuantizationBackend | None,
+    fixed: Collection[str],
+    prepared: bool,
+) -> Iterator[str]:
+    """Capabilities that a candidate lacks for a rung; '' for what is not its own way.
+
+    Args:
+        one: the candidate.
+        rung: the setup.
+        stored: backend of a base that is quantized already.
+        fixed: fields that the user stated.
+        prepared: whether a base in bits is prepared in float32 unless its method needs otherwise.
+    """
+    step = rung.settings
+    backend = step.quantization or stored
+    if step.gradient_checkpointing and not one.checkpointing and one.config is not None:
+        yield "gradient_checkpointing"
+    if step.fused_loss and not one.chunked:
+        yield ""
+    if step.optimizer == "adamw_8bit" and "optimizer" in rung.changes and not one.plain_adamw:
+        yield ""
+    if backend is None:
+        return
+    if one.config is None:
+        yield ""
+        return
+    ways = {"bnb_4bit": one.bnb_4bit, "bnb_8bit": one.bnb_8bit}
+    way = ways.get(backend, "yes")
+    if way == "no":
+        yield f"quantization.{backend}"
+    if backend == "bnb_8bit" and "quantization" in rung.changes and one.bnb_4bit != "no":
+        yield ""
+    if backend not in ways:
+        if step.prepare_kbit and "prepare_kbit" not in fixed:
+            yield ""
+        return
+    wanted = {"prepared": True, "as_loaded": False}.get(way)
+    if wanted is None and "prepare_kbit" not in fixed:
+        wanted = prepared
+    if wanted is not None and step.prepare_kbit != wanted:
+        yield "" if "prepare_kbit" not in fixed else f"quantization.{backend}"
 
 
 class Choice:
@@ -74,35 +122,13 @@ class Choice:
         self.near = (grid.low <= usable) & self.allowed & ~self.sure
 
     def _denials(self, one: Fittable, rung: Rung) -> Iterator[str]:
-        """Capabilities that the candidate lacks for the rung; '' for what is not its own way."""
-        step = rung.settings
-        backend = step.quantization or self.grid.structure.quantization
-        if step.gradient_checkpointing and not one.checkpointing and one.config is not None:
-            yield "gradient_checkpointing"
-        if step.fused_loss and not one.chunked:
-            yield ""
-        if step.optimizer == "adamw_8bit" and "optimizer" in rung.changes and not one.plain_adamw:
-            yield ""
-        if backend is None:
-            return
-        if one.config is None:
-            yield ""
-            return
-        ways = {"bnb_4bit": one.bnb_4bit, "bnb_8bit": one.bnb_8bit}
-        way = ways.get(backend, "yes")
-        if way == "no":
-            yield f"quantization.{backend}"
-        if backend == "bnb_8bit" and "quantization" in rung.changes and one.bnb_4bit != "no":
-            yield ""
-        if backend not in ways:
-            if step.prepare_kbit and "prepare_kbit" not in self.fixed:
-                yield ""
-            return
-        wanted = {"prepared": True, "as_loaded": False}.get(way)
-        if wanted is None and "prepare_kbit" not in self.fixed:
-            wanted = self.prepared
-        if wanted is not None and step.prepare_kbit != wanted:
-            yield "" if "prepare_kbit" not in self.fixed else f"quantization.{backend}"
+        return denials(
+            one,
+            rung,
+            stored=self.grid.structure.quantization,
+            fixed=self.fixed,
+            prepared=self.prepared,
+        )
 
     # --- one candidate
 

@@ -357,3 +357,39 @@ def test_only_too_close_to_call_is_an_exit_code_of_its_own(folder: str) -> None:
     done = run([*question, "--max-memory", f"{between / 2**20:.2f}MiB"])
     assert done.exit_code == 3, done.output
     assert "Too close to call" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["--quantization", "torchao:partial"],
+        ["--quantization", "torchao", "--accept-partial", "quantization"],
+        ["--quantization", "torchao|eetq", "--accept-partial", "quantization"],
+    ],
+)
+def test_partial_support_of_a_backend_on_the_command_line(asked: list[str]) -> None:
+    done = run(["recommend", *asked, "--peft-version", "any", "--format", "json"])
+    assert done.exit_code == 0, done.output
+    found = Recommendation.from_json(done.stdout)
+    assert "xlora" in {one.method for one in found.unmeasured}
+
+
+def test_a_forecast_takes_a_setup_that_fits(folder: str) -> None:
+    name = "lora/llama-3.2-3B-rank32"
+    question = ["forecast", name, "-m", folder, "--quick", "--format", "json"]
+    whole = json.loads(run(question).stdout)["forecast"]["peak_memory"]
+    device = f"{(whole['low'] * 0.8) / GIB + 0.6:.3f}GiB"
+    plain = run([*question, "--device", device])
+    assert plain.exit_code == 1
+    done = run([*question, "--device", device, "--fit", "auto"])
+    found = json.loads(done.stdout)
+    assert done.exit_code == {"yes": 0, "maybe": 3}[found["fit"]]
+    assert found["setup"]["changes"]
+    assert found["forecast"]["settings"] == found["setup"]["settings"]
+    assert found["forecast"]["peak_memory"]["high"] < whole["high"]
+    fixed = run([*question, "--device", device, "--fit", "auto", *FIXED])
+    assert fixed.exit_code == 1
+    assert "under every setup" in json.loads(fixed.stdout)["reason"]
+    every = run(["forecast", "--all", "-m", folder, "--quick", "--device", device, "--fit", "auto"])
+    assert every.exit_code == 0, every.output
+    assert "nothing to fit into" in str(run([*question, "--fit", "auto"]).exception)
