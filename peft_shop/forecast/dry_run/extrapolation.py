@@ -50,9 +50,22 @@ def shorten(model: nn.Module, layers: int) -> None:
 
 
 def extrapolated(
-    results: Sequence[tuple[Replay, Work]], layers: tuple[int, int], depth: int
+    results: Sequence[tuple[Replay, Work]],
+    layers: tuple[int, int],
+    depth: int,
+    *,
+    recomputed: bool = False,
 ) -> tuple[Replay, Work]:
-    """Memory and work of `depth` layers from those of two smaller numbers of layers."""
+    """Memory and work of `depth` layers from those of two smaller numbers of layers.
+
+    Args:
+        results: of the two.
+        layers: the two numbers.
+        depth: of the whole model.
+        recomputed: whether blocks are run again. What is reserved beside what is in use then stems
+            from the loss and single blocks and does not grow with their number (mean error 2.6 %
+            against 4.5 % if it is taken to, on measured steps of 22 to 30 layers from 4 and 8).
+    """
     (first, few), (second, more) = results
     share = (depth - layers[0]) / (layers[1] - layers[0])
 
@@ -61,9 +74,12 @@ def extrapolated(
 
     names: list[TermName] = list(first.terms)
     terms = {name: line(first.terms[name], second.terms[name]) for name in names}
+    allocated = line(first.peak_allocated, second.peak_allocated)
     reserved = line(first.peak_reserved, second.peak_reserved)
+    if recomputed:
+        reserved = allocated + second.peak_reserved - second.peak_allocated
     terms["allocator"] += reserved - sum(terms.values())
-    memory = Replay(reserved, line(first.peak_allocated, second.peak_allocated), terms)
+    memory = Replay(reserved, allocated, terms)
     return memory, Work(*(line(a, b) for a, b in zip(few, more, strict=True)))
 
 

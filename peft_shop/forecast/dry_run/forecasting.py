@@ -10,6 +10,7 @@ import torch
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import ConfigError, PeftShopError
 from peft_shop.forecast.checkpoint import checkpoint_bytes
+from peft_shop.forecast.dry_run.chunked import ChunkedLoss
 from peft_shop.forecast.dry_run.constants import constants
 from peft_shop.forecast.dry_run.extrapolation import depth_of, extrapolated
 from peft_shop.forecast.dry_run.preparing import prepare
@@ -17,6 +18,7 @@ from peft_shop.forecast.dry_run.replay import replay
 from peft_shop.forecast.dry_run.steps import Step, trace
 from peft_shop.forecast.dry_run.timing import step_times, work_of
 from peft_shop.forecast.intervals import memory_interval
+from peft_shop.forecast.ladder import chunkable
 from peft_shop.forecast.records import Forecast, Term
 from peft_shop.forecast.reference import plain_lora
 from peft_shop.preflight.batches import make_batch
@@ -148,7 +150,10 @@ def measure(
     prepared = prepare(target, config, settings)
     notes = prepared.notes
     depth = depth_of(prepared.plain)
-    few = layers or ((2, 4) if depth > _DEEP else None)
+    chunked = chunkable(target.structure)
+    # segments that blocks leave to each other settle after a few of them
+    usual = (4, 8) if settings.gradient_checkpointing else (2, 4)
+    few = layers or (usual if depth > _DEEP else None)
     if few is not None:
         try:
             shorter = [prepare(target, config, settings, layers=count) for count in few]
@@ -158,13 +163,15 @@ def measure(
             # the configuration speaks of single layers: all of them then
             notes += (f"all {depth} layers were traced: {error}",)
         else:
-            results = [_run(one, settings, make) for one in shorter]
-            memory, work = extrapolated(results, few, depth)
+            results = [_run(one, settings, make, chunked=chunked) for one in shorter]
+            memory, work = extrapolated(
+                results, few, depth, recomputed=settings.gradient_checkpointing
+            )
             note = (
                 f"{few[0]} and {few[1]} of {depth} layers were traced, the rest follows from them"
             )
             return Measured(prepared, memory, work, (*notes, note))
-    memory, work = _run(prepared, settings, make)
+    memory, work = _run(prepared, settings, make, chunked=chunked)
     return Measured(prepared, memory, work, notes)
 
 
@@ -172,8 +179,10 @@ def _run(
     prepared: Prepared,
     settings: Settings,
     make: Callable[[nn.Module, int | None], Batch],
+    *,
+    chunked: bool,
 ) -> tuple[Replay, Work]:
-    found = _trace(prepared, settings, make)
+    found = _trace(prepared, settings, make, chunked=chunked)
     memory = replay(
         found,
         arena=not settings.moved_after_injection,
@@ -186,14 +195,19 @@ def _trace(
     prepared: Prepared,
     settings: Settings,
     make: Callable[[nn.Module, int | None], Batch],
+    *,
+    chunked: bool,
 ) -> Trace:
     plain = prepared.plain
     short = min(settings.sequence_length, _SHORT_TOKENS)
     more = _more_inputs(prepared.model, settings)
-    steps = [
-        Step(lambda: {**make(plain, short), **more}),
-        Step(lambda: {**make(plain, None), **more}, empty_cache=True),
-    ]
+    loss = ChunkedLoss(plain) if settings.fused_loss and chunked else None
+
+    def batch(length: int | None) -> Batch:
+        inputs = {**make(plain, length), **more}
+        return inputs if loss is None else loss.without_labels(inputs)
+
+    steps = [Step(lambda: batch(short)), Step(lambda: batch(None), empty_cache=True)]
     return trace(
         prepared.model,
         steps,
@@ -201,6 +215,7 @@ def _trace(
         base=prepared.base,
         sizes=prepared.sizes,
         away=prepared.away,
+        loss=loss,
         after=after_step,
     )
 
@@ -258,8 +273,12 @@ def _warnings(structure: Structure, settings: Settings) -> list[str]:
     found = []
     if structure.modality == "multimodal":
         found.append("the step was traced on text alone: images and sound come on top")
-    if settings.fused_loss:
-        found.append("the dry run runs the model's own loss; a fused one takes less")
+    if settings.fused_loss and not chunkable(structure):
+        found.append("the dry run runs the model's own loss: no chunked one is known for it")
+    packed = settings.quantization or structure.quantization
+    if packed in {"bnb_4bit", "bnb_8bit"} and any(group.experts for group in structure.groups):
+        kept = "float32, as prepared" if settings.prepare_kbit else "16 bit"
+        found.append(f"bitsandbytes packs no fused experts: their weights stay in {kept}")
     if settings.quantization is not None:
         found.append(
             "quantized layers were stood for by plain ones that expand their weight for each "

@@ -109,6 +109,40 @@ def _dropout(given: Any, p: float = 0.5, training: Any = True, inplace: Any = Fa
     return torch.native_dropout(given, p, True)[0]  # noqa: FBT003 - takes no keyword
 
 
+def _softmax(given: Any, dim: Any = None, *more: Any, **named: Any) -> Any:
+    """Softmax of float16 into float32 as the one kernel that an accelerator has for it."""
+    into = named.get("dtype")
+    if given.dtype is torch.float16 and into is torch.float32 and dim is not None:
+        return _aten._softmax(given, dim, True)  # noqa: FBT003, SLF001 - takes no keyword; as above
+    return functional.softmax(given, dim, *more, **named)
+
+
+class _GroupedProduct(torch.autograd.Function):  # type: ignore[misc] # torch is not followed by mypy
+    """Each row times the weight of its group, of which one stands for all: the work is the same."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(rows, weight)
+        return rows @ weight[0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        of_rows = grads[0] @ weight[0].t() if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return of_rows, None
+        of_weight = torch.empty_like(weight)
+        of_weight[0] = rows.t() @ grads[0]
+        return of_rows, of_weight
+
+
+def _grouped(rows: Any, weight: Any, **named: Any) -> Any:
+    """Grouped product in the dtypes that torch knows on the meta device, else a stand-in."""
+    if rows.dtype is torch.bfloat16 or rows.dim() != 2 or weight.dim() != 3:
+        return torch._grouped_mm(rows, weight, **named)  # noqa: SLF001 - as below
+    return _GroupedProduct.apply(rows, weight)
+
+
 def _rms_norm(given: Any, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Any:
     """RMS norm as one kernel that keeps one number a row."""
     if weight is not None and weight.dtype != given.dtype:
@@ -120,6 +154,8 @@ _REPLACEMENTS: Final = {
     functional.scaled_dot_product_attention: _attention,
     functional.dropout: _dropout,
     functional.rms_norm: _rms_norm,
+    functional.softmax: _softmax,
+    torch._grouped_mm: _grouped,  # noqa: SLF001 - what `functional.grouped_mm` calls
     torch.rms_norm: _rms_norm,
 }
 
@@ -135,10 +171,13 @@ def scratch_of(name: str, args: Any, out: Any) -> int:
 
     Fourier transforms: cuFFT's work area, which its documentation puts at the size of the data for
     most sizes. Backward of attention: the query's gradient summed in float32 and one number a row
-    (`mha_bwd` of FlashAttention 2; the accumulators of the memory-efficient kernel).
+    (`mha_bwd` of FlashAttention 2; the accumulators of the memory-efficient kernel). Backward of
+    softmax: the product of gradient and result, which is summed up (`softmax_backward_cuda_out`).
     """
     if name.startswith("aten._fft_"):
         return int(out.numel() * out.element_size())
+    if name.startswith("aten._softmax_backward_data"):
+        return int(args[0].numel() * args[0].element_size())
     if name.startswith(_ATTENTION_BACKWARD):
         query = args[1]
         return int(query.numel() + query.numel() // query.shape[-1]) * 4

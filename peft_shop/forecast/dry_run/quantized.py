@@ -52,7 +52,7 @@ def quantize(model: nn.Module, structure: Structure, settings: Settings) -> dict
             continue
         stored = linear_bytes(group, settings)
         for name in group.names:
-            module = model.get_submodule(name)
+            module = _module(model, name)
             if isinstance(module, nn.Linear):
                 sizes[id(module.weight)] = stored
                 module.forward = partial(_forward, module, getattr(torch, settings.dtype))
@@ -63,6 +63,14 @@ def quantize(model: nn.Module, structure: Structure, settings: Settings) -> dict
     for parameter in model.parameters():
         parameter.requires_grad = False
     return sizes
+
+
+def _module(model: nn.Module, name: str) -> nn.Module | None:
+    """The module of that name; `None` where a shortened model lacks it."""
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
 
 
 def stored_sizes(model: nn.Module, structure: Structure) -> dict[int, int]:

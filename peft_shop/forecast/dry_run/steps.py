@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -107,8 +108,7 @@ def trace(
         said = str(error).strip().splitlines()
         msg = (
             f"a training step of {type(model).__name__} cannot be run on the meta device: "
-            f"{type(error).__name__}: {said[0] if said else ''}; use the closed form, or measure "
-            "on an accelerator"
+            f"{type(error).__name__}: {said[0] if said else ''}; measure it on an accelerator"
         )
         raise ForecastError(msg) from error
     return recorder.trace
@@ -227,18 +227,27 @@ def _weights(model: nn.Module) -> frozenset[int]:
     return frozenset(sizes)
 
 
+_real_autocast = torch.autocast
+
+
+def _autocast(device_type: str, *args: Any, **named: Any) -> Any:
+    """As `torch.autocast`; nothing for the meta device, where peft switches it off for sums."""
+    return nullcontext() if device_type == "meta" else _real_autocast(device_type, *args, **named)
+
+
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """No garbage collection, no checks of values.
 
-    Cycles are collected at moments that have nothing to do with the model, and distributions look
-    at numbers that are not there.
+    Cycles are collected at moments that have nothing to do with the model, distributions look at
+    numbers that are not there, and torch has no autocast for the meta device.
     """
     was, checks = gc.isenabled(), Distribution._validate_args  # noqa: SLF001 - it can only be set
     gc.disable()
     Distribution.set_default_validate_args(False)
     try:
-        yield
+        with patch.object(torch, "autocast", _autocast):
+            yield
     finally:
         Distribution.set_default_validate_args(checks)
         if was:
