@@ -61,8 +61,10 @@ def resolve_benchmark(catalog: Catalog, name: str) -> Benchmark:
     raise UnknownNameError("benchmark", name, catalog.benchmark_by_id)
 
 
-def resolve_metric(catalog: Catalog, benchmark: Benchmark, name: str) -> Metric:
-    """Metric of `benchmark` called `name`: its id, its field, or `headline`.
+def resolve_metric(
+    catalog: Catalog, benchmark: Benchmark, name: str, *, keyword: str | None = None
+) -> Metric:
+    """Metric of `benchmark` called `name`: its id, field or title, or `headline`.
 
     Raises:
         UnknownNameError: the benchmark has no such metric.
@@ -80,9 +82,8 @@ def resolve_metric(catalog: Catalog, benchmark: Benchmark, name: str) -> Metric:
     if meant is not None:
         others = [one.id for one in catalog.benchmarks if meant in one.metrics]
         hint = f"{meant} belongs to {', '.join(others)}"
-    raise UnknownNameError(
-        f"metric of {benchmark.id}", name, _rankable(catalog, benchmark), hint=hint
-    )
+    kind, valid = f"metric of {benchmark.id}", _rankable(catalog, benchmark)
+    raise UnknownNameError(kind, name, valid, hint=hint, keyword=keyword)
 
 
 def _rankable(catalog: Catalog, benchmark: Benchmark) -> list[str]:
@@ -304,7 +305,7 @@ def _bounds(
         if kind not in {"min", "max"} or not metric_name:
             options = [f"{side}_{one}" for side in ("max", "min") for one in benchmark.metrics]
             raise UnknownNameError("bound", name, options)
-        metric = resolve_metric(catalog, benchmark, metric_name)
+        metric = resolve_metric(catalog, benchmark, metric_name, keyword=name)
         number = read_quantity(value, metric.unit, name=name)
         key = (metric.id, kind)
         if key in found:
