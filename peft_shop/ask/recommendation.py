@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 from peft_shop.ask.answering import answer
@@ -17,7 +16,7 @@ from peft_shop.ask.requirements import AnyOf
 from peft_shop.catalog.catalog import Catalog
 from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load
-from peft_shop.errors import Keyword, QueryError
+from peft_shop.errors import ConfigError, Keyword, QueryError
 from peft_shop.model.structure import Structure
 from peft_shop.units import read_quantity
 from peft_shop.upstream.versions import version_key
@@ -285,7 +284,11 @@ def _only(quantization: str | Iterable[str] | AnyOf | None) -> str | None:
 @cache
 def installed_peft_version() -> str | None:
     """Version of the installed peft, which is not imported; `None` when there is none."""
+    from peft_shop.upstream.source import installed_peft  # noqa: PLC0415 - only where none is named
+
     try:
-        return version("peft")
-    except PackageNotFoundError:
+        found = installed_peft()
+    except ConfigError:  # something else of that name: whoever needs peft will say so
         return None
+    # a source that states none has no version to compare with
+    return found.version if found is not None and found.version[:1].isdigit() else None

@@ -273,6 +273,7 @@ def test_torch_is_as_before_a_pass() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_eight_billion_parameters_are_tried_within_two_seconds() -> None:
     """The budget of one candidate [CPU seconds], whatever it costs to make the model once."""
     whole = inspect_model(

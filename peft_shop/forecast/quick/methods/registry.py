@@ -9,6 +9,7 @@ from peft_shop.forecast.quick.methods import low_rank, prompts, rotations, share
 from peft_shop.forecast.quick.methods.defaults import COMMON, DEFAULTS
 from peft_shop.forecast.quick.methods.parts import Adapter, Fields, Site
 from peft_shop.forecast.quick.methods.sites import sites_of
+from peft_shop.upstream.source import installed_peft
 from peft_shop.upstream.tables import own_targets
 
 if TYPE_CHECKING:
@@ -90,6 +91,12 @@ def fields_of(structure: Structure, config: Mapping[str, Any]) -> Fields:
             "make a dry run, which needs torch"
         )
         raise ConfigError(msg)
+    if method not in CLOSED_FORMS and _is_new(method):
+        msg = (
+            f"{method} has no closed form: nobody has worked one out yet; make a dry run, which "
+            "needs torch"
+        )
+        raise ConfigError(msg)
     if method not in CLOSED_FORMS:
         raise UnknownNameError("method", method, [*CLOSED_FORMS, *WITHOUT_CLOSED_FORM])
     values = {**COMMON, **DEFAULTS[method], **config}
@@ -98,6 +105,12 @@ def fields_of(structure: Structure, config: Mapping[str, Any]) -> Fields:
             if values.get(name) is None:
                 values[name] = value
     return Fields(method, values, structure)
+
+
+def _is_new(method: str) -> bool:
+    """Whether the installed peft has a method of which nothing is known here."""
+    installed = installed_peft()
+    return installed is not None and method in installed.methods
 
 
 def adapter_of(structure: Structure, config: Mapping[str, Any]) -> Adapter:
