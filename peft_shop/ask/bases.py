@@ -32,11 +32,6 @@ __all__ = [
 Loading: TypeAlias = Literal["prepared", "loaded"]
 """After `prepare_model_for_kbit_training`, or as `from_pretrained` gives it."""
 
-_CONDITIONS: Final[dict[str, Loading]] = {
-    "only after `prepare_model_for_kbit_training`": "prepared",
-    "only as loaded": "loaded",
-}
-"""How the probe's notes begin where a method trains in one of the two ways only."""
 _ORDER: Final[dict[Support, int]] = {"no": 0, "unknown": 1, "partial": 2, "yes": 3}
 _WORDS: Final[dict[Loading, str]] = {
     "prepared": "only after `prepare_model_for_kbit_training`, which the script calls",
@@ -74,12 +69,9 @@ def weakest(method: Method, variants: tuple[str, ...], backend: str) -> Capabili
 
 def condition(capability: Capability) -> Loading | None:
     """The way of loading without which the method does not train; `None` where both ways do."""
-    if capability.support != "partial" or capability.note is None:
+    if capability.support != "partial" or capability.prepared is None:
         return None
-    for start, loading in _CONDITIONS.items():
-        if capability.note.startswith(start):
-            return loading
-    return None
+    return "prepared" if capability.prepared else "loaded"
 
 
 def trains_on(capability: Capability, *, fixed: Loading | None = None) -> Support:

@@ -124,6 +124,8 @@ class _Decision:
         batch_size, accumulation = self.batches()
         backend, quantize = self.quantization()
         optimizer, options, eight_bit = self.optimizer()
+        if not self.stated("padding", default=True):
+            self.notes.append("batches are padded: packing is not in this script")
         return Step(
             batch_size=batch_size,
             accumulation=accumulation,

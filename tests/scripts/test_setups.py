@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from peft_shop import recommend
@@ -115,6 +116,7 @@ OPTIMIZERS = {
 
 
 @given(TEXT_SETTINGS)
+@examples(max_examples=60)
 def test_a_script_is_exactly_its_setup(settings: Settings) -> None:
     source = script(LORA, plan(settings), device="RTX 4090")
     stated = Stated(source)
@@ -241,6 +243,7 @@ def test_the_script_of_every_candidate_is_its_plan(
         gradient_checkpointing=st.booleans(),
     )
 )
+@examples(max_examples=40)
 def test_a_script_for_images_is_exactly_its_setup(settings: Settings) -> None:
     stated = Stated(script(FLUX, plan(settings)))
     sizes = ("BATCH_SIZE", "ACCUMULATION", "RESOLUTION")
@@ -312,7 +315,7 @@ def test_the_usual_kernel_of_attention_is_left_to_transformers_unless_it_was_sta
     assert kernel(measured, plan(Settings())) == "'sdpa'"
 
 
-def test_a_recipe_keeps_the_optimizer_that_it_needs() -> None:
+def test_what_a_script_does_otherwise_is_told_in_its_header() -> None:
     for experiment, made in (
         ("lora/llama-3.2-3B-rank32-lorafa", "create_lorafa_optimizer"),
         ("lora/llama-3.2-3B-rank32-riemannian", "create_riemannian_optimizer"),
@@ -323,6 +326,8 @@ def test_a_recipe_keeps_the_optimizer_that_it_needs() -> None:
         assert "which the recipe needs" in stated.header
     with pytest.raises(ConfigError, match=r"optimizer 'lora_fa'.* its recipe has AdamW"):
         script(LORA, Settings(optimizer="lora_fa"))
+    packed = Stated(script(LORA, Settings(padding=False)))
+    assert "packing is not in this script" in packed.header
     sgd = Stated(script(LORA, Settings(optimizer="sgd")))
     assert "the learning rate was measured with AdamW" in sgd.header
 
