@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from peft_shop.catalog.engines import BASE_KINDS
 from peft_shop.serve.families import family_of
+from peft_shop.serve.fields import plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -155,7 +156,7 @@ def base_of_folder(config: Mapping[str, Json], modules: Collection[str]) -> Base
         modules: names of adapted modules, or of parts of them, with indices or `*`.
     """
     name = config.get("base_model_name_or_path")
-    found = Base(name=name if isinstance(name, str) and name.strip() else None)
+    found = Base(name=plain(name) if isinstance(name, str) and name.strip() else None)
     for evidence, architecture, kinds in _clues(config, found.name, modules):
         found = _added(found, evidence, architecture, frozenset(kinds))
     if found.kinds:
@@ -195,7 +196,7 @@ def _clues(config: Mapping[str, Json], name: str | None, modules: Iterable[str])
         if isinstance(wrapped, str):
             yield (
                 "class",
-                wrapped,
+                plain(wrapped),
                 kinds_of_class(wrapped, library if isinstance(library, str) else ""),
             )
     yield "modules", None, kinds_of_modules(modules)
@@ -217,7 +218,7 @@ _BY_LEAF: Final[tuple[tuple[str, tuple[BaseKind, ...]], ...]] = (
         "o_proj gate_proj up_proj down_proj gate_up_proj qkv_proj",
         ("decoder", "encoder_decoder", "multimodal"),
     ),
-    ("wi wi_0 wi_1", ("encoder_decoder",)),
+    ("q k v o wi wi_0 wi_1", ("encoder_decoder",)),
     ("query key value", ("encoder", "vision", "multimodal")),
     (
         "q_proj k_proj v_proj out_proj fc1 fc2",

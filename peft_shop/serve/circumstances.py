@@ -71,8 +71,9 @@ def _experts(adapter: Adapter, _: LoadRule) -> bool | None:
 
 
 def _towers(adapter: Adapter, _: LoadRule) -> bool | None:
-    if any(_TOWERS.search(place) for place in adapter.targets.places):
-        # a pattern can name a tower to leave it out
+    targets = adapter.targets
+    if any(_TOWERS.search(place) for place in targets.places - targets.avoided):
+        # which of a pattern's words belong together is not looked at
         return None if adapter.targets.pattern and not adapter.targets.from_tensors else True
     return False
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from peft_shop.records import Json
 
-__all__ = ["RANK", "is_number", "last_names", "pattern", "whole"]
+__all__ = ["RANK", "is_number", "last_names", "pattern", "plain", "whole"]
 
 RANK: Final = 8
 """Default of both `r` and `lora_alpha` in peft's `LoraConfig`."""
@@ -39,3 +39,9 @@ def last_names(value: object) -> tuple[str, ...]:
     if not isinstance(items, list | tuple | set | frozenset):
         return ()
     return tuple(str(item).rpartition(".")[2] for item in items)
+
+
+def plain(text: str, most: int = 100) -> str:
+    """Text from a stranger's file as a message may show it: short, and nothing but print."""
+    shown = "".join(letter for letter in text[: most + 1] if letter.isprintable())
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from peft_shop.catalog.engines import ANY_OTHER, BASE_KINDS, CIRCUMSTANCES
 from peft_shop.serve.cases import fact_basis
 from peft_shop.serve.circumstances import applies
+from peft_shop.serve.fields import plain
 
 if TYPE_CHECKING:
     from peft_shop.catalog.engines import Architectures, BaseKind, Engine, Fact, LoadRule
@@ -162,14 +163,16 @@ def _stranger(adapter: Adapter) -> str:
     inner = adapter.base is not None and any(
         name.endswith(f".{others[0].partition('*')[2].lstrip('.')}") for name in adapter.base.names
     )
-    text = f"it was trained on another model: {others[0][:100]} is no layer of {base or 'the base'}"
+    text = (
+        f"it was trained on another model: {plain(others[0])} is no layer of {base or 'the base'}"
+    )
     return f"{text}, whose layers of that kind have other names" if inner else text
 
 
 def _listed(names: frozenset[str] | set[str], most: int = 6) -> str:
     some = sorted(names)
     more = f" and {len(some) - most} more" if len(some) > most else ""
-    return ", ".join(name[:60] for name in some[:most]) + more
+    return ", ".join(plain(name, 60) for name in some[:most]) + more
 
 
 def _apply(case: Case, rule: LoadRule, about: str) -> None:

@@ -36,9 +36,13 @@ _SOME_INDEX: Final = re.compile(
 )
 """Indices in a pattern that stand for certain layers."""
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_EXCEPT: Final = re.compile(r"\(\?!(?:[^()]|\([^()]*\))*\)")
+"""What a pattern leaves out, such as `(?!.*visual)`."""
 _GROUPED: Final = re.compile(r"\((?:\?:)?([A-Za-z0-9_|]{1,200})\)([A-Za-z0-9_]{0,40})")
 """Alternatives with a common end, such as `(q|v)_proj`."""
 
+_FEWEST_LAYERS: Final = 6
+"""Of the models that are served; Pythia 70M has six."""
 _WORDS: Final = """
 q_proj k_proj v_proj o_proj qkv_proj out_proj gate_proj up_proj down_proj gate_up_proj fc1 fc2
 fc_in fc_out c_attn c_proj c_fc query_key_value dense dense_h_to_4h dense_4h_to_h query key
@@ -71,6 +75,7 @@ class Targets:
         names: last parts of their names; `None` where they are not known.
         places: longer parts of their names, as far as they are known; with every index as `*` where
             the tensors tell.
+        avoided: words of a pattern that it leaves out.
         pattern: whether they are given as a regular expression.
         uneven: whether some layer lacks what others have; `None` where that is not known.
         from_tensors: whether the tensors were read and not only the configuration.
@@ -79,6 +84,7 @@ class Targets:
 
     names: frozenset[str] | None
     places: frozenset[str] = frozenset()
+    avoided: frozenset[str] = frozenset()
     pattern: bool = False
     uneven: bool | None = False
     from_tensors: bool = False
@@ -112,8 +118,8 @@ def targets_of(config: Mapping[str, Json], tensors: Iterable[str], base: Base | 
         return Targets(
             frozenset(map(_last, places)),
             places,
-            pattern,
-            _is_uneven(modules, layers) or _some_layers(config, layers) is True,
+            pattern=pattern,
+            uneven=_is_uneven(modules, layers) or _some_layers(config, layers) is True,
             from_tensors=True,
         )
     uneven = _some_layers(config, layers)
@@ -126,7 +132,9 @@ def targets_of(config: Mapping[str, Json], tensors: Iterable[str], base: Base | 
             uneven = True
         elif names and not _EVERY_INDEX.search(value) and re.search(r"\d", _without(value, names)):
             uneven = None if uneven is False else uneven
-        return Targets(names or None, frozenset(_WORD.findall(value)), pattern=True, uneven=uneven)
+        places = frozenset(_WORD.findall(value))
+        avoided = places - set(_WORD.findall(_EXCEPT.sub("", value)))
+        return Targets(names - avoided or None, places, avoided, pattern=True, uneven=uneven)
     if isinstance(value, list | tuple | set | frozenset):
         entries = frozenset(str(item) for item in value)
         if any(_INDEX.search(f".{entry}") for entry in entries):
@@ -171,7 +179,11 @@ def _some_layers(config: Mapping[str, Json], layers: int | None) -> bool | None:
         return None
     if not chosen:
         return False
-    return layers is None or not set(range(layers)) <= set(chosen)
+    if layers is not None:
+        return not set(range(layers)) <= set(chosen)
+    # all of a model's layers, perhaps, where they begin with the first and leave none out
+    known = {one for one in chosen if isinstance(one, int)}
+    return None if len(known) >= _FEWEST_LAYERS and known == set(range(len(known))) else True
 
 
 def _is_uneven(modules: Iterable[str], layers: int | None) -> bool:

@@ -264,6 +264,7 @@ FOLDERS: dict[str, Folder] = {
         ["to_q"], "black-forest-labs/FLUX.1-dev", lora_alpha=32, careful={"diffusers", "comfyui"}
     ),
     "nothing-but-names": folder(QV, never={"comfyui", "a1111", "diffusers"}, careful={"vllm"}),
+    "nothing-but-t5": folder(["q", "v"], never=IMAGE | {"vllm", "sglang", "lmdeploy"}),
     "nothing-but-mlp": folder(["gate_proj", "o_proj"], never=IMAGE, careful={"vllm", "sglang"}),
     "nothing-but-encoder": folder(["query", "value"], never={"comfyui", "a1111", "diffusers"}),
     "text-encoder": folder(["q_proj", "v_proj"], wrapped="CLIPTextModel", never=IMAGE | {"vllm"}),

@@ -325,6 +325,44 @@ def test_what_a_pattern_can_hit(pattern: str, names: set[str] | None, uneven: bo
     assert found.pattern
 
 
+def test_a_pattern_that_leaves_the_tower_out_does_not_adapt_it() -> None:
+    base = Base(
+        None, "Qwen2_5_VLForConditionalGeneration", frozenset({"decoder", "multimodal"}), by="name"
+    )
+    without = native(to("vllm", base, target_modules=r"^(?!.*(?:visual|vision)).*\.(q|v)_proj$"))
+    with_it = native(to("vllm", base, target_modules=r".*(?:visual|language_model).*\.q_proj"))
+    assert not any("tower" in text for text in without.conditions)
+    assert any("tower" in text for text in with_it.conditions)
+
+
+@pytest.mark.parametrize(
+    ("layers", "known", "uneven"),
+    [
+        ([0, 1], None, True),
+        (list(range(32)), None, None),
+        (list(range(32)), 32, False),
+        (list(range(31)), 32, True),
+        (list(range(1, 32)), None, True),
+    ],
+)
+def test_layers_that_may_be_all(layers: list[int], known: int | None, uneven: bool | None) -> None:
+    base = Base(layers=known)
+    config = {"target_modules": ["q_proj"], "layers_to_transform": layers}
+    assert targets_of(config, (), base).uneven is uneven
+
+
+def test_what_a_stranger_wrote_is_shown_short_and_without_codes(tmp_path: Path) -> None:
+    name = "\x1b[31m" + "x" * 5000
+    folder = prepared(tmp_path, base_model_name_or_path=name, target_modules=[name])
+    adapter = read_adapter(CATALOG, folder)
+    for engine in ("vllm", "sglang", "lorax", "comfyui"):
+        found = route(CATALOG, adapter, engine)
+        shown = json.dumps(found.model_dump(mode="json"), ensure_ascii=False)
+        assert "\x1b" not in shown
+        assert "\\u001b" not in shown
+        assert len(shown) < 20_000
+
+
 # --- folders, read with bounds ---
 
 
