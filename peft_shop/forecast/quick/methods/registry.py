@@ -158,6 +158,8 @@ def _embeddings(found: Adapter, fields: Fields, sites: Sequence[Site]) -> None:
 def _modules_to_save(found: Adapter, fields: Fields) -> None:
     """Add whole modules that are trained beside the adapter, as copies."""
     wanted = list(fields["modules_to_save"] or ())
+    if not wanted:
+        return
     for group in fields.structure.groups:
         for name in group.names:
             if not any(name == one or name.endswith(f".{one}") for one in wanted):
