@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _PARTS: Final = (*MIXED_IN, *MIXED_OUT, "mixer_in", "mixer_out", "mlp_down", "ml
                  "mlp_gate_up", "mlp_up", "expert_down", "expert_gate_up")  # fmt: skip
 
 
+@lru_cache(maxsize=1 << 14)  # one model gets many recipes
 def block_of(name: str) -> str | None:
     """The block that a module is in, by the last index before its own name; `None` outside.
 
@@ -84,8 +86,9 @@ def share_of_blocks(
 
     Blocks are those with attention, a mixer or an MLP; a convolution alone is none.
     """
+    parts = set(_PARTS)
     every = blocks_of(
-        group for group in structure.groups if group.tower in towers and group.role in _PARTS
+        group for group in structure.groups if group.tower in towers and group.role in parts
     )
     hit = {block for name in names for block in (block_of(name), name) if block in every}
     return len(hit), len(every)

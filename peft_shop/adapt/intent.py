@@ -122,7 +122,7 @@ def _read(expression: str | Sequence[str], forward: Sequence[str], model: Measur
     if expression == ALL_LINEAR:
         hit = frozenset(name for name, role in model.roles.items() if role not in _NOT_LINEAR)
     else:
-        hit = named_by(expression, model.roles)
+        hit = model.named_by(expression)
     roles = {model.roles[name] for name in hit}
     parts: dict[Role, frozenset[str]] = {}
     for role in roles:

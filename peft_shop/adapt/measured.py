@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.upstream.targets import named_by
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from peft_shop.model.structure import Role, Structure
 
@@ -51,6 +53,21 @@ class MeasuredModel:
     def block_names(self) -> tuple[str, ...]:
         """Full names of the blocks."""
         return tuple(name for pattern in self.blocks for name in self._expanded(pattern))
+
+    @cached_property
+    def _named(self) -> dict[str | tuple[str, ...], frozenset[str]]:
+        return {}
+
+    def named_by(self, expression: str | Sequence[str]) -> frozenset[str]:
+        """Modules that a `target_modules` names; found once for each.
+
+        Raises:
+            re.error: the expression is a string but no regular expression.
+        """
+        key = expression if isinstance(expression, str) else tuple(expression)
+        if key not in self._named:
+            self._named[key] = named_by(key, self.roles)
+        return self._named[key]
 
     def fits(self, structure: Structure) -> bool:
         """Whether a structure has the same linear layers, with the same widths."""
