@@ -140,9 +140,11 @@ def _counts(recommendation: Recommendation) -> str:
     unmeasured = len(recommendation.unmeasured)
     total = kept + out + unmeasured
     text = f"{kept} of {total} candidates were measured and meet every constraint"
+    if not recommendation.query.ranked:
+        text = f"{unmeasured} of {total} methods meet every constraint"
     if kept:
         text += f": {', '.join(f'{count} {place}' for count, place in places if count)}"
-    if unmeasured:
+    if unmeasured and recommendation.query.ranked:
         text += f"; {unmeasured} more {'methods qualify' if unmeasured > 1 else 'method qualifies'}"
         text += " without a run here"
     if out:
@@ -452,13 +454,11 @@ def _fit(recommendation: Recommendation, one: Candidate | Dropped) -> _Record:
     setup = getattr(one, "setup", None)
     if setup is None:
         return dict.fromkeys(("fits", "own_peak_bytes", "low_bytes", "high_bytes", "setup"))
-    image = (
-        recommendation.query.model is not None and recommendation.query.model.modality == "image"
-    )
+    model = recommendation.query.model
     return {
         "fits": setup.fits,
         "own_peak_bytes": round(setup.peak.value),
         "low_bytes": round(setup.peak.low),
         "high_bytes": round(setup.peak.high),
-        "setup": setup_words(setup.settings, image=image),
+        "setup": setup_words(setup.settings, "text" if model is None else model.modality),
     }

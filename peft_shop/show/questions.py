@@ -68,6 +68,12 @@ def provenance(recommendation: Recommendation) -> str:
     """Which evidence and which versions the answer rests on."""
     query = recommendation.query
     eras = {era.id: era.title for era in recommendation.benchmark.eras}
+    if not query.ranked:
+        parts = ["none"]
+        parts.append(
+            f"catalog {recommendation.catalog_version} (peft {recommendation.peft_version})"
+        )
+        return f"Evidence: {', '.join(parts)}."
     parts = [f"snapshot {query.snapshot}" if query.snapshot else "all runs on file"]
     if query.era is not None:
         parts.append(f"era: {eras.get(query.era, query.era)}")

@@ -21,6 +21,8 @@ __all__ = [
 ]
 
 _BITS: Final = {"bnb_4bit": "4-bit base", "bnb_8bit": "8-bit base"}
+_SAMPLES: Final = {"vision": "image", "audio": "recording", "unknown": "sample"}
+"""What a batch is of where its size follows from the model."""
 _NOTICED: Final = 0.05
 """Share of the step time below which a difference is not told."""
 
@@ -46,11 +48,9 @@ def _number(size: float) -> str:
     return f"{size / (2**30 if _unit(size) == 'GiB' else 2**20):.1f}"
 
 
-def setup_words(settings: Settings, *, image: bool) -> str:
+def setup_words(settings: Settings, modality: str) -> str:
     """The training step: "bfloat16, 4 sequences of 512 tokens a step, gradient checkpointing"."""
-    return ", ".join(
-        [*_base(settings), f"{_batch(settings, image=image)} a step", *_rest(settings)]
-    )
+    return ", ".join([*_base(settings), f"{_batch(settings, modality)} a step", *_rest(settings)])
 
 
 def _base(settings: Settings) -> Iterable[str]:
@@ -62,11 +62,13 @@ def _base(settings: Settings) -> Iterable[str]:
     yield f"{name} ({settings.quantization}{prepared}) computing in {settings.dtype}"
 
 
-def _batch(settings: Settings, *, image: bool) -> str:
+def _batch(settings: Settings, modality: str) -> str:
     times = settings.accumulation
     count = settings.batch_size if times == 1 else f"{settings.batch_size} x {times}"
     one = settings.batch_size * times == 1
-    if image:
+    if modality in _SAMPLES:
+        return f"{count} {_SAMPLES[modality]}{'' if one else 's'}"
+    if modality == "image":
         return f"{count} image{'' if one else 's'} of {settings.image_size} pixels"
     return f"{count} sequence{'' if one else 's'} of {settings.sequence_length} tokens"
 
@@ -88,13 +90,11 @@ def answer_setup(recommendation: Recommendation) -> tuple[str, ...]:
     there = f"{limit.text} ({gib(limit.bytes)} usable)" if limit.device else limit.text
     if recommendation.nothing_fits is not None:
         return tuple(
-            nothing_fits_sentences(
-                recommendation.nothing_fits, there, image=_is_image(recommendation)
-            )
+            nothing_fits_sentences(recommendation.nothing_fits, there, _modality(recommendation))
         )
     if setup is None:
         return (f"Whether anything fits {there} is not known: no memory could be forecast.",)
-    text = f"Setup: {setup_words(setup.settings, image=_is_image(recommendation))}"
+    text = f"Setup: {setup_words(setup.settings, _modality(recommendation))}"
     if abs(setup.time_factor - 1) >= _NOTICED:
         text += f" (about {setup.time_factor:.1f} times the step time)"
     sure, close, total = _counted(recommendation)
@@ -118,9 +118,9 @@ def answer_setup(recommendation: Recommendation) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _is_image(recommendation: Recommendation) -> bool:
+def _modality(recommendation: Recommendation) -> str:
     model = recommendation.query.model
-    return model is not None and model.modality == "image"
+    return "text" if model is None else model.modality
 
 
 def _counted(recommendation: Recommendation) -> tuple[int, int, int]:
@@ -134,13 +134,13 @@ def _counted(recommendation: Recommendation) -> tuple[int, int, int]:
     return fits.count("yes"), fits.count("maybe"), len(kept) + alone
 
 
-def nothing_fits_sentences(found: NothingFits, there: str, *, image: bool) -> Iterable[str]:
+def nothing_fits_sentences(found: NothingFits, there: str, modality: str) -> Iterable[str]:
     """What needs least, what would hold it, and what would fit instead."""
     least = found.least
     if least is None:
         yield f"Nothing fits {there}."
     else:
-        words = setup_words(least.settings, image=image)
+        words = setup_words(least.settings, modality)
         yield f"Nothing fits {there}: the least needs {interval(least.peak)}, with {words}."
     if found.device is not None:
         yield f"The smallest device on record that surely holds it: {found.device}."
@@ -167,9 +167,9 @@ def setup_sentences(recommendation: Recommendation, one: Candidate | Unmeasured)
     text = "Fits" if setup.fits == "yes" else "Too close to call"
     text += f": {interval(setup.peak)}"
     common = recommendation.setup
-    image = _is_image(recommendation)
+    modality = _modality(recommendation)
     if common is not None and _differs(setup.settings, common.settings):
-        text += f", with a setup of its own: {setup_words(setup.settings, image=image)}"
+        text += f", with a setup of its own: {setup_words(setup.settings, modality)}"
     if (
         setup.longest_sequence is not None
         and setup.longest_sequence > setup.settings.sequence_length
@@ -183,7 +183,7 @@ def setup_sentences(recommendation: Recommendation, one: Candidate | Unmeasured)
         usable = _number(limit.bytes)
         found.append(
             f"In 16 bit it may fit: {interval(other.peak)} of {usable}, with "
-            f"{setup_words(other.settings, image=image)}; it would fail in the first steps if at "
+            f"{setup_words(other.settings, modality)}; it would fail in the first steps if at "
             "all."
         )
     time = _time(recommendation, one)

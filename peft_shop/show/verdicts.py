@@ -51,7 +51,7 @@ def why_document(recommendation: Recommendation, name: str, *, hint: str | None 
         raise UnknownNameError("candidate", name, valid, hint=hint or where)
     asked = demands(recommendation)
     return Document(
-        title=f"{name} on {recommendation.benchmark.title}",
+        title=f"{name} on {_where(recommendation)}",
         paragraphs=(f"Asked for: {'; '.join(asked)}.",) if asked else (),
         parts=(*explained.listings, explained.table()),
         footnotes=(provenance(recommendation),),
@@ -173,7 +173,7 @@ class _Explanations:
 
     def _unmeasured(self, one: Unmeasured) -> None:
         text = (
-            f"meets every demand, but no run of it on {self.recommendation.benchmark.title} is on "
+            f"meets every demand, but no run of it on {_where(self.recommendation)} is on "
             "file, so it cannot be ranked"
         )
         texts = [("Why", text), ("What it is", one.summary)]
@@ -200,6 +200,14 @@ class _Explanations:
             ("Why", "full fine-tuning is shown for orientation and is never a candidate"),
         ]
         self._add("baseline", one, one.name, texts)
+
+
+def _where(recommendation: Recommendation) -> str:
+    """What the answer is about: a benchmark, or the model where none is evidence."""
+    model = recommendation.query.model
+    if recommendation.query.ranked or model is None:
+        return recommendation.benchmark.title
+    return model.name
 
 
 def _is_no_candidate(one: Baseline) -> bool:

@@ -194,7 +194,7 @@ def test_nothing_fits_says_what_would() -> None:
     found = recommend(model=model(8192, 80), device="RTX 3060")
     assert all(one.setup is None for one in found.kept)
     assert found.nothing_fits is None or found.nothing_fits.least is not None
-    sentences = [*nothing_fits_sentences(_nothing(found), "RTX 3060", image=False)]
+    sentences = [*nothing_fits_sentences(_nothing(found), "RTX 3060", "text")]
     assert sentences[0].startswith("Nothing fits RTX 3060: the least needs ")
     assert any("smallest device on record" in one for one in sentences)
     assert any("billion parameters" in one for one in sentences)
