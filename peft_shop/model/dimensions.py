@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -206,9 +207,19 @@ def task_type_of(instance: nn.Module, config: Any, library: str) -> TaskType | N
         found = "FEATURE_EXTRACTION"
     if found == "SEQ_2_SEQ_LM" and getattr(instance, "main_input_name", "") != "input_ids":
         return None
-    if found == "FEATURE_EXTRACTION" and not isinstance(
-        getattr(type(instance), "input_modalities", ""), str
-    ):
-        given = type(instance).input_modalities
-        return found if len(given) == 1 else None
+    if found == "FEATURE_EXTRACTION":
+        given = getattr(type(instance), "input_modalities", "")
+        several = not isinstance(given, str) and len(given) != 1
+        return None if several or not _takes_embeddings(instance) else found
     return found
+
+
+def _takes_embeddings(instance: nn.Module) -> bool:
+    """Whether its forward pass has the argument that peft's wrapper for features always gives.
+
+    A text model that only passes on what it does not know hands it to a part twice (seen with
+    CLIP's text model under peft 0.21.2).
+    """
+    if getattr(instance, "main_input_name", "") != "input_ids":
+        return True
+    return "inputs_embeds" in inspect.signature(type(instance).forward).parameters

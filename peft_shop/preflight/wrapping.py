@@ -109,7 +109,7 @@ def give_values(model: Any) -> None:
         if sizes is None or not isinstance(module, BaseTunerLayer):
             continue
         for name in list(sizes.keys()):
-            width = module.get_base_layer().in_features
+            width = module.in_features  # peft's own count, which knows every kind of layer
             sizes[name] = torch.tensor([width, width], device="cpu")
 
 

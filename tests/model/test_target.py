@@ -331,6 +331,12 @@ def test_what_is_evidence_for_what(targets: dict[str, Target]) -> None:
     assert all(one.structure.benchmark_because for one in targets.values())
 
 
+def test_a_text_model_that_hands_on_what_it_does_not_know_has_no_task_type() -> None:
+    config = transformers.CLIPTextConfig(**{k: v for k, v in VISION.items() if "size" not in k})
+    assert inspect_model(config).structure.architecture == "CLIPTextModel"
+    assert inspect_model(config).structure.task_type is None
+
+
 def test_task_types_are_those_that_peft_can_wrap(targets: dict[str, Target]) -> None:
     assert {name: one.structure.task_type for name, one in targets.items()} == {
         "llama": "CAUSAL_LM", "mixtral": "CAUSAL_LM", "gpt_oss": "CAUSAL_LM",
