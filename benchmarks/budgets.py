@@ -7,6 +7,7 @@ on the machine only ever adds.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from peft_shop.model.structure import Structure
 
 COMMAND = Path(sys.executable).with_name("peft-shop")
 
@@ -106,6 +109,46 @@ def about_a_model() -> None:
             line(f"question on a model {what}", f"{took:.2f} s", "1 s, no torch", met=took < 1)
 
 
+def fits() -> None:
+    """The search for setups alone, on a structure that is at hand."""
+    from peft_shop.catalog.store import load
+    from peft_shop.curate.calibration.structures import load_structures
+    from peft_shop.curate.calibration.suites import cases_of
+    from peft_shop.errors import ConfigError
+    from peft_shop.forecast.devices import device_of
+    from peft_shop.forecast.fitting import Fittable, fitted
+    from peft_shop.forecast.quick.closed_forms import closed_form
+    from peft_shop.forecast.records import Settings
+
+    structures = load_structures(Path(__file__).resolve().parents[1] / "data")
+    model = structures["metamathqa"]
+    cases = [one for one in cases_of(load(), structures) if one.run.benchmark == "metamathqa"]
+    fittables = [
+        Fittable(one.run.id, one.config, bnb_4bit="yes", checkpointing=True)
+        for one in cases
+        if one.config is not None
+    ]
+
+    def search(structure: Structure) -> None:
+        fitted(
+            structure, fittables, Settings(), fixed=(), device=device_of("T4"), effective_batch=4
+        )
+
+    def singly(structure: Structure) -> None:
+        for one in fittables:
+            with contextlib.suppress(ConfigError):
+                closed_form(structure, one.config, Settings())
+
+    # a structure is known by identity: a copy is a model that nobody asked about
+    first = 1000 * seconds(lambda: search(model.model_copy()), runs=5)
+    line(f"fit of {len(fittables)} candidates, first", f"{first:.0f} ms", "150 ms", met=first < 150)
+    again = 1000 * seconds(lambda: search(model), runs=10)
+    line("fit of the same again", f"{again:.0f} ms", "50 ms", met=again <= 50)
+    once = 1000 * seconds(lambda: singly(model), runs=3)
+    ratio = first / once
+    line("  first, against one forecast of each", f"{ratio:.2f}", "below 2", met=ratio < 2)
+
+
 def naive(rows: Sequence[Sequence[float]]) -> list[int]:
     """The quadratic filter that every two-metric plot starts from."""
     return [
@@ -170,5 +213,6 @@ if __name__ == "__main__":
     cold()
     warm()
     about_a_model()
+    fits()
     fronts()
     sizes()

@@ -149,7 +149,8 @@ def read_quantity(value: Quantity, unit: Unit, *, name: str = "value") -> float:
     bare = not isinstance(value, str) or text[-1].isdigit() or text[-1] == "."
     least = SMALLEST_BYTES if isinstance(value, str) else _KIBIBYTE
     if unit == "bytes" and bare and 0 < number < least:
-        raise QuantityError(f"{text} has no unit: ", Keyword(name, f"{text}GiB"), "?", keyword=name)
+        large, small = (Keyword(name, f"{text}{suffix}") for suffix in ("GiB", "MiB"))
+        raise QuantityError(f"{text} has no unit: ", large, " or ", small, "?", keyword=name)
     if unit == "seconds" and bare and number > 0 and isinstance(value, str):
         seconds, minutes = (Keyword(name, f"{text}{suffix}") for suffix in ("s", "min"))
         raise QuantityError(f"{text} has no unit: ", seconds, " or ", minutes, "?", keyword=name)

@@ -64,6 +64,10 @@ class Draft:
             del self.config[name]
             self._reason(name, because)
 
+    def unchanged(self, name: str) -> bool:
+        """Whether a field is as the recipe has it."""
+        return name not in self._because
+
     def problem(self, text: str) -> None:
         """Say why it cannot work."""
         if text not in self.problems:

@@ -36,6 +36,10 @@ def name_targets(case: Case) -> None:
         draft.set("target_modules", _shortest(case, wanted), because)
     else:
         draft.set("target_modules", [], because)
+    if draft.unchanged("target_modules"):
+        # the names are the recipe's own, yet not all that it adapted is here
+        for reason in case.reasons:
+            draft.note(reason)
     if case.has_field("feedforward_modules"):
         _name_feedforward(case, wanted, because)
     if recipe and draft.value("target_modules") is None:

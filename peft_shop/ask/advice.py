@@ -262,7 +262,7 @@ def _about_model(query: Query, model: Structure) -> Iterable[str]:
     if query.fit == "auto":
         yield (
             f"peak memory, checkpoint size and parameter counts are forecasts for {model.name}, "
-            "not measured; memory is compared under the setup above"
+            "not measured; memory is compared under one setup for all"
         )
     elif query.training is not None:
         step = query.training

@@ -204,7 +204,7 @@ class Recommendation(Record):
 
     @property
     def surely(self) -> bool | None:
-        """Whether something surely fits the device; `None` where that is too close to call.
+        """Whether something surely fits the device; `None` where that is not to be told.
 
         Without a device: whether anything meets the constraints.
         """
@@ -213,7 +213,8 @@ class Recommendation(Record):
         setups = [one.setup for one in self.kept]
         if any(setup is not None and setup.fits == "yes" for setup in setups):
             return True
-        return None if setups else False
+        # what is not known beside much that is known not to fit promises nothing
+        return None if any(setups) or (setups and self.nothing_fits is None) else False
 
     def __str__(self) -> str:
         from peft_shop.show.answers import answer_document  # noqa: PLC0415 - as above

@@ -102,7 +102,7 @@ def answer(
         baselines=tuple(records.baseline(kind, contender) for kind, contender in baselines),
         relaxations=() if measured else relaxations(catalog, query, field.contenders, verdicts),
         setup=field.setup,
-        nothing_fits=None if qualified else field.nothing_fits,
+        nothing_fits=None if any(one.setup for one in qualified) else field.nothing_fits,
         warnings=(
             *_fitting(catalog, query, field.contenders, verdicts),
             *field.warnings,

@@ -11,8 +11,12 @@ from peft_shop.ask.appraisal import forecast_of, own_settings, with_figures
 from peft_shop.ask.bases import condition, weakest
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import ConfigError, QueryError
+from peft_shop.forecast.choice import denials
 from peft_shop.forecast.devices import device_of
 from peft_shop.forecast.fitting import Fittable, Fitting, fitted
+from peft_shop.forecast.ladder import ladder
+from peft_shop.forecast.quick.base_memory import base_bytes
+from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +27,10 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method
     from peft_shop.forecast.devices import Device
-    from peft_shop.forecast.ladder import QuantizedTraining
+    from peft_shop.forecast.ladder import QuantizedTraining, Rung
     from peft_shop.forecast.records import NothingFits, Setup
 
-__all__ = ["Plans", "device_in", "fittable_of", "planned"]
+__all__ = ["Plans", "device_in", "fittable_of", "planned", "rungs_of"]
 
 _NEEDS: Final = {
     "quantization.bnb_4bit": "a 4-bit base, in which",
@@ -154,6 +158,8 @@ def _planned(
     setup, name = found.setups.get(one.name), one.name
     if name not in found.setups or name in found.unknown:
         reason = found.unknown.get(name, "it cannot work on this model")
+        if name in found.unknown and (too_much := _base_alone(catalog, query, one)) is not None:
+            return replace(with_figures(one, None, too_much), misfit=too_much)
         if traced is None:
             return with_figures(one, None, f"no forecast: {reason}")
         planned = with_figures(one, traced.forecast, traced.reason)
@@ -166,6 +172,53 @@ def _planned(
     planned = with_figures(one, forecast, reason, peak=peak)
     notes = () if forecast is None else forecast.warnings
     return replace(planned, setup=setup, notes=(*one.notes, *notes))
+
+
+def _base_alone(catalog: Catalog, query: Query, one: Contender) -> str | None:
+    """Why a contender whose memory is not known does not fit all the same: the base is too large.
+
+    `None` where the base alone would fit in some setup that it can take.
+    """
+    model, limit = query.model, query.memory
+    asked = fittable_of(catalog, query, one)
+    if asked is None or model is None or limit is None:
+        return None
+    try:
+        sizes = [base_bytes(model, rung.settings) for rung in rungs_of(query, asked)]
+    except ConfigError:
+        return None
+    least = min(sizes, default=0)
+    if least <= limit.bytes:
+        return None
+    size = format_quantity(least, "bytes")
+    return f"needs more than {limit.text}: the base alone takes {size}"
+
+
+def rungs_of(query: Query, asked: Fittable) -> list[Rung]:
+    """The setups that a candidate can take, the cheapest first."""
+    settings, model = query.training, query.model
+    if settings is None or model is None:
+        return []
+    device = device_in(query)
+    count = 1 if isinstance(device, int) else device.count
+    bfloat16 = isinstance(device, int) or device.bfloat16
+    rungs = ladder(
+        model,
+        settings,
+        query.fixed,
+        effective=max(1, (query.effective_batch or 1) // count),
+        bfloat16=bfloat16,
+    )
+
+    def lacks(rung: Rung) -> bool:
+        return any(
+            True
+            for _ in denials(
+                asked, rung, stored=model.quantization, fixed=query.fixed, prepared=not bfloat16
+            )
+        )
+
+    return [rung for rung in rungs if not lacks(rung)]
 
 
 def _misfit(catalog: Catalog, query: Query, one: Contender, lacking: Iterable[str]) -> str:

@@ -15,14 +15,12 @@ from peft_shop.ask.answering import answer
 from peft_shop.ask.appraisal import Traced, own_settings
 from peft_shop.ask.contenders import Contender, field_of_play
 from peft_shop.ask.model import read_memory, read_training
-from peft_shop.ask.plans import device_in, fittable_of, planned
+from peft_shop.ask.plans import fittable_of, planned, rungs_of
 from peft_shop.ask.reading import build_query
 from peft_shop.ask.watching import told
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.runs import Run
 from peft_shop.errors import PeftShopError
-from peft_shop.forecast.choice import denials
-from peft_shop.forecast.ladder import ladder
 from peft_shop.forecast.records import Setup
 from peft_shop.model.structure import Structure
 
@@ -266,33 +264,7 @@ class _DryRuns:
 
     def _rungs(self, asked: Fittable) -> list[Rung]:
         """Setups worth a dry run, the cheapest first, or that of the others before it."""
-        query, settings, model = self.query, self.query.training, self.query.model
-        if settings is None or model is None:
-            return []
-        device = device_in(query)
-        count = 1 if isinstance(device, int) else device.count
-        rungs = ladder(
-            model,
-            settings,
-            query.fixed,
-            effective=max(1, (query.effective_batch or 1) // count),
-            bfloat16=isinstance(device, int) or device.bfloat16,
-        )
-        bfloat16 = isinstance(device, int) or device.bfloat16
-        free = [
-            rung
-            for rung in rungs
-            if not any(
-                True
-                for _ in denials(
-                    asked,
-                    rung,
-                    stored=model.quantization,
-                    fixed=query.fixed,
-                    prepared=not bfloat16,
-                )
-            )
-        ]
+        free = rungs_of(self.query, asked)
         # the loss and the optimizer's states are last resorts, not worth a run each
         plain = [
             rung

@@ -338,7 +338,7 @@ class Engine(Record):
     whole_alpha: bool = False
     layers: Text | None = None
     hazards: tuple[Hazard, ...] = ()
-    kinds: dict[BaseKind, Fact] = Field(default_factory=dict)
+    kinds: Frozen[dict[BaseKind, Fact]] = Field(default_factory=dict)
     architectures: tuple[Architectures, ...] = ()
     heads_aside: bool = False
     rules: tuple[LoadRule, ...] = ()

@@ -7,7 +7,8 @@ import typer
 from peft_shop.ask.demanding import GROUPS
 from peft_shop.ask.lookup import matching_methods
 from peft_shop.ask.requirements import AnyOf
-from peft_shop.cli.options import capabilities, takes
+from peft_shop.cli.capabilities import capabilities
+from peft_shop.cli.options import takes
 from peft_shop.cli.output import NOTHING_FOUND, Output, output
 from peft_shop.show.methods import methods_document
 

@@ -8,8 +8,9 @@ import typer
 
 from peft_shop.ask.recommendation import recommend as ask
 from peft_shop.ask.watching import watched
-from peft_shop.cli.options import question, takes
+from peft_shop.cli.options import takes
 from peft_shop.cli.output import NOTHING_FOUND, OK, TOO_CLOSE, Format, Output, output
+from peft_shop.cli.question import question
 from peft_shop.show.answers import answer_document, answer_records
 from peft_shop.show.progress import progress_bar, waiting
 

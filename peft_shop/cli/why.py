@@ -10,8 +10,9 @@ from peft_shop.ask.meanings import meaning_of
 from peft_shop.ask.reading import resolve_benchmark
 from peft_shop.ask.recommendation import recommend as ask
 from peft_shop.ask.watching import watched
-from peft_shop.cli.options import question, takes
+from peft_shop.cli.options import takes
 from peft_shop.cli.output import Output, output
+from peft_shop.cli.question import question
 from peft_shop.errors import QueryError
 from peft_shop.show.progress import progress_bar
 from peft_shop.show.verdicts import why_document

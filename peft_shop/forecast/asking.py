@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["forecast", "settings_of"]
 
+_ADVICE: Final = re.compile(r";? ?\(?make a dry run[^;]*|, for which only a dry run[^;]*")
 _OWN: Final = {"lora-fa": "lora_fa", "riemannian": "riemannian"}
 """Optimizers of peft that belong to a recipe, by their name there."""
 
@@ -67,18 +69,28 @@ def _forecast(
         try:
             found = closed_form(model.structure, config, settings)
         except ConfigError as other:
-            raise ForecastError(f"{error}; nor do the closed forms know: {other}") from error
+            # the dry run that the closed forms advise is the one that failed
+            reason = _ADVICE.sub("", str(other))
+            raise ForecastError(f"{error}; nor do the closed forms know: {reason}") from error
         because = f"reckoned from shapes alone, since {error}"
         return found.model_copy(update={"warnings": (*found.warnings, because)})
 
 
 def settings_of(subject: Run | Method, settings: Settings) -> Settings:
-    """The settings with the optimizer that a run's recipe cannot do without.
+    """The settings with what a run's recipe cannot do without: its optimizer, its adapter's dtype.
 
-    LoRA-FA freezes a factor by its optimizer; an optimizer that was chosen otherwise stays.
+    LoRA-FA freezes a factor by its optimizer, and OSF's copies of whole weights are in the base's
+    dtype; what was chosen otherwise stays.
     """
     recipe = getattr(subject, "recipe", None)
-    own = None if recipe is None else _OWN.get(recipe.training.optimizer)
-    if own is None or settings.optimizer != "adamw":
+    if recipe is None:
         return settings
-    return settings.model_copy(update={"optimizer": own})
+    changes: dict[str, object] = {}
+    own = _OWN.get(recipe.training.optimizer)
+    if own is not None and settings.optimizer == "adamw":
+        changes["optimizer"] = own
+    if "autocast_adapter_dtype" not in settings.model_fields_set:
+        stated = recipe.training.autocast_adapter_dtype
+        if stated != settings.autocast_adapter_dtype:
+            changes["autocast_adapter_dtype"] = stated
+    return settings.model_copy(update=changes) if changes else settings

@@ -119,6 +119,7 @@ class Choice:
             # how much of it is lost to holes depends on the order of allocations
             sure = np.zeros_like(sure)
         self.sure = sure & self.allowed
+        self._alike = [rung.alike for rung in rungs]
         self.near = (grid.low <= usable) & self.allowed & ~self.sure
 
     def _denials(self, one: Fittable, rung: Rung) -> Iterator[str]:
@@ -173,8 +174,8 @@ class Choice:
         """The cheapest kind of setup that does for most candidates of its class."""
         rungs = self.grid.rungs
         kinds: dict[tuple[object, ...], list[int]] = {}
-        for column, rung in enumerate(rungs):
-            kinds.setdefault(rung.alike, []).append(column)
+        for column, alike in enumerate(self._alike):
+            kinds.setdefault(alike, []).append(column)
         if not marked.any():
             return None
         classes = np.array([rung.slight for rung in rungs])
@@ -200,8 +201,8 @@ class Choice:
         """The candidate's own rung of the answer's kind."""
         columns = (
             column
-            for column, rung in enumerate(self.grid.rungs)
-            if rung.alike == common and self.allowed[row, column]
+            for column, alike in enumerate(self._alike)
+            if alike == common and self.allowed[row, column]
         )
         return next(columns, None)
 

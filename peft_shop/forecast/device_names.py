@@ -16,6 +16,7 @@ _BEFORE: Final = re.compile(r"(?P<count>\d{1,3})\s*[x×*]\s*(?P<name>.+)", re.IG
 _APART: Final = re.compile(r"(?P<count>\d{1,2})\s+(?P<name>(?![kmgt]i?b\b)[a-z].+)", re.IGNORECASE)
 _AFTER: Final = re.compile(r"(?P<name>.*[\w)])\s*[x×*]\s*(?P<count>\d{1,2})", re.IGNORECASE)  # noqa: RUF001 - as above
 _SIZE: Final = re.compile(r"(?<![\w.])(?P<size>\d[\d_]*(?:\.\d+)?\s*[kmgt]i?b)\b", re.IGNORECASE)
+_SHORT_SIZE: Final = re.compile(r"(?<![\w.])(?P<number>\d+)\s*g\b", re.IGNORECASE)
 _DASHED: Final = re.compile(r"-\d+GB$")
 _COMPUTER: Final = re.compile(r"\b(?:macbook|mac)(?:\s+(?:pro|air|mini|studio))?(?=\s)")
 _LAPTOP: Final = re.compile(r"\b(?:laptop|mobile|notebook|max-?q)\b")
@@ -128,8 +129,13 @@ def read_name(text: str) -> Spoken:
         return Spoken(count, "", name)
     size = _SIZE.search(name)
     if size is not None:
-        name = f"{name[: size.start()]} {name[size.end() :]}"
-    return Spoken(count, _key(name), None if size is None else size["size"])
+        rest = f"{name[: size.start()]} {name[size.end() :]}"
+        return Spoken(count, _key(rest), size["size"])
+    short = _SHORT_SIZE.search(name)
+    rest = _key(f"{name[: short.start()]} {name[short.end() :]}") if short else ""
+    if short and rest:  # beside a card; alone it has no unit
+        return Spoken(count, rest, f"{short['number']}GB")
+    return Spoken(count, _key(name))
 
 
 def _counted(text: str) -> tuple[int, str]:

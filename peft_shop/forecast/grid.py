@@ -195,7 +195,13 @@ class Grid:
     def _ends(self, method: str, step: Settings) -> tuple[float, float, list[str]]:
         fitted = constants()
         regime = fitted.checkpointed if step.gradient_checkpointing else fitted.whole
-        return memory_shares(method, self.structure, step, regime, way="closed_form")
+        branch = (step.quantization, step.gradient_checkpointing, step.fused_loss)
+        kernel = (step.attention, step.dtype, step.accelerator)
+        return remembered(
+            self.structure,
+            ("ends", method, *branch, *kernel),
+            lambda: memory_shares(method, self.structure, step, regime, way="closed_form"),
+        )
 
     def interval(self, row: int, column: int) -> Interval:
         """Peak of one candidate at one rung."""

@@ -122,10 +122,10 @@ def base_of_structure(structure: Structure) -> Base:
 def _kinds_of(structure: Structure) -> Iterable[BaseKind]:
     by_class = kinds_of_class(structure.architecture)
     yield from by_class
-    if by_class & {"unet", "diffusion_transformer"}:
-        return
     towers = {group.tower for group in structure.groups}
-    if structure.modality == "image":
+    if by_class - _MULTIPLE:
+        pass  # its class says it: Whisper is of speech, whatever else its towers may be
+    elif structure.modality == "image":
         yield "diffusion_transformer"
     elif structure.modality == "vision":
         yield "vision"
@@ -135,7 +135,7 @@ def _kinds_of(structure: Structure) -> Iterable[BaseKind]:
         yield from ("decoder", "multimodal")
     elif {"encoder", "decoder"} <= towers:
         yield "encoder_decoder"
-    elif structure.modality == "text" and not by_class:
+    elif structure.modality == "text":
         yield "decoder" if structure.task_type == "CAUSAL_LM" or "text" in towers else "encoder"
     roles = set(structure.roles)
     if structure.modality in {"text", "multimodal"}:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import transformers
+from diffusers import SanaTransformer2DModel
 
 from peft_shop.adapt.records import TargetOptions
 from peft_shop.adapt.retarget import retarget
@@ -168,3 +169,16 @@ def test_what_the_model_never_calls_is_not_chosen() -> None:
     found = adapted(target, "lora")
     assert found.config["target_modules"] == ["intermediate_dense", "output_dense"]
     assert not [one for one in preflight(target, found.config).warnings if "calling" in one]
+
+
+def test_what_is_left_out_is_told_where_the_names_are_the_recipes_own() -> None:
+    """Sana has attention by the same names as the measured model, and an MLP of convolutions."""
+    model = SanaTransformer2DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=2,
+        num_cross_attention_heads=2, cross_attention_head_dim=8, cross_attention_dim=16,
+        caption_channels=16, sample_size=8,
+    )  # fmt: skip
+    found = adapted(inspect_model(model), "lora/flux2-klein-default")
+    assert not [change for change in found.changes if change.field == "target_modules"]
+    assert "this model has no mlp gate up: left out" in found.notes
+    assert "this model has no mlp down: left out" in found.notes

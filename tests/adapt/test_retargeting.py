@@ -480,9 +480,11 @@ def test_class_defaults_are_those_of_peft() -> None:
 
     classes = {str(key.value): cls for key, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     for peft_type, fields in defaults.CLASS_DEFAULTS.items():
-        known = {field.name: field.default for field in dataclasses.fields(classes[peft_type])}
+        known = {field.name: field for field in dataclasses.fields(classes[peft_type])}
         for name, value in fields.items():
-            assert known[name] == value, f"{peft_type}.{name}"
+            factory = known[name].default_factory
+            own = factory() if factory is not dataclasses.MISSING else known[name].default
+            assert own == value, f"{peft_type}.{name}"
     for peft_type, cls in classes.items():
         field = {one.name: one.default for one in dataclasses.fields(cls)}
         assert field.get("fan_in_fan_out", False) is False, peft_type

@@ -23,7 +23,8 @@ from peft_shop.catalog.features import EVIDENCE_LEVELS, FEATURES
 from peft_shop.catalog.store import load
 from peft_shop.cli import output as cli_output
 from peft_shop.cli.app import app
-from peft_shop.cli.options import capabilities, question
+from peft_shop.cli.capabilities import capabilities
+from peft_shop.cli.question import question
 from peft_shop.cli.values import limits, names, partial, ranking, split
 from peft_shop.curate.publish.compile import compile_catalog, write
 from peft_shop.errors import InputError, PeftShopError, QueryError, UnknownNameError

@@ -10,6 +10,8 @@ pytest.importorskip("transformers")
 
 from transformers import LlamaConfig, Qwen3MoeConfig
 
+from peft_shop.errors import ConfigError, ForecastError
+from peft_shop.forecast.asking import forecast
 from peft_shop.forecast.dry_run.forecasting import dry_run, measure
 from peft_shop.forecast.quick.closed_forms import closed_form
 from peft_shop.forecast.records import Settings
@@ -100,6 +102,29 @@ def test_mixtures_of_experts_have_a_dry_run(
     )
     if not fields:
         assert found.trainable_parameters > plain.trainable_parameters
+
+
+def test_where_neither_way_works_neither_advises_the_other(experts: Target) -> None:
+    broken = {**LORA, "target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj"]}
+    broken["peft_type"] = "MISS"
+    with pytest.raises((ForecastError, ConfigError)) as refusal:
+        forecast(experts, broken, Settings(batch_size=1, sequence_length=32))
+    assert "make a dry run" not in str(refusal.value)
+    assert "use the closed form" not in str(refusal.value)
+
+
+def test_a_step_that_cannot_be_traced_is_not_sent_back_to_it(
+    experts: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        msg = "cannot be run on the meta device"
+        raise ForecastError(msg)
+
+    monkeypatch.setattr("peft_shop.forecast.dry_run.forecasting.dry_run", refused)
+    with pytest.raises(ForecastError, match="closed forms know") as refusal:
+        forecast(experts, LORA, Settings())
+    assert "no closed form for experts" in str(refusal.value)
+    assert "make a dry run" not in str(refusal.value)
 
 
 def test_a_chunked_loss_never_holds_all_logits() -> None:

@@ -25,6 +25,7 @@ from peft_shop.curate.calibration.devices import devices_bytes, read_devices
 from peft_shop.curate.calibration.structures import load_structures
 from peft_shop.curate.calibration.suites import cases_of
 from peft_shop.errors import CatalogError, ConfigError, QuantityError, UnknownNameError
+from peft_shop.forecast.asking import settings_of
 from peft_shop.forecast.checkpoint import checkpoint_bytes
 from peft_shop.forecast.constants import constants
 from peft_shop.forecast.devices import CONTEXT_BYTES, Device, device_of, devices, fits
@@ -250,6 +251,28 @@ def test_intervals_widen_where_nothing_was_measured(llama: Structure) -> None:
     assert width(gradient_checkpointing=True) > plain
     assert width(model=llama.model_copy(update={"model_type": "qwen3"})) > plain
     assert set(constants().whole.methods) <= {method.id for method in load().methods}
+
+
+def test_a_recipe_brings_its_optimizer_and_its_adapters_dtype() -> None:
+    runs = {run.experiment: run for run in load().runs if run.benchmark == "metamathqa"}
+    osf = runs["osf/llama-3.2-3B-rank128"]
+    assert not osf.recipe.training.autocast_adapter_dtype
+    assert not settings_of(osf, Settings()).autocast_adapter_dtype
+    assert settings_of(osf, Settings(autocast_adapter_dtype=True)).autocast_adapter_dtype
+    fa = runs["lora/llama-3.2-3B-rank32-lorafa"]
+    assert settings_of(fa, Settings()).optimizer == "lora_fa"
+    assert settings_of(fa, Settings(optimizer="sgd")).optimizer == "sgd"
+
+
+def test_osf_is_forecast_in_the_dtype_that_it_trains_in(llama: Structure) -> None:
+    osf = next(
+        run
+        for run in load().runs
+        if run.method == "osf" and not run.recipe.training.autocast_adapter_dtype
+    )
+    config = {"peft_type": "OSF", **(osf.recipe.resolved or osf.recipe.config)}
+    found = closed_form(llama, config, settings_of(osf, Settings()))
+    assert found.checkpoint_bytes == osf.metrics["checkpoint_bytes"]
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,12 @@ from peft_shop.forecast.exact import exact_counts  # noqa: E402 - after the skip
 from peft_shop.forecast.quick.closed_forms import saved_bytes  # noqa: E402 - after the skip
 from peft_shop.forecast.quick.frozen import block_load, blocks_of, tokens_of  # noqa: E402 - after the skip
 from peft_shop.forecast.quick.kept import kept_bytes  # noqa: E402 - after the skip
-from peft_shop.forecast.quick.methods.defaults import COMMON, DEFAULTS  # noqa: E402 - as above
+from peft_shop.forecast.quick.methods.defaults import COMMON  # noqa: E402 - as above
 from peft_shop.forecast.quick.methods.registry import CLOSED_FORMS, WITHOUT_CLOSED_FORM, adapter_of  # noqa: E402 - after the skip
 from peft_shop.forecast.records import Settings  # noqa: E402 - after the skip
 from peft_shop.model.inspection import Target, inspect_model  # noqa: E402 - after the skip
 from peft_shop.model.structure import ModuleGroup, Structure  # noqa: E402 - after the skip
+from peft_shop.upstream.defaults import CLASS_DEFAULTS  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,13 +58,13 @@ ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pro
 def test_every_method_has_a_closed_form_or_a_reason() -> None:
     assert set(METHODS) == {*CLOSED_FORMS, *WITHOUT_CLOSED_FORM}
     assert not set(CLOSED_FORMS) & set(WITHOUT_CLOSED_FORM)
-    assert set(DEFAULTS) == set(CLOSED_FORMS)
+    assert set(CLASS_DEFAULTS) <= set(METHODS)
 
 
 @pytest.mark.parametrize("method", sorted(CLOSED_FORMS))
 def test_defaults_are_those_of_the_installed_peft(method: str) -> None:
     fields = {one.name: one for one in dataclasses.fields(METHODS[method])}
-    for name, value in DEFAULTS[method].items():
+    for name, value in CLASS_DEFAULTS.get(method, {}).items():
         assert name in fields, name
         field = fields[name]
         factory = field.default_factory
@@ -71,7 +72,7 @@ def test_defaults_are_those_of_the_installed_peft(method: str) -> None:
         default = default.value if isinstance(default, enum.Enum) else default
         assert default == value, name
     for name, value in COMMON.items():
-        if name in fields and name not in DEFAULTS[method]:
+        if name in fields and name not in CLASS_DEFAULTS.get(method, {}):
             assert fields[name].default in (value, dataclasses.MISSING, "self_attn"), name
 
 

@@ -298,6 +298,8 @@ def test_a_structure_tells_its_kinds() -> None:
     assert base_of_structure(mixed).kinds == {"decoder", "experts", "hybrid"}
     assert base_of_structure(model("New", QKV, modality="vision")).kinds == {"vision"}
     assert base_of_structure(model("New", QKV, modality="audio")).kinds == {"speech"}
+    whisper = model("WhisperForConditionalGeneration", QKV, modality="multimodal")
+    assert base_of_structure(whisper).kinds == {"speech"}
     sees = base_of_structure(model("New", QKV, modality="multimodal"))
     assert sees.kinds == {"decoder", "multimodal"}
 

@@ -7,10 +7,7 @@ violation.
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.catalog.engines import FORMATS, OTHER_FORMAT, TOPIC_IDS
@@ -26,9 +23,11 @@ from peft_shop.curate.sources import (
 from peft_shop.curate.sources.sources import EXCEPTIONS, read_sources
 from peft_shop.curate.sources.violations import Finding, Rule, Violation, nearest, rule
 from peft_shop.errors import CatalogError, Problem
+from peft_shop.upstream.source import installed_peft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from peft_shop.catalog.engines import Engine
     from peft_shop.curate.sources.sources import Sources
@@ -71,20 +70,8 @@ class Report:
 
 def installed_methods() -> frozenset[str] | None:
     """Identifiers of the methods of the installed peft, which is read and not imported."""
-    spec = importlib.util.find_spec("peft")
-    if spec is None or spec.origin is None:
-        return None
-    source = Path(spec.origin).parent / "utils" / "peft_types.py"
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef) and node.name == "PeftType":
-            return frozenset(
-                member.value.value.lower()
-                for member in node.body
-                if isinstance(member, ast.Assign)
-                and isinstance(member.value, ast.Constant)
-                and isinstance(member.value.value, str)
-            )
-    return None
+    found = installed_peft()
+    return None if found is None else frozenset(name.lower() for name in found.methods)
 
 
 @rule("methods-of-peft")

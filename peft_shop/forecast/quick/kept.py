@@ -11,17 +11,17 @@ from peft_shop.forecast.quick.base_memory import DTYPE_SIZE
 from peft_shop.forecast.quick.methods.parts import DTYPE_BYTES
 
 if TYPE_CHECKING:
-    from peft_shop.forecast.quick.methods.parts import Adapter, Tensor
+    from peft_shop.forecast.quick.methods.parts import Adapter
     from peft_shop.forecast.records import Settings
 
 __all__ = [
     "Place",
     "Rates",
     "adapter_size",
+    "element_sizes",
     "kept_bytes",
     "kept_rates",
     "place_of",
-    "tensor_bytes",
 ]
 
 _INDEXED: Final = re.compile(r"^(?P<stack>.*?)\.(?P<index>\d+)\.")
@@ -32,10 +32,10 @@ def adapter_size(settings: Settings) -> int:
     return 4 if settings.autocast_adapter_dtype else DTYPE_SIZE[settings.dtype]
 
 
-def tensor_bytes(tensor: Tensor, settings: Settings) -> int:
-    """Bytes of a tensor in memory or in the checkpoint."""
-    size = {"adapter": adapter_size(settings), "base": DTYPE_SIZE[settings.dtype]}
-    return tensor.elements * (size.get(tensor.dtype) or DTYPE_BYTES[tensor.dtype])
+def element_sizes(settings: Settings) -> dict[str, int]:
+    """Bytes of one element by the dtype of a `Tensor`."""
+    own = {"adapter": adapter_size(settings), "base": DTYPE_SIZE[settings.dtype]}
+    return DTYPE_BYTES | own
 
 
 class Rates(NamedTuple):

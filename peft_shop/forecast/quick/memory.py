@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.forecast.quick.base_memory import DTYPE_SIZE, base_bytes, stream_dtype
@@ -13,7 +14,7 @@ from peft_shop.forecast.quick.frozen import (
     head_bytes,
     tokens_of,
 )
-from peft_shop.forecast.quick.kept import kept_bytes, tensor_bytes
+from peft_shop.forecast.quick.kept import element_sizes, kept_bytes
 from peft_shop.forecast.quick.recomputed import (
     RESERVE,
     at_end,
@@ -80,20 +81,21 @@ def is_trained(tensor: Tensor, settings: Settings) -> bool:
     return tensor.trained and not frozen
 
 
-def _is_held(tensor: Tensor, settings: Settings) -> bool:
-    """Whether the tensor is on the accelerator."""
-    return tensor.held and tensor.moved in {None, settings.moved_after_injection}
-
-
 def held_bytes(adapter: Adapter, settings: Settings) -> int:
     """Parameters and buffers of the adapter that are on the accelerator [B]."""
-    return sum(tensor_bytes(one, settings) for one in adapter.tensors if _is_held(one, settings))
+    size, moved = element_sizes(settings), (None, settings.moved_after_injection)
+    return sum(
+        prod(one.shape) * size[one.dtype]
+        for one in adapter.tensors
+        if one.held and one.moved in moved
+    )
 
 
 def trained_bytes(adapter: Adapter, settings: Settings) -> int:
     """Parameters that the optimizer trains [B]."""
+    size = element_sizes(settings)
     return sum(
-        tensor_bytes(one, settings)
+        prod(one.shape) * size[one.dtype]
         for one in adapter.tensors
         if one.held and is_trained(one, settings)
     )

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import ConfigError, UnknownNameError
 from peft_shop.forecast.quick.methods import low_rank, prompts, rotations, shared, weights
-from peft_shop.forecast.quick.methods.defaults import COMMON, DEFAULTS
+from peft_shop.forecast.quick.methods.defaults import COMMON
 from peft_shop.forecast.quick.methods.parts import Adapter, Fields, Site
 from peft_shop.forecast.quick.methods.sites import sites_of
+from peft_shop.upstream.defaults import CLASS_DEFAULTS
 from peft_shop.upstream.source import installed_peft
 from peft_shop.upstream.tables import own_targets
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from peft_shop.model.structure import Structure
 
-__all__ = ["CLOSED_FORMS", "DEFAULTS", "WITHOUT_CLOSED_FORM", "adapter_of"]
+__all__ = ["CLOSED_FORMS", "WITHOUT_CLOSED_FORM", "adapter_of"]
 
 CLOSED_FORMS: Final[dict[str, Callable[[Sequence[Site], Fields], Adapter]]] = {
     "ADALORA": low_rank.adalora,
@@ -99,7 +100,7 @@ def fields_of(structure: Structure, config: Mapping[str, Any]) -> Fields:
         raise ConfigError(msg)
     if method not in CLOSED_FORMS:
         raise UnknownNameError("method", method, [*CLOSED_FORMS, *WITHOUT_CLOSED_FORM])
-    values = {**COMMON, **DEFAULTS[method], **config}
+    values = {**COMMON, **CLASS_DEFAULTS.get(method, {}), **config}
     if values["target_modules"] is None:
         for name, value in own_targets(method, structure.model_type).items():
             if values.get(name) is None:
@@ -157,6 +158,8 @@ def _embeddings(found: Adapter, fields: Fields, sites: Sequence[Site]) -> None:
 def _modules_to_save(found: Adapter, fields: Fields) -> None:
     """Add whole modules that are trained beside the adapter, as copies."""
     wanted = list(fields["modules_to_save"] or ())
+    if not wanted:
+        return
     for group in fields.structure.groups:
         for name in group.names:
             if not any(name == one or name.endswith(f".{one}") for one in wanted):
