@@ -560,7 +560,7 @@ import sys, warnings
 warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(1)
-from peft_shop.conversion import convert
+from peft_shop import convert
 base, adapter, out = sys.argv[1:]
 report = convert(adapter, base=base, output=out, check="layers", rank=4)
 print(report.peak_memory_bytes)
