@@ -94,6 +94,9 @@ MODELS: Final[dict[str, Callable[[], Any]]] = {
     "albert": lambda: _small_embedding("Albert"),
     "electra": lambda: _small_embedding("Electra"),
     "llama": lambda: transformers.LlamaConfig(**SIZES, num_key_value_heads=2),
+    "gpt2": lambda: transformers.GPT2Config(
+        n_embd=32, n_layer=3, n_head=4, vocab_size=64, bos_token_id=1, eos_token_id=1
+    ),
     "multi_query": lambda: transformers.FalconConfig(
         vocab_size=64, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, multi_query=True
     ),
@@ -141,6 +144,7 @@ CASES: Final[tuple[tuple[str, str, dict[str, Any], bool], ...]] = (
     ("llama", "PREFIX_TUNING", {"task_type": "CAUSAL_LM", "num_virtual_tokens": 4}, True),
     ("llama", "SHIRA", {**targets("q_proj"), "r": 2}, True),
     ("llama", "FROD", targets("q_proj"), True),
+    ("gpt2", "FROD", targets("c_attn"), True),
     ("llama", "POLY", {**targets("q_proj"), "task_type": "CAUSAL_LM", "n_tasks": 2}, True),
 )
 
