@@ -57,9 +57,11 @@ def _base(settings: Settings) -> Iterable[str]:
     if settings.quantization is None:
         yield settings.dtype
         return
-    name = _BITS.get(settings.quantization, "base")
     prepared = ", prepared in float32" if settings.prepare_kbit else ""
-    yield f"{name} ({settings.quantization}{prepared}) computing in {settings.dtype}"
+    name = f"{settings.quantization} base{prepared}"
+    if settings.quantization in _BITS:
+        name = f"{_BITS[settings.quantization]} ({settings.quantization}{prepared})"
+    yield f"{name} computing in {settings.dtype}"
 
 
 def _batch(settings: Settings, modality: str) -> str:
