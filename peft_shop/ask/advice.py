@@ -189,7 +189,7 @@ def warnings(
             yield f"no run of {title} is on file for {query.benchmark}"
     if query.memory is not None:
         yield from (f"{query.memory.text}: {caution}" for caution in query.memory.cautions)
-    unknown = [one for one in kept if one.forecast is None]
+    unknown = [one for one in kept if "peak_memory" not in one.values]
     if query.training is not None and unknown:
         yield _unknown_memory(unknown, len(kept))
     if flagged:

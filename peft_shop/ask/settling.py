@@ -21,6 +21,7 @@ from peft_shop.ask.watching import told
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.runs import Run
 from peft_shop.errors import PeftShopError
+from peft_shop.forecast.devices import Device
 from peft_shop.forecast.records import Setup
 from peft_shop.model.structure import Structure
 
@@ -62,6 +63,8 @@ def settled(
         seconds: time for dry runs [s]; by default a minute where nothing at all is known, else
             none.
     """
+    if query.fit == "auto" and seconds != 0 and _can_run():
+        _look_at_base(query, target)
     found = answer(catalog, query)
     waiting = list(_waiting(found))
     if not waiting or not _can_run():
@@ -82,6 +85,23 @@ def settled(
         found = answer(catalog, query, runs.traced)
         waiting = [name for name in _waiting(found) if name not in runs.traced]
     return found
+
+
+def _look_at_base(query: Query, target: Target) -> None:
+    """Trace plain LoRA where closed forms know nothing of the model, for the search to go by."""
+    from peft_shop.forecast.dry_run.base import trace_base  # noqa: PLC0415 - torch only where one is made
+
+    settings = query.training
+    if settings is None:
+        return
+    device = device_in(query)
+    trace_base(
+        target,
+        settings,
+        fixed=query.fixed,
+        bfloat16=device.bfloat16 if isinstance(device, Device) else True,
+        told=lambda done, of: told(done, of, "plain LoRA"),
+    )
 
 
 def plans_of(

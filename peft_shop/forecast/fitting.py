@@ -19,6 +19,7 @@ from peft_shop.forecast.grid import Fittable, Grid
 from peft_shop.forecast.ladder import ladder
 from peft_shop.forecast.records import NothingFits, Setup
 from peft_shop.forecast.reference import plain_lora
+from peft_shop.forecast.traced import traced_base
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -94,8 +95,16 @@ def fitted(
         bfloat16=asked.bfloat16 if asked else True,
         backends=_backends(fittables),
     )
+    base = traced_base(structure, settings)
+    if base is not None:
+        known = [rung for rung in rungs if base.knows(rung.settings)]
+        base, rungs = (base, known) if known else (None, rungs)
     reference = _reference(structure)
-    grid = Grid(structure, [*fittables, *reference], rungs)
+    grid = Grid(structure, [*fittables, *reference], rungs, base=base)
+    unknown = {one.key: grid.unknown[one.key] for one in fittables if one.key in grid.unknown}
+    nobody: dict[str, Setup | None] = {one.key: None for one in fittables}
+    if len(unknown) == len(fittables):
+        return Fitting(None, nobody, {}, unknown=unknown)
     usable = device.usable_bytes if isinstance(device, Device) else device
     choice = Choice(
         grid,
@@ -105,10 +114,9 @@ def fitted(
         wanted=[row for row, one in enumerate(grid.rows) if one is not _first(reference)],
     )
     found = _Records(choice, count).fitting()
-    unknown = {one.key: grid.unknown[one.key] for one in fittables if one.key in grid.unknown}
     return Fitting(
         setup=found.setup,
-        setups={one.key: found.setups.get(one.key) for one in fittables},
+        setups={**nobody, **found.setups},
         compared=found.compared,
         lacking=found.lacking,
         unknown=unknown,
@@ -228,7 +236,7 @@ class _Records:
 
     def _longest(self, columns: Mapping[int, int | None]) -> dict[int, int]:
         """Tokens up to which each candidate's rung surely fits; those that fit surely only."""
-        if self.grid.structure.modality == "image":
+        if self.grid.structure.modality == "image" or not self.grid.any_length:
             return {}
         start = self.grid.rungs[0].settings.sequence_length
         found: dict[int, int] = {}
@@ -275,7 +283,8 @@ class _Records:
         ]
         smallest = min(holds, key=lambda one: one.memory_bytes, default=None)
         longest = None
-        if grid.structure.modality != "image" and step.sequence_length > _SHORTEST:
+        lengths = grid.any_length and grid.structure.modality != "image"
+        if lengths and step.sequence_length > _SHORTEST:
             tokens = int(self._bisected(column, 0, step.sequence_length)[row])
             longest = tokens if tokens >= _SHORTEST else None
         return NothingFits(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.errors import PeftShopError
+from peft_shop.errors import ConfigError, PeftShopError
 from peft_shop.forecast.constants import constants
 from peft_shop.forecast.intervals import memory_shares
 from peft_shop.forecast.quick.closed_forms import memory_terms
@@ -18,6 +18,7 @@ from peft_shop.forecast.quick.methods.registry import adapter_of
 from peft_shop.forecast.quick.remembered import remembered
 from peft_shop.forecast.quick.spread import Spread, shape_of
 from peft_shop.forecast.records import Interval
+from peft_shop.forecast.reference import plain_lora
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from peft_shop.forecast.ladder import QuantizedTraining, Rung
     from peft_shop.forecast.quick.spread import Array, Shape
     from peft_shop.forecast.records import Optimizer, Settings
+    from peft_shop.forecast.traced import TracedBase
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 
@@ -93,6 +95,7 @@ class Grid:
         structure: of the base model.
         fittables: the candidates.
         rungs: the setups.
+        base: peaks of plain LoRA at all of them, where closed forms know nothing of the model.
 
     Attributes:
         rows: candidates whose memory can be reckoned.
@@ -104,7 +107,12 @@ class Grid:
     """
 
     def __init__(
-        self, structure: Structure, fittables: Sequence[Fittable], rungs: Sequence[Rung]
+        self,
+        structure: Structure,
+        fittables: Sequence[Fittable],
+        rungs: Sequence[Rung],
+        *,
+        base: TracedBase | None = None,
     ) -> None:
         self.structure = structure
         self.rungs = tuple(rungs)
@@ -112,10 +120,13 @@ class Grid:
         self.rows: list[Fittable] = []
         shapes: list[Shape] = []
         self._adapted: list[int] = []
+        self._traced = base
         for fittable in fittables:
             try:
                 shape = self._shape(fittable)
-                if not shapes and shape is not None:
+                if self._traced is not None:
+                    _require_plain(fittable, shape)
+                elif not shapes and shape is not None:
                     # whether the model has a closed form shows with the first
                     Spread(structure, [shape]).peaks(rungs[0].settings)
             except PeftShopError as error:
@@ -159,7 +170,9 @@ class Grid:
 
     def _values(self) -> Array:
         found = np.zeros((len(self.rows), len(self.rungs)))
-        for column, rung in enumerate(self.rungs):
+        if self._traced is not None:
+            return self._beside(self._traced)
+        for column, rung in enumerate(self.rungs if self._adapted else ()):
             found[self._adapted, column] = self.spread.peaks(rung.settings)
         adapted = set(self._adapted)
         for row, fittable in enumerate(self.rows):
@@ -167,6 +180,19 @@ class Grid:
                 continue
             for column, rung in enumerate(self.rungs):
                 found[row, column] = self._full(fittable.trained_by(rung.settings))
+        return found
+
+    def _beside(self, base: TracedBase) -> Array:
+        """Peaks as that of plain LoRA, which was traced, and what each adds beyond it."""
+        config = plain_lora(self.structure)
+        settings = self.rungs[0].settings.model_copy(update={"optimizer": "adamw"})
+        plain = shape_of(self.structure, adapter_of(self.structure, config), settings)
+        lora = Spread(self.structure, [plain])
+        found = np.zeros((len(self.rows), len(self.rungs)))
+        for column, rung in enumerate(self.rungs):
+            step = rung.settings
+            own = lora.added(step.model_copy(update={"optimizer": "adamw"}))
+            found[:, column] = base.peak(step) + self.spread.added(step) - own
         return found
 
     def _full(self, settings: Settings) -> float:
@@ -199,8 +225,14 @@ class Grid:
         kernel = (step.attention, step.dtype, step.accelerator)
         return remembered(
             self.structure,
-            ("ends", method, *branch, *kernel),
-            lambda: memory_shares(method, self.structure, step, regime, way="closed_form"),
+            ("ends", self._traced is None, method, *branch, *kernel),
+            lambda: memory_shares(
+                method,
+                self.structure,
+                step,
+                regime,
+                way="closed_form" if self._traced is None else "dry_run",
+            ),
         )
 
     def interval(self, row: int, column: int) -> Interval:
@@ -213,6 +245,11 @@ class Grid:
             basis="; ".join(reasons),
         )
 
+    @property
+    def any_length(self) -> bool:
+        """Whether peaks at other lengths are known."""
+        return self._traced is None
+
     def highs(self, column: int, lengths: Array) -> Array:
         """Upper ends at one rung with sequences of other `lengths`, (n,); of full tuning none."""
         found = np.full(len(self.rows), np.inf)
@@ -220,3 +257,16 @@ class Grid:
         rows = self._adapted
         found[rows] = peaks * (self.high[rows, column] / self.values[rows, column])
         return found
+
+
+def _require_plain(fittable: Fittable, shape: Shape | None) -> None:
+    """Raise unless the candidate differs from plain LoRA by what it adds alone.
+
+    Raises:
+        ConfigError: it trains the base, or lengthens sequences.
+    """
+    if shape is None or shape.prompt or shape.prefix:
+        msg = (
+            f"{fittable.method}: no closed form on such a model; make a dry run, which needs torch"
+        )
+        raise ConfigError(msg)

@@ -12,7 +12,9 @@ from transformers import LlamaConfig, Qwen3MoeConfig
 
 from peft_shop.errors import ConfigError, ForecastError
 from peft_shop.forecast.asking import forecast
+from peft_shop.forecast.dry_run.base import trace_base
 from peft_shop.forecast.dry_run.forecasting import dry_run, measure
+from peft_shop.forecast.fitting import Fittable, Fitting, fitted
 from peft_shop.forecast.quick.closed_forms import closed_form
 from peft_shop.forecast.records import Settings
 from peft_shop.model.inspection import Target, inspect_model
@@ -152,3 +154,39 @@ def test_eager_attention_sums_its_gradient_in_one_more_score_matrix() -> None:
     # float32: probabilities, their gradient, the product of both; float16: the scores' gradient
     scores = 4 * 2048 * 2048
     assert found.peak_allocated > (4 + 4 + 4 + 2) * scores
+
+
+def test_adapters_on_experts_are_fitted_from_dry_runs_of_plain_lora(experts: Target) -> None:
+    target = inspect_model(experts.config)
+    structure = target.structure
+    wide = {**LORA, "r": 64}
+    prompt = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}
+    able: dict[str, Any] = {"bnb_4bit": "yes", "checkpointing": True}
+    candidates = [
+        Fittable("plain", {**LORA, "r": 32}, **able),
+        Fittable("wide", wide, **able),
+        Fittable("prompt", prompt, **able),
+    ]
+    settings = Settings(sequence_length=1024)
+
+    def fit(memory: int) -> Fitting:
+        return fitted(structure, candidates, settings, fixed=(), device=memory, effective_batch=4)
+
+    assert set(fit(2**34).unknown) == {"plain", "wide", "prompt"}
+    assert trace_base(target, settings, fixed=(), bfloat16=True)
+    found = fit(2**34)
+    assert set(found.unknown) == {"prompt"}
+    for key, config in (("plain", {**LORA, "r": 32}), ("wide", wide)):
+        setup = found.setups[key]
+        assert setup is not None
+        assert setup.longest_sequence is None
+        assert (setup.settings.batch_size, setup.settings.accumulation) == (4, 1)
+        traced = dry_run(target, config, setup.settings).peak_memory.value
+        # segments of the allocator are a large share of so small a model
+        assert setup.peak.value == pytest.approx(traced, rel=0.15)
+    assert fit(2**20).nothing_fits is not None
+    # other lengths were not traced, and models with a closed form need none
+    longer = settings.model_copy(update={"sequence_length": 1023})
+    again = fitted(structure, candidates, longer, fixed=(), device=2**34, effective_batch=4)
+    assert "plain" in again.unknown
+    assert not trace_base(llama(2), settings, fixed=(), bfloat16=True)

@@ -177,6 +177,10 @@ def _checkpoint(model: nn.Module) -> None:
     if enable is None:
         msg = f"{type(model).__name__} has no gradient checkpointing to switch on"
         raise ForecastError(msg)
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "use_cache"):
+        # what transformers sets by itself at the first step, with a word about it
+        config.use_cache = False
     try:
         enable()
     except ValueError as error:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from peft_shop.model.structure import Structure
 
-__all__ = ["remembered"]
+__all__ = ["recalled", "remembered"]
 
 T = TypeVar("T")
 _MODELS: Final = 4
@@ -37,3 +37,9 @@ def remembered(structure: Structure, key: Hashable, make: Callable[[], T]) -> T:
             facts.clear()
         facts[key] = make()
     return facts[key]  # type: ignore[return-value] # the key says which type it has
+
+
+def recalled(structure: Structure, key: Hashable) -> object | None:
+    """What was remembered under `key`; `None` where nothing was."""
+    entry = _memory.get(id(structure))
+    return None if entry is None or entry[0] is not structure else entry[1].get(key)

@@ -212,6 +212,34 @@ class Spread:
             found = static + self._recomputed(flowing, settings, tokens)
         return found
 
+    def added(self, settings: Settings) -> Array:
+        """What each adapter adds to the peak, whatever the blocks keep of their own [B], (n,).
+
+        Args:
+            settings: the training step; its optimizer stands for each one's own, but in 8 bit.
+        """
+        fitted = constants()
+        regime = fitted.checkpointed if settings.gradient_checkpointing else fitted.whole
+        states = self._states
+        if settings.optimizer == "adamw_8bit":
+            states = np.full_like(states, STATES["adamw_8bit"])
+        static = (
+            self._held
+            + self._trained * (states + regime.trained)
+            - self._offloaded * DTYPE_SIZE[settings.dtype]
+        )
+        size = DTYPE_SIZE[stream_dtype(self.structure, settings)]
+        tokens, batch = tokens_of(self.structure, settings), settings.batch_size
+        if settings.gradient_checkpointing:
+            kept = [
+                (batch * (tokens * token + sequence) + fixed).max(axis=0)
+                for token, sequence, fixed in self._blocks[size]
+            ]
+            return np.asarray(static + RESERVE * np.max(kept, axis=0), dtype=float)
+        token, sequence, fixed = self._total[size]
+        whole = batch * (tokens * token + sequence) + fixed
+        return np.asarray(static + fitted.whole.activations * whole, dtype=float)
+
     def _loads(self, settings: Settings, stack: int) -> tuple[_Load, _Load]:
         """Of one block, without and with a prefix."""
         block = self._stacks[stack]
