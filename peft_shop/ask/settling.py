@@ -15,7 +15,7 @@ from peft_shop.ask.answering import answer
 from peft_shop.ask.appraisal import Traced, own_settings
 from peft_shop.ask.contenders import Contender, field_of_play
 from peft_shop.ask.model import read_memory, read_training
-from peft_shop.ask.plans import fittable_of, planned, rungs_of
+from peft_shop.ask.plans import device_in, fittable_of, planned, rungs_of
 from peft_shop.ask.reading import build_query
 from peft_shop.ask.watching import told
 from peft_shop.catalog.features import FULL_FINETUNING
@@ -43,6 +43,8 @@ __all__ = ["plans_of", "settled"]
 
 USUAL_SECONDS: Final = 60.0
 """Time for a model of which no closed form knows anything, unless the question says another."""
+_BASE_SECONDS: Final = 30.0
+"""Least time in which plain LoRA can be traced in all setups of a model without closed forms."""
 _TRIES: Final = 8
 """Setups of one candidate that are worth a dry run each."""
 
@@ -63,7 +65,8 @@ def settled(
         seconds: time for dry runs [s]; by default a minute where nothing at all is known, else
             none.
     """
-    if query.fit == "auto" and seconds != 0 and _can_run():
+    roomy = seconds is None or seconds >= _BASE_SECONDS
+    if query.fit == "auto" and roomy and _can_run():
         _look_at_base(query, target)
     found = answer(catalog, query)
     waiting = list(_waiting(found))
