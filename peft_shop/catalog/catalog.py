@@ -30,7 +30,7 @@ from peft_shop.records import Frozen, Record
 
 __all__ = ["SCHEMA_VERSION", "Catalog"]
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 """Version of the catalog file: the major part changes when old readers would misread it."""
 
 
