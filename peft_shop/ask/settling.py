@@ -23,6 +23,7 @@ from peft_shop.catalog.runs import Run
 from peft_shop.errors import PeftShopError
 from peft_shop.forecast.devices import Device
 from peft_shop.forecast.records import Setup
+from peft_shop.forecast.reference import is_beyond_shapes
 from peft_shop.model.structure import Structure
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ def settled(
 
 def _look_at_base(query: Query, target: Target) -> None:
     """Trace plain LoRA where closed forms know nothing of the model, for the search to go by."""
+    settings = query.training
+    if settings is None or not is_beyond_shapes(target.structure, settings):
+        return
     from peft_shop.forecast.dry_run.base import trace_base  # noqa: PLC0415 - torch only where one is made
 
-    settings = query.training
-    if settings is None:
-        return
     device = device_in(query)
     trace_base(
         target,

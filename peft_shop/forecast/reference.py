@@ -1,16 +1,18 @@
-"""Plain LoRA, which step times and setups are compared with."""
+"""Plain LoRA, which step times and setups are compared with; needs no torch."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.errors import ForecastError
+from peft_shop.errors import ConfigError, ForecastError
+from peft_shop.forecast.quick.closed_forms import closed_form
 
 if TYPE_CHECKING:
+    from peft_shop.forecast.records import Settings
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 
-__all__ = ["plain_lora"]
+__all__ = ["is_beyond_shapes", "plain_lora"]
 
 _PLAIN_RANK: Final = 32
 """Rank of the plain LoRA that step times are relative to, as in the suites."""
@@ -51,3 +53,14 @@ def plain_lora(structure: Structure) -> dict[str, Json]:
     if structure.task_type not in (None, "IMAGE"):
         config["task_type"] = structure.task_type
     return config
+
+
+def is_beyond_shapes(structure: Structure, settings: Settings) -> bool:
+    """Whether the model takes plain LoRA, yet no closed form knows its blocks."""
+    try:
+        closed_form(structure, plain_lora(structure), settings)
+    except ForecastError:
+        return False
+    except ConfigError:
+        return True
+    return False

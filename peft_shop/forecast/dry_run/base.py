@@ -9,12 +9,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.errors import ConfigError, ForecastError, PeftShopError
+from peft_shop.errors import PeftShopError
 from peft_shop.forecast.dry_run.forecasting import measure
 from peft_shop.forecast.ladder import ladder
-from peft_shop.forecast.quick.closed_forms import closed_form
 from peft_shop.forecast.quick.remembered import remembered
-from peft_shop.forecast.reference import plain_lora
+from peft_shop.forecast.reference import is_beyond_shapes, plain_lora
 from peft_shop.forecast.traced import TRACED, TracedBase, branch_of, traced_base
 
 if TYPE_CHECKING:
@@ -50,15 +49,9 @@ def trace_base(
     structure = target.structure
     if traced_base(structure, settings) is not None:
         return True
-    try:
-        config = plain_lora(structure)
-        closed_form(structure, config, settings)
-    except ForecastError:
+    if not is_beyond_shapes(structure, settings):
         return False
-    except ConfigError:
-        pass
-    else:
-        return False  # closed forms do
+    config = plain_lora(structure)
     rungs = ladder(
         structure, settings, fixed, effective=2, bfloat16=bfloat16, backends=["bnb_4bit"]
     )
