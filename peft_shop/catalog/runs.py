@@ -290,23 +290,28 @@ class ForecastAccuracy(Record):
         metric: what is forecast.
         way: `injection` and `closed_form` count; `closed_form` and `dry_run` estimate.
         benchmark: whose runs; `None` for those of all.
+        steps_on: accelerator of single training steps that others measured, which stand in place
+            of runs; no constant of ours was fitted to their memory but one factor a kernel.
         runs: compared ones [count].
         exact: forecasts that are equal to the record [count]; `None` for estimates.
         mean: of the errors [fraction].
         median: likewise.
         maximum: likewise.
         coverage: share of the runs that lay inside the 90 % interval.
+        bias: mean of the errors with their sign [fraction].
     """
 
     metric: Name
     way: Literal["injection", "closed_form", "dry_run"]
     benchmark: Name | None = None
+    steps_on: Text | None = None
     runs: int
     exact: int | None = None
     mean: Finite | None = None
     median: Finite | None = None
     maximum: Finite | None = None
     coverage: Finite | None = None
+    bias: Finite | None = None
 
 
 class Source(Record):

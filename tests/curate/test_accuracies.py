@@ -20,8 +20,8 @@ def content(name: str) -> dict[str, object]:
 
 
 def test_the_catalog_holds_what_the_files_say() -> None:
-    files = content("forecast_accuracy.json"), content("forecast_dry_run.json")
-    assert load().forecasts == tuple(accuracies(*files))
+    names = ("forecast_accuracy.json", "forecast_dry_run.json", "forecast_measured.json")
+    assert load().forecasts == tuple(accuracies(*map(content, names)))
 
 
 @pytest.mark.parametrize("one", load().forecasts, ids=lambda one: f"{one.way}-{one.metric}")
@@ -48,6 +48,18 @@ def test_figures_follow_from_the_runs() -> None:
     assert found.runs == len(kept)
     assert found.mean == pytest.approx(mean(kept), abs=1e-4)
     assert found.median == pytest.approx(median(kept), abs=1e-4)
+
+
+def test_the_catalog_states_how_near_measured_steps_are() -> None:
+    stated = {one.way: one for one in load().forecasts if one.steps_on is not None}
+    for way, most in (("closed_form", 0.06), ("dry_run", 0.03)):
+        rows = content("forecast_measured.json")[way]["rows"]  # type: ignore[index] # as written
+        errors = [row["error"] for row in rows]
+        assert stated[way].runs == len(errors) == 40
+        assert stated[way].mean == pytest.approx(mean(map(abs, errors)), abs=1e-4)
+        assert stated[way].bias == pytest.approx(mean(errors), abs=1e-4)
+        assert stated[way].mean < most
+        assert abs(mean(errors)) < 0.015
 
 
 def test_absent_files_add_nothing() -> None:

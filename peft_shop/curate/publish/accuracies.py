@@ -9,10 +9,12 @@ from peft_shop.catalog.runs import ForecastAccuracy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["CLOSED_FORMS", "DRY_RUNS", "accuracies"]
+__all__ = ["CLOSED_FORMS", "DRY_RUNS", "MEASURED_STEPS", "accuracies"]
 
 CLOSED_FORMS: Final = "data/forecast_accuracy.json"
 DRY_RUNS: Final = "data/forecast_dry_run.json"
+MEASURED_STEPS: Final = "data/forecast_measured.json"
+_STEPS_ON: Final = "Tesla T4"
 _METRICS: Final = {
     "checkpoint_bytes": "checkpoint_size",
     "total_parameters": "total_parameters",
@@ -22,13 +24,16 @@ _ERRORS: Final = ("mean", "median", "maximum", "coverage")
 
 
 def accuracies(
-    closed_forms: Mapping[str, Any] | None, dry_runs: Mapping[str, Any] | None
+    closed_forms: Mapping[str, Any] | None,
+    dry_runs: Mapping[str, Any] | None,
+    measured: Mapping[str, Any] | None = None,
 ) -> Iterable[ForecastAccuracy]:
-    """Records of what the two files hold; a file that is absent adds none.
+    """Records of what the files hold; a file that is absent adds none.
 
     Args:
         closed_forms: content of `CLOSED_FORMS`.
         dry_runs: content of `DRY_RUNS`.
+        measured: content of `MEASURED_STEPS`.
     """
     if closed_forms is not None:
         for way, key in (("injection", "injection"), ("closed_form", "exact")):
@@ -47,6 +52,18 @@ def accuracies(
         for suite, found in dry_runs["suites"].items():
             yield _estimate("peak_memory", "dry_run", suite, found["memory"])
             yield _estimate("step_time", "dry_run", suite, found["time"])
+    for way, found in (measured or {}).items():
+        whole = found["all"]
+        yield ForecastAccuracy(
+            metric="peak_memory",
+            way=way,
+            steps_on=_STEPS_ON,
+            runs=whole["runs"],
+            mean=round(whole["mean"], 4),
+            maximum=round(whole["maximum"], 4),
+            coverage=round(whole["coverage"], 4),
+            bias=round(whole["bias"], 4),
+        )
 
 
 def _estimate(metric: str, way: str, suite: str, found: Mapping[str, Any]) -> ForecastAccuracy:

@@ -28,7 +28,12 @@ from peft_shop.catalog.runs import (
     Snapshot,
     Source,
 )
-from peft_shop.curate.publish.accuracies import CLOSED_FORMS, DRY_RUNS, accuracies
+from peft_shop.curate.publish.accuracies import (
+    CLOSED_FORMS,
+    DRY_RUNS,
+    MEASURED_STEPS,
+    accuracies,
+)
 from peft_shop.errors import CatalogError, Problem
 from peft_shop.records import Record, Text
 
@@ -163,7 +168,7 @@ def read_sources(catalog: Path, data: Path) -> Sources:
     conversions: tuple[Entry[Conversion], ...] = ()
     if (catalog / CONVERSIONS).exists():
         conversions = reader.table(f"catalog/{CONVERSIONS}", "conversions", Conversion)
-    forecasts = reader.optional(CLOSED_FORMS), reader.optional(DRY_RUNS)
+    forecasts = [reader.optional(name) for name in (CLOSED_FORMS, DRY_RUNS, MEASURED_STEPS)]
     sources = Sources(
         version=version.record.catalog_version if version else "",
         curated=reader.folder("catalog/curated/*.toml", Curated),
