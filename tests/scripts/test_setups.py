@@ -182,41 +182,59 @@ def check_loading(stated: Stated, settings: Settings, name: str, library: str) -
         assert options == {"use_gradient_checkpointing": "False"}
 
 
-EIGHT_BILLION = {
-    "architectures": ["Qwen3ForCausalLM"],
-    "model_type": "qwen3",
-    "hidden_size": 4096,
-    "intermediate_size": 12288,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "num_hidden_layers": 36,
-    "head_dim": 128,
-    "vocab_size": 151936,
-    "max_position_embeddings": 40960,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-}
+def shape(name: str, widths: tuple[int, int, int, int, int], **more: Any) -> dict[str, Any]:
+    """Configuration of a model: hidden, inner, layers, heads, vocabulary."""
+    hidden, inner, layers, heads, vocabulary = widths
+    return {
+        "model_type": name,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 40960,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        **more,
+    }
+
+
+QWEN3_8B = shape("qwen3", (4096, 12288, 36, 32, 151936), head_dim=128)
+LLAMA_8B = shape("llama", (4096, 14336, 32, 32, 128256))
+MISTRAL_7B = shape("mistral", (4096, 14336, 32, 32, 32000))
+GEMMA_12B = shape(
+    "gemma3_text", (3840, 15360, 48, 16, 262208), head_dim=256, tie_word_embeddings=True
+)
+QWEN2_32B = shape("qwen2", (5120, 27648, 64, 40, 152064))
 
 
 @pytest.mark.parametrize(
-    ("device", "training"),
+    ("model", "device", "training"),
     [
-        ("RTX 4090", {}),
-        ("T4", {}),
-        ("RTX 3060", {"sequence_length": 2048, "effective_batch": 16}),
+        (QWEN3_8B, "RTX 4090", {}),
+        (QWEN3_8B, "T4", {}),
+        (QWEN3_8B, "A100-40GB", {}),
+        (QWEN3_8B, "RTX 3060", {"sequence_length": 2048, "effective_batch": 16}),
+        (LLAMA_8B, "RTX 4090", {}),
+        (MISTRAL_7B, "T4", {}),
+        (GEMMA_12B, "RTX 4090", {}),
+        (QWEN2_32B, "RTX 4090", {}),
+        (QWEN2_32B, "A100-40GB", {}),
     ],
+    ids=lambda value: value.get("model_type", "") if isinstance(value, dict) else value,
 )
 def test_the_script_of_every_candidate_is_its_plan(
-    device: str, training: dict[str, int], tmp_path: Path
+    model: dict[str, Any], device: str, training: dict[str, int], tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(EIGHT_BILLION), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(model), encoding="utf-8")
     answer = recommend(model=str(tmp_path), device=device, training=training or None)
     planned = [
         candidate
         for candidate in answer.candidates
         if candidate.setup is not None and candidate.run.recipe.peft_type is not None
     ]
-    assert len(planned) > 20
+    assert len(planned) > 15
     for candidate in planned:
         assert candidate.setup is not None
         settings = candidate.setup.settings
