@@ -129,6 +129,11 @@ def forecast(
     )
     if choices[0].remark:
         document = replace(document, paragraphs=(*document.paragraphs, choices[0].remark + "."))
+    if fit is None and any(appraised.fit in {"no", "maybe"} for appraised in found):
+        further = (
+            "--fit auto looks for the cheapest setup that fits (checkpointing, smaller batches)"
+        )
+        document = replace(document, footnotes=(*document.footnotes, further))
     if limit is not None:
         cautions = [f"{device}: {caution}" for caution in limit.cautions_in(step.dtype)]
         document = replace(document, warnings=(*cautions, *document.warnings))
