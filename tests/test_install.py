@@ -36,7 +36,7 @@ print(json.dumps({
 # every finder of modules and of metadata goes on as if they were not installed
 WITHOUT_PEFT = """
 import sys
-HIDDEN = {"peft", "torch", "transformers"}
+HIDDEN = {"peft", "torch", "transformers", "diffusers", "huggingface_hub", "safetensors"}
 class Hiding:
     def __init__(self, finder):
         self.finder = finder
@@ -168,6 +168,47 @@ def test_without_peft_everything_but_configurations_works(tmp_path: Path) -> Non
         assert message.endswith("run: pip install 'peft-shop[peft]'")
         assert "peft, which is not installed" in message
     assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("recommend --model mine --device 4090 --serve vllm", 0, "were not tried on the model"),
+        ("recommend --model mine --device 4090 --json", 0, '"front"'),
+        ("forecast lora/llama-3.2-3B-rank32 --model mine --device 4090", 0, "Peak memory"),
+        ("snippet qlora --model mine --device 3060", 0, "BitsAndBytesConfig"),
+        ("config lora/llama-3.2-3B-rank32 --model mine", 0, '"peft_type"'),
+        ("config lora/llama-3.2-3B-rank32 --model mine --preflight", 2, "peft-shop[peft]"),
+        ("inspect mine", 0, "Qwen3ForCausalLM"),
+        ("why dora --model mine --device 4090", 0, "dora"),
+        ("recommend --model other --device 4090", 2, "peft-shop[peft]"),
+        ("inspect some/model", 2, "peft-shop[peft]"),
+        ("convert mine --base mine -o there", 2, "peft-shop[peft]"),
+    ],
+)
+def test_without_peft_a_question_about_a_model_is_answered_or_says_what_to_install(
+    line: str, code: int, said: str, tmp_path: Path
+) -> None:
+    for name, kind in (("mine", "qwen3"), ("other", "mixtral")):
+        (tmp_path / name).mkdir()
+        config = {"model_type": kind, "hidden_size": 256, "num_hidden_layers": 2}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    printed = run(
+        WITHOUT_PEFT + f"sys.argv = ['peft-shop', *{line.split()!r}]\n"
+        "import contextlib, io\n"
+        "from peft_shop.__main__ import main\n"
+        "out = io.StringIO()\n"
+        "with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):\n"
+        "    try:\n"
+        "        code = main()\n"
+        "    except SystemExit as end:\n"
+        "        code = end.code\n"
+        "print(code, out.getvalue())\n",
+        path=ROOT,
+        cwd=tmp_path,
+    )
+    first, _, text = printed.partition(" ")
+    assert (int(first), said in text) == (code, True), printed
 
 
 def test_without_peft_a_probe_says_what_to_install(tmp_path: Path) -> None:

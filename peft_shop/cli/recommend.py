@@ -11,6 +11,7 @@ from peft_shop.ask.watching import watched
 from peft_shop.cli.options import takes
 from peft_shop.cli.output import NOTHING_FOUND, OK, TOO_CLOSE, Format, Output, output
 from peft_shop.cli.question import question
+from peft_shop.errors import MissingExtraError
 from peft_shop.show.answers import answer_document, answer_records
 from peft_shop.show.progress import progress_bar, waiting
 
@@ -45,10 +46,16 @@ def recommend(
     """
     with progress_bar("Dry runs") as tell, watched(tell):
         answer = ask(**asked)
+    untried = ""
     if asked["model"] is not None:
-        with waiting("Trying the best on the model without its weights"):
-            answer = answer.preflighted()
+        try:
+            with waiting("Trying the best on the model without its weights"):
+                answer = answer.preflighted()
+        except MissingExtraError as error:
+            untried = f"the configurations were not tried on the model: {error}"
     document = answer_document(answer, everything=everything)
+    if untried:
+        document = replace(document, warnings=(*document.warnings, untried))
     if answer.front and out.format is Format.TABLE:
         name = answer.best.name
         model = answer.query.model

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.errors import ModelError
+from peft_shop.errors import MissingExtraError, ModelError
 from peft_shop.model.checkpoints import BACKBONES, Checkpoint, names_in, open_folder, read_json
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def _open_hub(name: str) -> Checkpoint:
 
 def _fetch(name: str, file: str) -> Path | None:
     """One small file of a model on the hub; `None` where the model has no such file."""
+    if find_spec("huggingface_hub") is None:
+        raise MissingExtraError("huggingface_hub", "peft", f"{name} is no folder here; the hub")
     import huggingface_hub  # noqa: PLC0415 - not needed for a folder, and slow
     from huggingface_hub.errors import (  # noqa: PLC0415 - as above
         EntryNotFoundError,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from peft_shop.adapt.records import Preflight
-from peft_shop.errors import ConfigError
+from peft_shop.errors import ConfigError, MissingExtraError
 from peft_shop.model.cache import Drawer
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def preflight(target: Target, config: PeftConfig | Mapping[str, Json]) -> Prefli
 
 
 def _made(target: Target, config: PeftConfig | Mapping[str, Json]) -> Preflight:
+    for package in ("torch", "transformers", "peft"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "peft", "trying a configuration on a model")
     from peft_shop.preflight import checking  # noqa: PLC0415 - torch and peft only where needed
 
     return checking.preflight(target, config)
