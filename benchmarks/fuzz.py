@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import math
@@ -302,7 +303,7 @@ def _change(document: Any, rng: random.Random) -> None:
     if rng.random() < 0.2:
         del here[key]
     else:
-        here[key] = rng.choice(_VALUES)
+        here[key] = copy.deepcopy(rng.choice(_VALUES))  # the next change may go into it
 
 
 # --- the run ---
