@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from peft_shop.catalog.features import FEATURE_IDS, FEATURES
 from peft_shop.catalog.methods import Capability, Environment, Fidelity, MeasuredRank, Observation
-from peft_shop.curate.probe.comparing import differences
+from peft_shop.curate.probe.comparing import _same_note, differences
 from peft_shop.curate.probe.judgement import Outcome, attempt, found, order
 from peft_shop.curate.probe.matrix import matrix
 from peft_shop.curate.probe.runner import dump, probe, read_observations, write
@@ -467,3 +467,21 @@ def test_probing_again_says_what_is_committed(committed: dict[str, Observation])
     changes = differences(committed, probe(None, cheap, catalog=CATALOG, jobs=2))
     # another version of a package explains itself; anything else is a change
     assert [change for change in changes if not change.where.startswith("environments")] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        (
+            "loses 87 % at rank 8 and 31 % at rank 64",
+            "loses 86 % at rank 8 and 31 % at rank 64",
+            True,
+        ),
+        ("loses 87 % at rank 8", "loses 85 % at rank 8", False),
+        ("loses 87 % at rank 8", "loses 87 % at rank 16", False),
+        ("loses 87 % of it", "loses 87 % of it and 1 %", False),
+        ("refused", "refused", True),
+    ],
+)
+def test_shares_in_a_note_may_be_rounded_otherwise(old: str, new: str, same: bool) -> None:
+    assert _same_note(old, new) is same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ FACTOR: Final = 10.0
 """Orders of magnitude may differ by one from machine to machine."""
 ROUNDING: Final = 0.0101
 """Errors [1] are told to two digits, of which the last may differ."""
+_SHARE: Final = re.compile(r"(\d+) %")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -118,6 +120,7 @@ def _capability(
         Change(method, f"{where}.{name}", str(getattr(old, name)), str(getattr(new, name)))
         for name in ("support", "level", "note")
         if getattr(old, name) != getattr(new, name)
+        and not (name == "note" and _same_note(old.note or "", new.note or ""))
     ]
     for name in sorted({*old.measured, *new.measured}):
         one, other = old.measured.get(name), new.measured.get(name)
@@ -141,6 +144,14 @@ def _fidelity(method: str, where: str, old: Fidelity | None, new: Fidelity | Non
     ):
         changes.append(Change(method, f"{where}.errors", str(old.errors), str(new.errors)))
     return changes
+
+
+def _same_note(old: str, new: str) -> bool:
+    """Whether two notes say the same, give or take the rounding of the shares that they quote."""
+    if _SHARE.sub("%", old) != _SHARE.sub("%", new):
+        return False
+    shares = zip(_SHARE.findall(old), _SHARE.findall(new), strict=True)
+    return all(abs(int(one) - int(other)) <= 100 * ROUNDING for one, other in shares)
 
 
 def _close(one: float, other: float) -> bool:
