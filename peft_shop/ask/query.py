@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ from peft_shop.catalog.features import EvidenceLevel
 from peft_shop.forecast.records import Settings
 from peft_shop.model.structure import Structure
 from peft_shop.records import Finite, Frozen, Name, Record, Text
+
+if TYPE_CHECKING:
+    from peft_shop.catalog.catalog import Catalog
 
 __all__ = [
     "Bound",
@@ -117,6 +120,34 @@ class Query(Record):
     fixed: tuple[Name, ...] = ()
     effective_batch: int | None = None
     ranked: bool = True
+
+    def to_url(self, page: str = "", *, catalog: Catalog | None = None) -> str:
+        """The link to this question: `page`, a `#` and what differs from the defaults.
+
+        Args:
+            page: address of the web page; only what follows it when empty.
+            catalog: whose defaults are left out; the embedded one when `None`.
+        """
+        from peft_shop.ask.links import to_url  # noqa: PLC0415 - not needed for an answer
+
+        return to_url(self, page, catalog)
+
+    @classmethod
+    def from_url(cls, url: str, *, catalog: Catalog | None = None) -> Query:
+        """The question that a link stands for, read as `recommend` reads its keywords.
+
+        Args:
+            url: the link, or what follows its `#` or `?`.
+            catalog: what its names refer to; the embedded one when `None`.
+
+        Raises:
+            UnknownNameError: a parameter or a name that does not exist; names the nearest.
+            QueryError: a value that cannot be read, or parameters that contradict each other.
+        """
+        from peft_shop.ask.links import read_url  # noqa: PLC0415 - as above
+        from peft_shop.ask.recommendation import read_question  # noqa: PLC0415 - as above
+
+        return read_question(**{**read_url(url), "catalog": catalog})
 
 
 class Failure(Record):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Final, Literal, Unpack
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from peft_shop.ask.answering import answer
 from peft_shop.ask.demanding import ATTRIBUTES, SERVE
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from peft_shop.adapt.records import TargetOptions
     from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.query import MemoryLimit
+    from peft_shop.ask.query import MemoryLimit, Query
     from peft_shop.catalog.features import (
         Category,
         EvidenceLevel,
@@ -41,12 +42,18 @@ if TYPE_CHECKING:
     from peft_shop.names import BenchmarkName, Bounds, MethodName, MetricName, OptionName
     from peft_shop.units import Quantity
 
-__all__ = ["DEMANDS", "installed_peft_version", "recommend"]
+__all__ = ["DEMANDS", "installed_peft_version", "read_question", "recommend"]
 
 ANY_VERSION = "any"
 DEMANDS: Final = ("quantization", "layer_types", *(one.id for one in SINGLES), *ATTRIBUTES, SERVE)
 """Keywords that say what a method must be or be able to do."""
 
+
+_PASSED: Final = (
+    *("benchmark", "objectives", "snapshot", "era", "evidence", "methods", "exclude"),
+    *("min_evidence", "floor", "rank_by", "accelerator", "include_flagged", "confidence", "adapt"),
+)
+"""Keywords that are read where the question is made."""
 
 Demand = bool | Literal["partial"] | None
 """`True` demands yes, `"partial"` at least partial, `False` demands no, `None` nothing."""
@@ -186,12 +193,45 @@ def recommend(
     """
     stated = dict(locals())  # before anything else is: what was asked, by keyword
     del stated["bounds"]
+    source, query, target = _read(stated, bounds)
+    limit = None if within is None else read_quantity(within, "seconds", name="within")
+
+    def asked() -> Recommendation:
+        if target is None or query.training is None:
+            found = answer(source, query)
+            return found if target is None else found.about(target)
+        from peft_shop.ask.settling import settled  # noqa: PLC0415 - only where costs are asked
+
+        return settled(source, query, target, seconds=limit).about(target)
+
+    return asked().asked_by(asked)
+
+
+def read_question(**stated: Any) -> Query:
+    """The question that arguments of `recommend` stand for; nothing is answered.
+
+    Raises:
+        InputError: as `recommend`.
+        ModelError: as `recommend`.
+    """
+    keywords = signature(recommend).parameters
+    usual = {name: one.default for name, one in keywords.items() if name != "bounds"}
+    bounds = {name: value for name, value in stated.items() if name not in usual}
+    named = {name: value for name, value in stated.items() if name in usual}
+    return _read({**usual, **named}, bounds)[1]
+
+
+def _read(
+    stated: dict[str, Any], bounds: Mapping[str, Any]
+) -> tuple[Catalog, Query, Target | None]:
+    """The catalog, the question and the inspected model of what was stated by keyword."""
     check_keywords({**stated, **bounds})
     for name in ("methods", "quantization"):  # they are read more than once
         if isinstance(stated[name], Iterator):
             stated[name] = list(stated[name])
-    methods, quantization = stated["methods"], stated["quantization"]
+    catalog, model, training = stated["catalog"], stated["model"], stated["training"]
     source = catalog if isinstance(catalog, Catalog) else load(catalog)
+    peft_version = stated["peft_version"]
     if peft_version is None:
         peft_version = installed_peft_version()
     elif peft_version == ANY_VERSION:
@@ -208,8 +248,10 @@ def recommend(
         target = inspect_model(model)
         structure = target.structure
     dtype = training.get("dtype") if isinstance(training, Mapping) else training and training.dtype
-    memory = read_memory(device, max_memory, dtype=dtype if isinstance(dtype, str) else "")
-    fitting = _fit(fit, memory)
+    memory = read_memory(
+        stated["device"], stated["max_memory"], dtype=dtype if isinstance(dtype, str) else ""
+    )
+    fitting = _fit(stated["fit"], memory)
     step = None
     if training is not None or memory is not None:
         if structure is None:
@@ -217,45 +259,22 @@ def recommend(
             about = next(name for name in limits if stated[name] is not None)
             message = "a forecast is about the model that you name: give "
             raise QueryError(message, Keyword("model"), " too", keyword=about)
-        implied = resolve_picks(source, methods, "methods").quantization
-        step = read_training(training, structure, _only(quantization or list(implied)))
+        implied = resolve_picks(source, stated["methods"], "methods").quantization
+        step = read_training(training, structure, _only(stated["quantization"] or list(implied)))
     query = build_query(
         source,
         model=structure,
-        adapt=adapt,
         training=None if step is None else step.settings,
         memory=memory,
         fit=fitting,
         fixed=() if step is None else step.fixed,
         effective_batch=None if step is None or fitting == "off" else step.effective_batch,
-        benchmark=benchmark,
-        objectives=objectives,
-        snapshot=snapshot,
-        era=era,
-        evidence=evidence,
         demands={name: stated[name] for name in DEMANDS},
-        bounds=bounds,  # type: ignore[arg-type]  # a TypedDict of quantities is such a mapping
-        methods=methods,
-        exclude=exclude,
-        min_evidence=min_evidence,
-        floor=floor,
-        rank_by=rank_by,
-        accelerator=accelerator,
-        include_flagged=include_flagged,
-        confidence=confidence,
+        bounds=bounds,
         peft_version=peft_version,
+        **{name: stated[name] for name in _PASSED},
     )
-    limit = None if within is None else read_quantity(within, "seconds", name="within")
-
-    def asked() -> Recommendation:
-        if target is None or step is None:
-            found = answer(source, query)
-            return found if target is None else found.about(target)
-        from peft_shop.ask.settling import settled  # noqa: PLC0415 - only where costs are asked
-
-        return settled(source, query, target, seconds=limit).about(target)
-
-    return asked().asked_by(asked)
+    return source, query, target
 
 
 def _fit(fit: str | None, memory: MemoryLimit | None) -> Literal["auto", "off"]:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Final
 
 from peft_shop.ask.keywords import KEYWORDS
+from peft_shop.ask.links import read_url
 from peft_shop.cli.capabilities import capabilities
 from peft_shop.cli.model import Adapt, Device, Fit, Model, Training, TrustRemoteCode, inspected
 from peft_shop.cli.options import Benchmark, Several, Snapshot, option, takes
@@ -16,6 +17,8 @@ _LIMITS: Final = "Limits"
 _MODEL: Final = "Which model"
 _CAN: Final = "What it must be able to do (--no-NAME: must not)"
 _EVIDENCE: Final = "Which evidence"
+_USUAL: Final = {"evidence": "snapshot", "include_flagged": False, "confidence": 0.95}
+"""Arguments that are there where nothing is asked, besides `None`."""
 
 
 @takes(capabilities)
@@ -48,6 +51,15 @@ def question(
         ),
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
+    url: Annotated[
+        str | None,
+        option(
+            "--url",
+            text="The question of a link to the web page; other options replace what it says.",
+            panel=_ASK,
+            metavar="URL",
+        ),
+    ] = None,
     objective: Annotated[
         Several,
         option(
@@ -164,7 +176,9 @@ def question(
             side, _, metric = keyword.partition("_")
             valid = asked["catalog"].metric_by_id
             raise UnknownNameError("metric", metric, valid, keyword=f"--{side} {metric}")
-    return {
+    linked = {} if url is None else read_url(url)
+    model = model or linked.get("model")
+    stated = {
         **asked,
         **bounds,
         "benchmark": benchmark,
@@ -186,3 +200,5 @@ def question(
         "include_flagged": include_flagged,
         "confidence": confidence,
     }
+    unasked = {name for name, value in stated.items() if value == _USUAL.get(name)}
+    return stated | {name: v for name, v in linked.items() if name in unasked or name not in stated}
