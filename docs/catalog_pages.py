@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Capability, Method
-    from peft_shop.catalog.runs import Metric, Noise
+    from peft_shop.catalog.runs import Benchmark, Metric, Noise
 
 MARKS = {"yes": "yes", "partial": "part", "no": "no", "unknown": "?"}
 GROUP_TITLES = {
@@ -57,13 +57,16 @@ def metrics() -> str:
                     ("title", benchmark.title),
                     ("also called", aliases or "-"),
                     ("base model", f"`{benchmark.model_id}`"),
-                    ("headline metric", f"`{benchmark.headline}`"),
+                    ("headline metric", f"`{benchmark.headline}`: {_score(benchmark)}"),
+                    ("default objectives", _names(benchmark.default_objectives)),
                     ("default floor", f"{benchmark.floor:g}. {benchmark.floor_because}"),
                     ("eras", eras),
                     ("runs on file", len(runs)),
-                    ("metrics", ", ".join(f"`{name}`" for name in benchmark.metrics)),
+                    ("metrics", _names(benchmark.metrics)),
+                    ("answered from it", _asked(benchmark)),
                 ),
             ),
+            *(f"- {caveat}" for caveat in benchmark.caveats),
         ]
     parts += ["## Metrics"]
     parts += [_metric(catalog, metric) for metric in catalog.metrics]
@@ -78,7 +81,12 @@ def _metric(catalog: Catalog, metric: Metric) -> str:
         ("unit", metric.unit),
         ("better", metric.better),
         ("depends on", _scope(metric)),
-        ("benchmarks", ", ".join(f"`{name}`" for name in where)),
+        ("benchmarks", _names(where)),
+    ]
+    rows += [
+        (f"in `{one.id}`", one.definitions[metric.id])
+        for one in catalog.benchmarks
+        if metric.id in one.definitions
     ]
     if metric.tie is not None:
         rows.append(("counts as equal below", format_quantity(metric.tie, metric.unit)))
@@ -92,6 +100,19 @@ def _metric(catalog: Catalog, metric: Metric) -> str:
     if metric.retired:
         rows.append(("never ranked", metric.retired))
     return f"### `{metric.id}`\n\n{metric.description}\n\n" + table(("", ""), rows)
+
+
+def _score(benchmark: Benchmark) -> str:
+    asked = "" if benchmark.sample_size is None else f" ({benchmark.sample_size} questions)"
+    return f"{benchmark.score or '-'}{asked}"
+
+
+def _asked(benchmark: Benchmark) -> str:
+    return "only where it is named" if benchmark.on_request else "by default, where it is evidence"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _scope(metric: Metric) -> str:

@@ -109,6 +109,7 @@ model_id = "some/model"
 modality = "text"
 description = "Adds numbers."
 headline = "test_accuracy"
+sample_size = 500
 metrics = ["peak_memory", "train_time", "test_accuracy"]
 floor = 0.1
 floor_because = "Guessing scores 0.05."

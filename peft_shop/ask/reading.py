@@ -46,7 +46,7 @@ RANKINGS: Final = ("headline", "knee", "weights", "cheapest-tie")
 
 
 def resolve_benchmark(catalog: Catalog, name: str) -> Benchmark:
-    """Benchmark called `name` or one of its aliases, hyphens and case ignored.
+    """Benchmark with the id, title or alias `name`, hyphens and case ignored.
 
     Raises:
         UnknownNameError: there is none; names the nearest.
@@ -56,9 +56,18 @@ def resolve_benchmark(catalog: Catalog, name: str) -> Benchmark:
         raise QueryError(f"expected a name, got {shown(name)}", keyword="benchmark")
     key = fold(name)
     for benchmark in catalog.benchmarks:
-        if key in {fold(option) for option in (benchmark.id, *benchmark.aliases)}:
+        if key in {fold(option) for option in _names_of(benchmark)}:
             return benchmark
-    raise UnknownNameError("benchmark", name, catalog.benchmark_by_id)
+    every: dict[str, str] = {}
+    for benchmark in catalog.benchmarks:
+        for option in _names_of(benchmark):
+            every.setdefault(fold(option), option)
+    usual = catalog.benchmark_by_id
+    raise UnknownNameError("benchmark", name, every.values(), usual=usual)
+
+
+def _names_of(benchmark: Benchmark) -> tuple[str, ...]:
+    return (benchmark.id, benchmark.title, *benchmark.aliases)
 
 
 def resolve_metric(
@@ -122,7 +131,7 @@ def build_query(
     Args:
         catalog: what the names refer to.
         benchmark: name; when `None` the one that is evidence for the model, or the first.
-        objectives: metrics; headline against peak memory when `None`.
+        objectives: metrics; the benchmark's own when `None`.
         snapshot: identifier, `"all"`, or `None` for the newest.
         era: identifier, `"any"`, `"shifted"`, or `None` for the newest in the snapshot.
         evidence: `"snapshot"` or `"pooled"`.
@@ -215,8 +224,7 @@ def _objective_names(
     benchmark: Benchmark, objectives: str | Iterable[str] | None
 ) -> tuple[str, ...]:
     if objectives is None:
-        usual = (benchmark.headline, "peak_memory")
-        return tuple(name for name in usual if name in benchmark.metrics)
+        return benchmark.default_objectives
     if isinstance(objectives, str):
         return tuple(part for part in re.split(r"[,\s]+", objectives) if part)
     if isinstance(objectives, AnyOf):

@@ -78,25 +78,54 @@ class Benchmark(Record):
     """One task on which runs are measured and compared.
 
     Attributes:
+        description: what is trained and tested, on which hardware.
         headline: the metric of quality.
+        score: what a headline figure is a share or a measure of, as it reads behind the figure.
+        sample_size: questions behind a headline that is the share of them answered right, the same
+            ones for every run; `None` where it is no such share.
         metrics: every metric that its runs can carry.
+        definitions: what a metric means in these runs beyond its general description, by id.
+        objectives: metrics that a question optimises by default; empty for the headline and
+            `peak_memory`.
         floor: headline score below which a run learned nothing.
         floor_because: where the floor comes from.
         eras: oldest first; empty when all runs are comparable.
-        aliases: other spellings, such as the name of the upstream folder.
+        aliases: other names that people type.
+        caveats: what every answer from its runs must say.
+        on_request: whether only a question that names it is answered from it.
+        told_by: parts of a recipe that a candidate's title has, since runs vary in them.
+        dataset: identifier of the training data on the hub; `None` where there is none.
+        procedure: how its runs were trained.
+        settings: of that procedure, where a run states no other in its options.
     """
 
     id: Name
     title: Text
     aliases: tuple[str, ...] = ()
     model_id: str
+    dataset: str | None = None
     modality: Literal["text", "image"]
     description: Text
     headline: Name
+    score: Text | None = None
+    sample_size: Annotated[int, Field(gt=0)] | None = None
     metrics: tuple[Name, ...]
+    definitions: Frozen[dict[Name, Text]] = Field(default_factory=dict)
+    objectives: tuple[Name, ...] = ()
     floor: Finite
     floor_because: Text
     eras: tuple[Era, ...] = ()
+    caveats: tuple[Text, ...] = ()
+    on_request: bool = False
+    told_by: tuple[Literal["rank", "learning_rate"], ...] = ()
+    procedure: Literal["supervised", "grpo"] = "supervised"
+    settings: Frozen[dict[str, Json]] = Field(default_factory=dict)
+
+    @property
+    def default_objectives(self) -> tuple[Name, ...]:
+        """Metrics that a question optimises unless it says which."""
+        usual = (self.headline, "peak_memory")
+        return self.objectives or tuple(name for name in usual if name in self.metrics)
 
 
 class Training(Record):

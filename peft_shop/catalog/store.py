@@ -241,6 +241,10 @@ def _dangling(catalog: Catalog, name: str) -> list[Problem]:
         found.check("metric", benchmark.headline, benchmark.metrics, f"{where}.headline")
         for k, metric in enumerate(benchmark.metrics):
             found.check("metric", metric, catalog.metric_by_id, f"{where}.metrics[{k}]")
+        for k, metric in enumerate(benchmark.objectives):
+            found.check("metric", metric, benchmark.metrics, f"{where}.objectives[{k}]")
+        for metric in benchmark.definitions:
+            found.check("metric", metric, benchmark.metrics, f"{where}.definitions")
     features = {feature.id for feature in catalog.features}
     for i, method in enumerate(catalog.methods):
         where = f"methods[{i}].capabilities"

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
+from peft_shop.names import BENCHMARK_ALIASES
+
 __all__ = [
     "Benchmark",
     "CatalogFile",
@@ -70,7 +72,9 @@ Benchmark: TypeAlias = Annotated[
     option(
         "--benchmark",
         "-b",
-        text="What was measured: metamathqa (text, the default) or image-gen.",
+        text="What was measured: "
+        + "; ".join(f"{name} ({', '.join(also)})" for name, also in BENCHMARK_ALIASES.items())
+        + ". Default: what is evidence for the model, else the first.",
         panel=_ASK,
         metavar="NAME",
     ),

@@ -1,4 +1,4 @@
-"""Script that trains an adapter of FLUX.2-klein on a few images, as the image-gen runs did it.
+"""Script that trains an adapter of a diffusion transformer on a few images, as measured.
 
 Flow matching in plain PyTorch: images and prompts are encoded once, the transformer learns to
 predict noise minus image at noise levels drawn uniformly from the scheduler's own.
@@ -29,7 +29,7 @@ $imports
 
 # --- yours to change ---
 MODEL_ID = $model_id
-DATASET_ID = "peft-internal-testing/cat-image-dataset"  # with a column "image"
+DATASET_ID = $dataset  # with a column "image"
 PROMPTS = ["a photo of sks cat"]  # one for all images, or one for each image (as measured)
 OUTPUT_DIR = "adapter"
 

@@ -100,6 +100,7 @@ def snippet(
     shared = {
         "header": docstring,
         "model_id": literal(training.model_id),
+        "dataset": literal(benchmark.dataset or "path-or-id-of-your-data"),
         "origin": "as measured" if setup is None else "as measured, in the setup above",
         "steps": literal(training.max_steps),
         "learning_rate": literal(training.learning_rate),

@@ -1,4 +1,4 @@
-"""Script that trains an adapter of a language model, as the MetaMathQA runs did it.
+"""Script that trains an adapter of a language model on questions and answers, as measured.
 
 The loop keeps what decides the result: optimizer, cosine schedule with 10 % of warm-up, clipped
 gradients, loss over question and answer, and an end-of-text token that counts.
@@ -28,7 +28,7 @@ $imports
 
 # --- yours to change ---
 MODEL_ID = $model_id
-DATASET_ID = "meta-math/MetaMathQA"
+DATASET_ID = $dataset
 PROMPT = "Question: {query}\\nAnswer: "  # names in braces are columns of the data set
 ANSWER = "response"  # the column that follows the prompt
 OUTPUT_DIR = "adapter"

@@ -263,12 +263,23 @@ BREAKING: list[tuple[str, str, Edit]] = [
         text(
             BENCHMARKS,
             '[[benchmarks.eras]]\nid = "old"',
-            '[[benchmarks]]\nid = "more"\ntitle = "x"\naliases = ["Sums"]\nmodel_id = "x"\n'
+            '[[benchmarks]]\nid = "more"\ntitle = "x"\naliases = ["SU-MS"]\nmodel_id = "x"\n'
             'modality = "text"\ndescription = "x"\nheadline = "test_accuracy"\n'
             'metrics = ["test_accuracy"]\nfloor = 0\nfloor_because = "x"\n'
             '[[benchmarks.eras]]\nid = "old"',
         ),
     ),
+    (
+        "benchmark-defaults",
+        "sums",
+        text(BENCHMARKS, "floor = 0.1", 'objectives = ["x"]\nfloor = 0'),
+    ),
+    (
+        "benchmark-defaults",
+        "sums",
+        text(BENCHMARKS, "floor = 0.1", 'definitions = { drift = "X." }\nfloor = 0'),
+    ),
+    ("sample-size", "sums", text(BENCHMARKS, "sample_size = 500", "")),
     ("benchmark-metrics", "sums", text(BENCHMARKS, '["peak_memory",', '["peek_memory",')),
     ("benchmark-metrics", "sums", text(BENCHMARKS, '["peak_memory",', '["train_time",')),
     (

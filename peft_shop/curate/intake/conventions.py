@@ -114,6 +114,7 @@ class BenchmarkRules(Record):
     """The reference under which a benchmark is measured.
 
     Attributes:
+        folder: name of its folder in the suite; the identifier where it is that.
         headline: key of the test score in the last metrics entry.
         curve: key of the validation score in the other entries.
         accelerator: the hardware of reference.
@@ -123,6 +124,7 @@ class BenchmarkRules(Record):
         reference: default of every other training setting; absent means null.
     """
 
+    folder: str | None = None
     headline: str
     curve: str
     accelerator: str
@@ -185,17 +187,16 @@ class Conventions(Record):
     sources: dict[str, Source]
 
     def benchmark_named(self, name: str) -> Benchmark | None:
-        """Benchmark with this identifier or alias, in any spelling of case."""
+        """Benchmark with this identifier or folder, in any spelling of case."""
         folded = name.lower()
         for benchmark in self.benchmarks.values():
-            if folded in {benchmark.id, *(alias.lower() for alias in benchmark.aliases)}:
+            if folded in {benchmark.id, self.folder_of(benchmark.id).lower()}:
                 return benchmark
         return None
 
     def folder_of(self, benchmark: str) -> str:
         """Name of the benchmark's folder in the suite."""
-        aliases = self.benchmarks[benchmark].aliases
-        return aliases[0] if aliases else benchmark
+        return self.rules.benchmarks[benchmark].folder or benchmark
 
     def fields_of(self, benchmark: str, *scopes: str) -> tuple[str, ...]:
         """Fields of the benchmark's metrics that have one of `scopes`, in the file's order."""

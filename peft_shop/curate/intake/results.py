@@ -233,7 +233,7 @@ class _Reading:
             found = (by_score or by_model) if known else []
             if len(found) != 1:
                 every = [
-                    alias for b in conventions.benchmarks.values() for alias in (b.id, *b.aliases)
+                    name for b in conventions.benchmarks for name in (b, conventions.folder_of(b))
                 ]
                 near = nearest_names(task, every) if task else ()
                 hint = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.ask.meanings import fold
 from peft_shop.curate.sources.violations import Finding, Rule, nearest, rule
 
 if TYPE_CHECKING:
@@ -39,14 +40,15 @@ def definitions_unique(sources: Sources) -> Iterator[Finding]:
 
 @rule("benchmark-names", integrity=True)
 def benchmark_names(sources: Sources) -> Iterator[Finding]:
-    """A benchmark's aliases mean no other benchmark."""
-    owners = {entry.record.id: entry.record.id for entry in sources.benchmarks}
+    """A benchmark's title and aliases mean no other one, whatever their case and punctuation."""
+    owners = {fold(entry.record.id): entry.record.id for entry in sources.benchmarks}
     for entry in sources.benchmarks:
-        for index, alias in enumerate(entry.record.aliases):
-            owner = owners.setdefault(alias, entry.record.id)
+        named = [(f"aliases[{i}]", alias) for i, alias in enumerate(entry.record.aliases)]
+        for place, alias in [("title", entry.record.title), *named]:
+            owner = owners.setdefault(fold(alias), entry.record.id)
             if owner != entry.record.id:
                 message = f"{alias!r} names {owner!r} already"
-                yield entry.record.id, entry.problem(f"aliases[{index}]", message)
+                yield entry.record.id, entry.problem(place, message)
 
 
 @rule("benchmark-metrics", integrity=True)
@@ -66,6 +68,31 @@ def benchmark_metrics(sources: Sources) -> Iterator[Finding]:
             hint = nearest(benchmark.headline, benchmark.metrics)
             message = f"{benchmark.headline!r} is not among its metrics"
             yield benchmark.id, entry.problem("headline", message, hint)
+
+
+@rule("benchmark-defaults", integrity=True)
+def benchmark_defaults(sources: Sources) -> Iterator[Finding]:
+    """Default objectives and definitions are of a benchmark's own metrics."""
+    for entry in sources.benchmarks:
+        benchmark = entry.record
+        named = [(f"objectives[{i}]", name) for i, name in enumerate(benchmark.objectives)]
+        named += [(f"definitions.{name}", name) for name in benchmark.definitions]
+        for place, metric in named:
+            if metric not in benchmark.metrics:
+                hint = nearest(metric, benchmark.metrics)
+                message = f"{metric!r} is not among its metrics"
+                yield benchmark.id, entry.problem(place, message, hint)
+
+
+@rule("sample-size")
+def sample_size(sources: Sources) -> Iterator[Finding]:
+    """A number of questions belongs to a headline that is a share of them, and only there."""
+    metrics = {entry.record.id: entry.record for entry in sources.metrics}
+    for entry in sources.benchmarks:
+        metric = metrics.get(entry.record.headline)
+        if metric and (metric.unit == "fraction") != (entry.record.sample_size is not None):
+            message = f"is {entry.record.sample_size}, and the headline {metric.id} a {metric.unit}"
+            yield entry.record.id, entry.problem("sample_size", message)
 
 
 @rule("headline")
@@ -194,6 +221,8 @@ RULES: Final[tuple[Rule, ...]] = (
     definitions_unique,
     benchmark_names,
     benchmark_metrics,
+    benchmark_defaults,
+    sample_size,
     headline,
     eras,
     unit_in_field,
