@@ -20,7 +20,7 @@ from peft_shop.conversion import report
 from peft_shop.model import structure
 from peft_shop.names import Bounds
 from peft_shop.records import Record
-from peft_shop.serve import cases, routes
+from peft_shop.serve import cases, routes, trainers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,6 +43,8 @@ ANSWER_RECORDS: tuple[type[Record], ...] = (
     answer.Relaxation,
     routes.Route,
     cases.Way,
+    trainers.Acceptance,
+    trainers.Lost,
 )
 CONVERSION_RECORDS: tuple[type[Record], ...] = (
     report.ConversionReport,

@@ -20,6 +20,7 @@ import examples
 import forecast_pages
 import readiness_pages
 import serving_pages
+import trainer_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,10 +36,12 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": catalog_pages.metrics,
     "readiness.md": readiness_pages.readiness,
     "rules.md": catalog_pages.rules,
+    "trainers.md": trainer_pages.trainers,
 }
 
 
 PAGES |= serving_pages.engine_pages()
+PAGES |= trainer_pages.trainer_pages()
 
 
 def stale() -> list[str]:

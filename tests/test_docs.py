@@ -16,6 +16,12 @@ from peft_shop.ask import recommendation
 from peft_shop.catalog.engines import TOPIC_IDS
 from peft_shop.catalog.features import FEATURE_IDS
 from peft_shop.catalog.store import load
+from peft_shop.catalog.trainers import (
+    CONDITIONS,
+    RECIPE_FIELDS,
+    TRAINER_OPTIONS,
+    TRAINER_TOPICS,
+)
 from peft_shop.cli.app import app
 from peft_shop.names import Bounds
 
@@ -291,6 +297,19 @@ def test_every_engine_and_topic_is_documented() -> None:
         assert all(f"| `{method.id}` |" in page for method in load().methods)
         assert all(hazard.text in page for hazard in engine.hazards)
     for topic in TOPIC_IDS:
+        assert f"| `{topic}` |" in text
+
+
+def test_every_trainer_and_topic_is_documented() -> None:
+    text = reference("trainers.md")
+    for trainer in load().trainers:
+        assert f"(trainers/{trainer.id}.md)" in text
+        page = reference(f"trainers/{trainer.id}.md")
+        assert all(f"| `{topic}` |" in page for topic in trainer.facts)
+        assert all(f"| `{method.id}` |" in page for method in load().methods)
+        assert all(hazard.text in page for hazard in trainer.hazards)
+        assert all(rule.note in page for rule in trainer.rules)
+    for topic in (*TRAINER_OPTIONS, *TRAINER_TOPICS, *CONDITIONS, *RECIPE_FIELDS):
         assert f"| `{topic}` |" in text
 
 

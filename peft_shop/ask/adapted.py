@@ -1,20 +1,32 @@
-"""A contender on the question's model: its configuration there, and how that reaches engines."""
+"""A contender on the question's model: its configuration, engines that it reaches, trainers."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.serve.routes import candidate_route
+from peft_shop.serve.trainers import (
+    Recipe,
+    accepts,
+    demanded_trainer,
+    resolve_trainer,
+)
 
 if TYPE_CHECKING:
     from peft_shop.adapt.records import Retargeted
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.engines import Modality
+    from peft_shop.catalog.runs import Run
+    from peft_shop.forecast.records import Settings
     from peft_shop.serve.routes import Route
+    from peft_shop.serve.trainers import Acceptance
 
-__all__ = ["retargeted", "routed"]
+__all__ = ["recipe_of_run", "retargeted", "routed", "trained_by"]
 
 
 def retargeted(catalog: Catalog, query: Query, one: Contender) -> Retargeted | None:
@@ -51,3 +63,62 @@ def routed(catalog: Catalog, query: Query, one: Contender, engine: str) -> Route
         model=query.model,
         config=None if adapted is None else adapted.config,
     )
+
+
+def recipe_of_run(run: Run, models: Modality | None, settings: Settings | None = None) -> Recipe:
+    """What a trainer is asked to train for a run: as measured, or under `settings`."""
+    training = run.recipe.training
+    measured = Recipe(
+        name=run.experiment,
+        method=run.method,
+        variants=run.variants,
+        config=run.recipe.config,
+        models=models,
+        quantized=False,
+        checkpointing=training.gradient_checkpointing,
+        half=training.dtype != "float32",
+    )
+    return measured if settings is None else measured.under(settings)
+
+
+def trained_by(
+    catalog: Catalog,
+    query: Query,
+    one: Contender,
+    demand: str,
+    *,
+    settings: Settings | None = None,
+) -> Acceptance:
+    """What the trainer of a demand takes of the contender, in its setup; kept with the catalog.
+
+    Args:
+        catalog: holds the facts.
+        query: the question.
+        one: the contender.
+        demand: as `resolve_trainer_demand` gave it.
+        settings: the training step; by default that of its setup, else the question's, else as
+            measured.
+    """
+    name, version, _ = demanded_trainer(demand)
+    step = settings
+    if step is None:
+        step = one.setup.settings if one.setup is not None else query.training
+    models = catalog.benchmark_by_id[query.benchmark].modality
+    adapted = retargeted(catalog, query, one)
+    if one.run is not None:
+        recipe = recipe_of_run(one.run, models, step)
+    else:
+        recipe = Recipe(name=one.name, method=one.method, variants=one.variants, models=models)
+        if step is not None:
+            recipe = recipe.under(step)
+    if adapted is not None and not adapted.problems:
+        recipe = replace(recipe, config=adapted.config)
+    if query.model is not None and query.model.quantization is not None:
+        recipe = replace(recipe, quantized=True)
+    config = None if recipe.config is None else json.dumps(dict(recipe.config), default=list)
+    key = ("trained", name, version, config, replace(recipe, config=None))
+    if key not in catalog.derived:
+        trainer = resolve_trainer(catalog, name)
+        catalog.derived[key] = accepts(catalog, recipe, trainer, version=version)
+    found: Acceptance = catalog.derived[key]
+    return found

@@ -136,6 +136,7 @@ def _words(catalog: Catalog, query: Query, constraint: str) -> str:
         "training": "train a base that is not quantized",
         "model": "choose another model, or adapt it otherwise (adapt)",
         "serve": "serve it on another engine, or accept another kind of way to it",
+        "trainer": "train with another tool, or accept what it takes in part (NAME:partly)",
         "peft_version": f"upgrade peft from {query.peft_version} to {catalog.peft_version}",
     }
     return words.get(constraint, f"give up {constraint}")

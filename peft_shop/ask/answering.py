@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.ask import reasons
-from peft_shop.ask.adapted import retargeted, routed
+from peft_shop.ask.adapted import retargeted, routed, trained_by
 from peft_shop.ask.advice import relaxations, warnings
 from peft_shop.ask.answer import Recommendation
 from peft_shop.ask.bases import base_notes
@@ -22,13 +22,14 @@ from peft_shop.ask.candidates import (
     Unmeasured,
 )
 from peft_shop.ask.contenders import field_of_play
-from peft_shop.ask.demanding import SERVE
+from peft_shop.ask.demanding import SERVE, TRAINER
 from peft_shop.ask.judging import MEMORY, judge
 from peft_shop.ask.noise import significance_threshold
 from peft_shop.ask.ranking import best_first
 from peft_shop.ask.standing import standings
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.serve.routes import demanded
+from peft_shop.serve.trainers import demanded_trainer
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -232,6 +233,10 @@ class _Records:
                 engine: routed(self.catalog, self.query, contender, engine)
                 for engine in _engines(self.query)
             },
+            "trainers": {
+                demanded_trainer(demand)[0]: trained_by(self.catalog, self.query, contender, demand)
+                for demand in _trainers(self.query)
+            },
             "retargeted": retargeted(self.catalog, self.query, contender),
             "forecasted": contender.forecast,
             "setup": contender.setup,
@@ -248,6 +253,12 @@ def _engines(query: Query) -> Iterable[str]:
     for requirement in query.requirements:
         if requirement.name == SERVE:
             yield from (demanded(value)[0] for value in requirement.values)
+
+
+def _trainers(query: Query) -> Iterable[str]:
+    for requirement in query.requirements:
+        if requirement.name == TRAINER:
+            yield from requirement.values
 
 
 def title(catalog: Catalog, method: str, variants: Sequence[str] = ()) -> str:

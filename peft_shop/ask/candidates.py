@@ -23,6 +23,7 @@ from peft_shop.records import Finite, Frozen, Name, Number, Record, Text
 from peft_shop.serve.adapter import adapter_of_run
 from peft_shop.serve.bases import base_of_structure
 from peft_shop.serve.routes import Route, resolve_engine, route
+from peft_shop.serve.trainers import Acceptance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -78,6 +79,7 @@ class Candidate(Record):
         pooled: number of runs behind the figures.
         notes: what was done to the figures, and the run's flags.
         routes: how it reaches the engines that the question names, by engine.
+        trainers: what the trainers that the question names take of it, by trainer.
         retargeted: the configuration for the question's model, with every change; `None` where
             the question names none.
         preflighted: what that configuration touches on the model; `None` until it was tried.
@@ -99,6 +101,7 @@ class Candidate(Record):
     pooled: int = 1
     notes: tuple[str, ...] = ()
     routes: Frozen[dict[str, Route]] = Field(default_factory=dict)
+    trainers: Frozen[dict[str, Acceptance]] = Field(default_factory=dict)
     retargeted: Retargeted | None = None
     preflighted: Preflight | None = None
     forecasted: Forecast | None = None

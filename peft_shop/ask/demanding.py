@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.adapted import routed
+from peft_shop.ask.adapted import routed, trained_by
 from peft_shop.ask.bases import fixed_loading, quantized_base, trains_on, weakest
 from peft_shop.ask.query import Failure
 from peft_shop.catalog.features import EVIDENCE_LEVELS, FULL_FINETUNING
 from peft_shop.serve.routes import demanded
+from peft_shop.serve.trainers import demanded_trainer
 from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.features import Support
     from peft_shop.catalog.methods import Method
 
-__all__ = ["ATTRIBUTES", "GROUPS", "SERVE", "demand_failures"]
+__all__ = ["ATTRIBUTES", "GROUPS", "SERVE", "TRAINER", "demand_failures"]
 
 GROUPS: Final = ("layer_types", "quantization")
 """Options whose values are features `<group>.<value>`."""
@@ -28,6 +29,8 @@ ATTRIBUTES: Final = ("category", "family", "task_types", "options")
 """Options that a method's own fields answer."""
 SERVE: Final = "serve"
 """Option whose values are engines, or `<engine>:<kind of way>`."""
+TRAINER: Final = "trainer"
+"""Option whose values are trainers, or `<trainer>==<version>`, or either with `:partly`."""
 _RANK: Final = {"no": 0, "unknown": 0, "partial": 1, "yes": 2}
 
 
@@ -55,6 +58,8 @@ def demand_failures(
     for requirement in query.requirements:
         if requirement.name == SERVE:
             yield from _serve_failures(catalog, query, one, requirement)
+        elif requirement.name == TRAINER:
+            yield from _trainer_failures(catalog, query, one, requirement)
         else:
             yield from _requirement_failures(method, one, requirement, query)
     yield from _base_failures(method, one, query)
@@ -99,6 +104,26 @@ def _serve_failures(
     if lacking:
         yield Failure(
             constraint=SERVE,
+            reason=". ".join(lacking),
+            demanded=_told(requirement),
+            found=". ".join(lacking),
+        )
+
+
+def _trainer_failures(
+    catalog: Catalog, query: Query, one: Contender, requirement: Requirement
+) -> Iterable[Failure]:
+    """What a trainer loses, refuses, or of which nobody knows, is not taken."""
+    lacking = []
+    for text in requirement.values:
+        found = trained_by(catalog, query, one, text)
+        if not found.satisfies(partly=demanded_trainer(text)[2]):
+            lacking.append(f"{text}: {found.verdict}: {found.obstacles}")
+    if requirement.mode == "any" and len(lacking) < len(requirement.values):
+        return
+    if lacking:
+        yield Failure(
+            constraint=TRAINER,
             reason=". ".join(lacking),
             demanded=_told(requirement),
             found=". ".join(lacking),

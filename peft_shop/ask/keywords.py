@@ -90,6 +90,7 @@ KEYWORDS: Final[Mapping[str, _Kind]] = {
     "task_types": _NAMES,
     "options": _NAMES,
     "serve": _NAMES,
+    "trainer": _NAMES,
     "methods": _NAMES,
     "exclude": _NAMES,
     "min_evidence": _TEXT,

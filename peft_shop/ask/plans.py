@@ -6,9 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.adapted import retargeted
+from peft_shop.ask.adapted import retargeted, trained_by
 from peft_shop.ask.appraisal import forecast_of, own_settings, with_figures
 from peft_shop.ask.bases import condition, weakest
+from peft_shop.ask.demanding import TRAINER
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import ConfigError, QueryError
 from peft_shop.forecast.choice import denials
@@ -16,6 +17,7 @@ from peft_shop.forecast.devices import device_of
 from peft_shop.forecast.fitting import Fittable, Fitting, fitted
 from peft_shop.forecast.ladder import ladder
 from peft_shop.forecast.quick.base_memory import base_bytes
+from peft_shop.serve.trainers import demanded_trainer
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
 
     from peft_shop.ask.appraisal import Traced
     from peft_shop.ask.contenders import Contender
-    from peft_shop.ask.query import Query
+    from peft_shop.ask.query import Query, Requirement
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method
     from peft_shop.forecast.devices import Device
     from peft_shop.forecast.ladder import QuantizedTraining, Rung
-    from peft_shop.forecast.records import NothingFits, Setup
+    from peft_shop.forecast.records import NothingFits, Settings, Setup
 
 __all__ = ["Plans", "device_in", "fittable_of", "planned", "rungs_of"]
 
@@ -77,7 +79,7 @@ def planned(
     key = (
         *("plans", query.benchmark, query.snapshot, query.era, query.evidence, query.accelerator),
         *(query.ranked, query.peft_version, query.training, query.fixed, query.effective_batch),
-        *(query.memory, query.adapt, query.model),
+        *(query.memory, query.adapt, query.model, _trainers(query)),
     )
     if traced:
         return _plans(catalog, query, contenders, baselines, traced)
@@ -123,6 +125,7 @@ def _fitting(catalog: Catalog, query: Query, everyone: Sequence[Contender]) -> F
     key = (
         *("fitting", query.benchmark, query.snapshot, query.ranked, query.peft_version),
         *(settings, query.fixed, query.effective_batch, limit, query.adapt, model),
+        _trainers(query),
     )
     if key not in catalog.derived:
         asked = [fittable_of(catalog, query, one) for one in everyone]
@@ -233,6 +236,10 @@ def _misfit(catalog: Catalog, query: Query, one: Contender, lacking: Iterable[st
             if group == "quantization"
             else method.capability(name, one.variants)
         )
+        if capability.support == "yes":
+            takers = " and ".join(_names(query))
+            needs.append(f"{_NEEDS.get(name, name)} {takers} does not take it")
+            continue
         known = "observed" if capability.source == "observed" else "curated"
         needs.append(f"{_NEEDS.get(name, name)} it does not train ({known}: {capability.support})")
     if needs:
@@ -253,19 +260,56 @@ def fittable_of(catalog: Catalog, query: Query, contender: Contender) -> Fittabl
     recipe = None if contender.run is None else contender.run.recipe.training
     settings = own_settings(catalog, query, contender, settings)
     method = catalog.method_by_id[contender.method]
+    checkpointed, quantized = _taken(catalog, query, contender, settings)
     return Fittable(
         contender.name,
         adapted.whole_config,
         optimizer=settings.optimizer,
         plain_adamw=settings.optimizer == "adamw"
         and (recipe is None or recipe.optimizer.lower() == "adamw"),
-        bnb_4bit=_trains(method, contender.variants, "bnb_4bit"),
-        bnb_8bit=_trains(method, contender.variants, "bnb_8bit"),
-        checkpointing=method.capability("gradient_checkpointing", contender.variants).support
-        == "yes",
+        bnb_4bit=_trains(method, contender.variants, "bnb_4bit") if quantized else "no",
+        bnb_8bit=_trains(method, contender.variants, "bnb_8bit") if quantized else "no",
+        checkpointing=checkpointed
+        and method.capability("gradient_checkpointing", contender.variants).support == "yes",
         chunked=method.own_loss != "outputs",
         autocast_adapter_dtype=None if recipe is None else recipe.autocast_adapter_dtype,
     )
+
+
+def _trainers(query: Query) -> tuple[Requirement, ...]:
+    """What the question demands of trainers."""
+    return tuple(one for one in query.requirements if one.name == TRAINER)
+
+
+def _names(query: Query) -> Iterable[str]:
+    return (demanded_trainer(text)[0] for one in _trainers(query) for text in one.values)
+
+
+def _taken(catalog: Catalog, query: Query, one: Contender, settings: Settings) -> tuple[bool, bool]:
+    """Whether the demanded trainers take it with gradient checkpointing, and on a quantized base.
+
+    So a plan goes around what only some setups meet. One that they take in no setup is not held
+    up here: the demand itself drops it, with the reason.
+    """
+    demands = _trainers(query)
+    if not demands:
+        return True, True
+
+    def takes(**changes: object) -> bool:
+        step = settings.model_copy(update={"gradient_checkpointing": False, **changes})
+
+        def met(text: str) -> bool:
+            found = trained_by(catalog, query, one, text, settings=step)
+            return found.satisfies(partly=demanded_trainer(text)[2])
+
+        return all(
+            (any if demand.mode == "any" else all)(map(met, demand.values)) for demand in demands
+        )
+
+    plain = {"quantization": None}
+    if not takes(**plain):
+        return True, True
+    return takes(gradient_checkpointing=True, **plain), takes(quantization="bnb_4bit")
 
 
 def _trains(method: Method, variants: tuple[str, ...], backend: str) -> QuantizedTraining:

@@ -8,7 +8,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from peft_shop.ask.answering import answer
-from peft_shop.ask.demanding import ATTRIBUTES, SERVE
+from peft_shop.ask.demanding import ATTRIBUTES, SERVE, TRAINER
 from peft_shop.ask.keywords import check_keywords
 from peft_shop.ask.model import read_memory, read_training
 from peft_shop.ask.picks import resolve_picks
@@ -45,7 +45,11 @@ if TYPE_CHECKING:
 __all__ = ["DEMANDS", "installed_peft_version", "read_question", "recommend"]
 
 ANY_VERSION = "any"
-DEMANDS: Final = ("quantization", "layer_types", *(one.id for one in SINGLES), *ATTRIBUTES, SERVE)
+DEMANDS: Final = (
+    *("quantization", "layer_types"),
+    *(one.id for one in SINGLES),
+    *(*ATTRIBUTES, SERVE, TRAINER),
+)
 """Keywords that say what a method must be or be able to do."""
 
 
@@ -96,6 +100,7 @@ def recommend(
     task_types: TaskType | Iterable[TaskType] | AnyOf | None = None,
     options: OptionName | Iterable[OptionName] | AnyOf | None = None,
     serve: str | Iterable[str] | AnyOf | None = None,
+    trainer: str | Iterable[str] | AnyOf | None = None,
     methods: MethodName | str | Iterable[MethodName | str] | None = None,
     exclude: MethodName | str | Iterable[MethodName | str] | None = None,
     min_evidence: EvidenceLevel | None = None,
@@ -166,6 +171,8 @@ def recommend(
         options: configuration options it must have, such as `"rank_pattern"`.
         serve: engines that it must reach as it is, converted or merged, such as `"vllm"`;
             `"vllm:native"` demands one kind of way (`native`, `convert`, `merge`).
+        trainer: training tools that must take all of it, such as `"unsloth"`; `"axolotl:partly"`
+            also keeps what loses an option there, `"trl==1.15.0"` names the version that you have.
         methods: only these methods.
         exclude: none of these methods.
         min_evidence: weakest evidence that counts for a demanded capability.

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from peft_shop.ask.demanding import ATTRIBUTES, GROUPS, SERVE
+from peft_shop.ask.demanding import ATTRIBUTES, GROUPS, SERVE, TRAINER
 from peft_shop.ask.query import Requirement
 from peft_shop.catalog.features import Category, Family, TaskType
 from peft_shop.errors import InputError, QueryError, UnknownNameError, shown
 from peft_shop.serve.routes import resolve_demand
+from peft_shop.serve.trainers import resolve_trainer_demand
 
 if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
@@ -81,8 +82,10 @@ def requirements(
         if name in singles:
             yield Requirement(name=name, values=(_support(name, value),))
             continue
-        if name not in {*GROUPS, *ATTRIBUTES, SERVE}:
-            raise UnknownNameError("capability", name, [*GROUPS, *ATTRIBUTES, SERVE, *singles])
+        if name not in {*GROUPS, *ATTRIBUTES, SERVE, TRAINER}:
+            raise UnknownNameError(
+                "capability", name, [*GROUPS, *ATTRIBUTES, SERVE, TRAINER, *singles]
+            )
         found = names_stated(value, name)
         chosen = [_value(catalog, name, item) for item in found.values]
         if chosen:
@@ -101,6 +104,8 @@ def _value(catalog: Catalog, name: str, item: str) -> str:
     """The value that `item` means for the option `name`."""
     if name == SERVE:
         return resolve_demand(catalog, item)
+    if name == TRAINER:
+        return resolve_trainer_demand(catalog, item)
     if name in GROUPS and ":" in item:
         value, _, least = item.partition(":")
         if _spelling(least) not in {"yes", "partial"}:

@@ -26,6 +26,7 @@ from peft_shop.catalog.runs import (
     Snapshot,
     Source,
 )
+from peft_shop.catalog.trainers import Trainer
 from peft_shop.records import Frozen, Record
 
 __all__ = ["SCHEMA_VERSION", "Catalog"]
@@ -53,6 +54,7 @@ class Catalog(Record):
     era_shifts: tuple[EraShift, ...] = ()
     engines: tuple[Engine, ...] = ()
     conversions: tuple[Conversion, ...] = ()
+    trainers: tuple[Trainer, ...] = ()
     forecasts: tuple[ForecastAccuracy, ...] = ()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -91,6 +93,11 @@ class Catalog(Record):
     def engine_by_id(self) -> Mapping[str, Engine]:
         """Serving engines by identifier."""
         return MappingProxyType({engine.id: engine for engine in self.engines})
+
+    @cached_property
+    def trainer_by_id(self) -> Mapping[str, Trainer]:
+        """Trainers by identifier."""
+        return MappingProxyType({trainer.id: trainer for trainer in self.trainers})
 
     @cached_property
     def runs_by_benchmark(self) -> Mapping[str, tuple[Run, ...]]:

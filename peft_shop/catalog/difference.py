@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.engines import Conversion, Engine
     from peft_shop.catalog.methods import Capability, Fidelity
     from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.catalog.trainers import Trainer
 
 __all__ = [
     "CapabilityChange",
@@ -101,7 +102,7 @@ class Difference:
         variants_added: `method/variant`; `variants_removed` likewise, of methods on both sides.
         fidelities_changed: by `method` or `method/variant`, of methods on both sides.
         engines_changed: what they load, what they ask of ranks, the version looked at; words
-            that explain it are left out.
+            that explain it are left out. `trainers_changed` likewise.
         conversions_added: `way:method:trait`; `conversions_removed` likewise.
         runs_added: `benchmark:experiment@created_at`; `runs_removed` likewise.
     """
@@ -119,6 +120,9 @@ class Difference:
     conversions_added: tuple[str, ...] = ()
     conversions_removed: tuple[str, ...] = ()
     conversions_changed: tuple[RecordChange, ...] = ()
+    trainers_added: tuple[str, ...] = ()
+    trainers_removed: tuple[str, ...] = ()
+    trainers_changed: tuple[RecordChange, ...] = ()
     benchmarks_added: tuple[str, ...] = ()
     benchmarks_removed: tuple[str, ...] = ()
     metrics_added: tuple[str, ...] = ()
@@ -174,6 +178,14 @@ def diff(old: Catalog, new: Catalog) -> Difference:
         conversions_added=_only(conversions["new"], conversions["old"]),
         conversions_removed=_only(conversions["old"], conversions["new"]),
         conversions_changed=tuple(_record_changes(conversions["old"], conversions["new"])),
+        trainers_added=_only(new.trainer_by_id, old.trainer_by_id),
+        trainers_removed=_only(old.trainer_by_id, new.trainer_by_id),
+        trainers_changed=tuple(
+            _record_changes(
+                {name: _trainer(one) for name, one in old.trainer_by_id.items()},
+                {name: _trainer(one) for name, one in new.trainer_by_id.items()},
+            )
+        ),
         benchmarks_added=_only(new.benchmark_by_id, old.benchmark_by_id),
         benchmarks_removed=_only(old.benchmark_by_id, new.benchmark_by_id),
         metrics_added=_only(new.metric_by_id, old.metric_by_id),
@@ -299,6 +311,19 @@ def _engine(one: Engine) -> dict[str, Any]:
         flat[f"where: {about}"] = rule.value + (" if arranged for" if rule.needs else "")
     ranks = one.ranks.model_dump(mode="json", exclude={"note", "source"}, exclude_defaults=True)
     return flat | {f"ranks.{name}": value for name, value in ranks.items()}
+
+
+def _trainer(one: Trainer) -> dict[str, Any]:
+    """What a trainer takes and how it is asked, flat, without the words that explain it."""
+    flat: dict[str, Any] = {"version": one.version, "models": list(one.models), "file": one.file}
+    flat["retired"] = one.retired is not None
+    for topic, fact in one.facts.items():
+        flat[topic] = fact.value + (" if arranged for" if fact.needs else "")
+    for rule in one.rules:
+        about = " ".join([rule.when, *rule.topics[:3]])
+        flat[f"where: {about}"] = rule.value + (" if arranged for" if rule.needs else "")
+    flat |= {f"default: {name}": value for name, value in one.defaults.items()}
+    return flat | {f"key: {name}": value for name, value in one.keys.items()}
 
 
 def _conversion_name(one: Conversion) -> str:

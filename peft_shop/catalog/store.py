@@ -18,6 +18,7 @@ from peft_shop.catalog.catalog import SCHEMA_VERSION, Catalog
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.engines import CIRCUMSTANCES, TOPIC_IDS, TRAIT_IDS
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.trainers import CONDITIONS, RECIPE_FIELDS, topics_of
 from peft_shop.errors import (
     CatalogError,
     CatalogVersionError,
@@ -266,6 +267,7 @@ def _dangling(catalog: Catalog, name: str) -> list[Problem]:
                 )
     _dangling_evidence(catalog, found)
     _dangling_engines(catalog, found)
+    _dangling_trainers(catalog, found)
     return found.problems
 
 
@@ -323,3 +325,22 @@ def _dangling_engines(catalog: Catalog, found: _References) -> None:
             found.check("trait", trait, TRAIT_IDS, f"{where}.traits[{k}]")
         for field in {name for term in one.rank for name in term if not name.isdecimal()}:
             found.check("default of a field", field, one.defaults, f"{where}.rank")
+
+
+def _dangling_trainers(catalog: Catalog, found: _References) -> None:
+    """As `_dangling`, for trainers."""
+    topics = topics_of(catalog.methods)
+    found.unique("trainer", (trainer.id for trainer in catalog.trainers), "trainers")
+    for i, trainer in enumerate(catalog.trainers):
+        where = f"trainers[{i}]"
+        for topic in trainer.facts:
+            found.check("topic", topic, topics, f"{where}.facts")
+        for k, rule in enumerate(trainer.rules):
+            found.check("circumstance", rule.when, CONDITIONS, f"{where}.rules[{k}].when")
+            for topic in rule.topics:
+                found.check("topic", topic, topics, f"{where}.rules[{k}].topics")
+        for place, source in trainer.cited():
+            found.check("source", source, trainer.sources, f"{where}.{place}.source")
+        for place, fields in (("keys", trainer.keys), ("defaults", trainer.defaults)):
+            for field in fields:
+                found.check("field of a recipe", field, RECIPE_FIELDS, f"{where}.{place}")

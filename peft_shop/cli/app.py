@@ -13,6 +13,8 @@ __all__ = ["app"]
 _SUMMARIES: Final = {
     "route": "Tell how an adapter reaches serving engines: as it is, converted to LoRA, merged, "
     "or not.",
+    "trainers": "Tell which methods training tools take, what they lose in silence, and their "
+    "words for it.",
     "convert": "Turn an adapter of any weight-based method into a plain LoRA, or merge it, and "
     "measure it.",
     "forecast": "Forecast parameters, checkpoint, peak memory and step time of training on your "

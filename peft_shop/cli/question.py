@@ -90,6 +90,16 @@ def question(
             metavar="ENGINE",
         ),
     ] = None,
+    trainer: Annotated[
+        Several,
+        option(
+            "--trainer",
+            text="This tool takes all of it: trl, axolotl, unsloth, ...; axolotl:partly also keeps "
+            "what loses an option there, trl==1.15.0 names your version. Commas and bars as above.",
+            panel=_CAN,
+            metavar="TRAINER",
+        ),
+    ] = None,
     maximum: Annotated[
         Several,
         option(
@@ -190,6 +200,7 @@ def question(
         "fit": fit,
         "within": within,
         "serve": names("serve", serve),
+        "trainer": names("trainer", trainer),
         "objectives": split(objective) or None,
         "rank_by": ranking(rank_by),
         "floor": floor,

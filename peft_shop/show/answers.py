@@ -12,6 +12,7 @@ from peft_shop.show.figures import chance, figure, heading, metric_column, signe
 from peft_shop.show.questions import demands, provenance
 from peft_shop.show.routes import route_sentence
 from peft_shop.show.setups import answer_setup, interval, setup_sentences, setup_words
+from peft_shop.show.trainers import acceptance_sentence
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ def _reasons(recommendation: Recommendation) -> Listing:
         if one.notes:
             found.append(f"Note: {'; '.join(one.notes).rstrip('.')}.")
         found += [route_sentence(route) for route in one.routes.values()]
+        found += [acceptance_sentence(taken) for taken in one.trainers.values()]
         found += adaptation_sentences(one)
         return tuple(found)
 

@@ -46,8 +46,8 @@ def _changes(difference: Difference) -> Iterable[tuple[Value, Value, Value, Valu
             before, now = (state == "left", state == "entered")
             for name in names:
                 yield ("front", f"{front.benchmark}: {name}", _on(before), _on(now))
-    kinds = ("methods", "variants", "engines", "conversions", "benchmarks", "metrics")
-    for kind in (*kinds, "snapshots", "runs"):
+    kinds = ("methods", "variants", "engines", "conversions", "trainers")
+    for kind in (*kinds, "benchmarks", "metrics", "snapshots", "runs"):
         for state in ("added", "removed"):
             for name in getattr(difference, f"{kind}_{state}"):
                 there = (None, "present") if state == "added" else ("present", None)
@@ -67,6 +67,7 @@ def _record_changes(difference: Difference) -> Iterable[tuple[Value, Value, Valu
         ("fidelity", difference.fidelities_changed),
         ("engine", difference.engines_changed),
         ("conversion", difference.conversions_changed),
+        ("trainer", difference.trainers_changed),
     ):
         for record in records:
             for change in record.changes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peft_shop.ask.demanding import ATTRIBUTES, GROUPS, SERVE
+from peft_shop.ask.demanding import ATTRIBUTES, GROUPS, SERVE, TRAINER
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def _requirements(query: Query) -> Iterable[str]:
         name = one.name.replace("_", " ")
         if one.name == SERVE:
             yield f"served on {(' or ' if one.mode == 'any' else ' and ').join(one.values)}"
+        elif one.name == TRAINER:
+            yield f"trained with {(' or ' if one.mode == 'any' else ' and ').join(one.values)}"
         elif one.name in {*GROUPS, *ATTRIBUTES}:
             values = [value.replace(":partial", ", at least partial") for value in one.values]
             yield f"{name} {(' or ' if one.mode == 'any' else ' and ').join(values)}"

@@ -11,6 +11,7 @@ from peft_shop.show.figures import chance, comparison, figures, quantity, signed
 from peft_shop.show.questions import demands, provenance
 from peft_shop.show.routes import route_sentence
 from peft_shop.show.setups import setup_sentences
+from peft_shop.show.trainers import acceptance_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -146,6 +147,7 @@ class _Explanations:
         if one.warning:
             texts.append(("Careful", one.warning))
         texts += [("Serving", route_sentence(route)) for route in one.routes.values()]
+        texts += [("Training", acceptance_sentence(taken)) for taken in one.trainers.values()]
         for versus in one.versus:
             if versus.baseline == one.name:
                 continue

@@ -117,6 +117,39 @@ def test_engines_come_go_and_change(folders: Any, old: Catalog) -> None:
     only(diff(one, compiled(folders)), engines_changed=(RecordChange("vend", changes),))
 
 
+TRAINER = """\
+id = "tune"
+title = "Tune"
+kind = "file"
+version = "1.0"
+checked = "2026-01-02"
+entry = "flags"
+saves = "peft"
+sources.code.place = "tune.py"
+facts.lora = { value = "yes", note = "Read." }
+rules = [{ when = "quantized", topics = ["lora"], value = "reject", note = "Read." }]
+keys = { r = "rank" }
+"""
+
+
+def test_trainers_come_go_and_change(folders: Any, old: Catalog) -> None:
+    folders.write("catalog/trainers/tune.toml", TRAINER)
+    one = compiled(folders)
+    only(diff(old, one), trainers_added=("tune",))
+    only(diff(one, old), trainers_removed=("tune",))
+    folders.edit(
+        "catalog/trainers/tune.toml",
+        'facts.lora = { value = "yes"',
+        'facts.lora = { value = "silent"',
+    )
+    folders.edit("catalog/trainers/tune.toml", '"rank"', '"dim"')
+    folders.edit(
+        "catalog/trainers/tune.toml", '"reject", note = "Read."', '"reject", note = "Again."'
+    )
+    changes = (Change("key: r", "rank", "dim"), Change("lora", "yes", "silent"))
+    only(diff(one, compiled(folders)), trainers_changed=(RecordChange("tune", changes),))
+
+
 def test_words_about_an_engine_change_nothing(folders: Any) -> None:
     folders.write("catalog/engines/vend.toml", ENGINE)
     one = compiled(folders)

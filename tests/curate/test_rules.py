@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peft_shop.catalog import engines, methods
+from peft_shop.catalog import engines, methods, trainers
 from peft_shop.curate.sources import rules, sources
 from peft_shop.curate.sources.rules import RULES, installed_methods, validate
 
@@ -83,6 +83,26 @@ rules = [{ when = "adapts", names = ["c_attn"], value = "silent", note = "It is 
 command = { line = "vend BASE --lora ADAPTER", flags = ["--lora"] }
 """
 _TWICE = '{ value = "no", names = ["OldModel"] }'
+_TRAINER = """\
+id = "tune"
+title = "Tune"
+aliases = ["tu.ne 2"]
+kind = "file"
+version = "1.0"
+checked = "2026-01-02"
+entry = "flags"
+saves = "peft"
+file = "yaml"
+sources.code.place = "wheel: tune.py"
+sources.tried = { place = "A trial.", steps = "4", learning_rate = "1e-3" }
+facts.lora = { value = "yes", how = "trained", key = "lora: true", source = "tried" }
+facts.rslora = { value = "silent", note = "It is lost.", needs = "Say so.", written = true }
+facts.cpt = { value = "unknown", note = "Nobody tried." }
+hazards = [{ text = "It forgets." }]
+rules = [{ when = "quantized", topics = ["lora"], value = "reject", note = "It stops." }]
+keys = { r = "rank" }
+defaults = { lora_alpha = "16" }
+"""
 _CONVERSION = """\
 [[conversions]]
 method = "lora"
@@ -102,6 +122,18 @@ def engine(old: str = "", new: str = "", name: str = "vend") -> Edit:
     assert old in _ENGINE
     content = _ENGINE.replace(old, new) if old else _ENGINE
     return lambda folders: folders.write(f"catalog/engines/{name}.toml", content)
+
+
+def trainer(old: str = "", new: str = "", name: str = "tune") -> Edit:
+    assert old in _TRAINER
+    content = _TRAINER.replace(old, new) if old else _TRAINER
+    return lambda folders: folders.write(f"catalog/trainers/{name}.toml", content)
+
+
+def two_trainers(folders: Any) -> None:
+    folders.write("catalog/trainers/tune.toml", _TRAINER)
+    other = _TRAINER.replace('"tune"', '"other"')
+    folders.write("catalog/trainers/other.toml", other)
 
 
 def conversion(old: str, new: str) -> Edit:
@@ -171,6 +203,24 @@ BREAKING: list[tuple[str, str, Edit]] = [
         "vend.decoder",
         engine('decoder = { value = "yes"', 'decoder = { value = "unknown"'),
     ),
+    ("trainer-file", "tuner", trainer(name="tuner")),
+    ("trainer-names", "tune", trainer("tu.ne 2", "TuNe")),
+    ("trainer-names", "tune", two_trainers),
+    ("trainer-facts", "tune.lorra", trainer("facts.lora", "facts.lorra")),
+    ("trainer-facts", "tune", trainer("It forgets.", 'It forgets.", source = "docs')),
+    ("trainer-facts", "tune", trainer('when = "quantized"', 'when = "quantised"')),
+    ("trainer-facts", "tune", trainer('topics = ["lora"]', 'topics = ["lorra"]')),
+    ("trainer-keys", "tune", trainer('r = "rank"', 'rank = "rank"')),
+    ("trainer-keys", "tune", trainer("lora_alpha", "alpha")),
+    ("trainer-sources", "tune.more", trainer("keys =", 'sources.more.place = "x"\nkeys =')),
+    ("trainer-trial", "tune.lora", trainer(', learning_rate = "1e-3"', "")),
+    ("trainer-trial", "tune.lora", trainer('steps = "4", ', "")),
+    ("trainer-note", "tune.cpt", trainer(', note = "Nobody tried."', "")),
+    ("trainer-note", "tune", trainer("It forgets.", "It forgets")),
+    ("trainer-note", "tune", trainer("It stops.", "It stops")),
+    ("trainer-note", "tune", trainer("Say so.", "Say so")),
+    ("trainer-written", "tune", trainer(', needs = "Say so."', "")),
+    ("trainer-written", "tune", trainer('file = "yaml"\n', "")),
     ("conversion-known", "convert:loora", conversion('"lora"', '"loora"')),
     ("conversion-known", "convert:lora:doora", conversion('"dora"', '"doora"')),
     ("conversion-known", "convert:lora", conversion("defaults = { r = 8 }", "")),
@@ -351,6 +401,7 @@ BREAKING: list[tuple[str, str, Edit]] = [
 
 KEEPING: list[tuple[str, Edit]] = [
     *((rule.id, engine()) for rule in RULES.values() if rule.id.startswith("engine-")),
+    *((rule.id, trainer()) for rule in RULES.values() if rule.id.startswith("trainer-")),
     ("engine-ranks", engine("choices = [8, 16], ", "")),
     ("conversion-known", conversion("dora", "rslora")),
     ("conversion-reason", conversion('"wrong"', '"refused"')),
@@ -423,6 +474,7 @@ def test_the_small_catalog_breaks_no_rule(folders: Any) -> None:
         "snapshots": 2,
         "runs": 6,
         "engines": 0,
+        "trainers": 0,
         "exceptions": 0,
     }
 
@@ -490,6 +542,11 @@ def test_the_field_guide_has_a_section_for_every_field() -> None:
         engines.LoadRule,
         engines.Command,
         engines.Conversion,
+        trainers.Trainer,
+        trainers.TrainerSource,
+        trainers.TrainerFact,
+        trainers.TrainerRule,
+        trainers.TrainerHazard,
     )
     fields = {f"{record.__name__}.{name}" for record in records for name in record.model_fields}
     sections = re.findall(r"^### `(\w+\.\w+)`\n(?=\S)", guide(), re.MULTILINE)

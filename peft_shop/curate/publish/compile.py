@@ -62,6 +62,7 @@ def compile_catalog(catalog: Path, data: Path) -> Catalog:
         era_shifts=tuple(entry.record for entry in sources.era_shifts),
         engines=tuple(sources.engines[name].record for name in sorted(sources.engines)),
         conversions=tuple(entry.record for entry in sources.conversions),
+        trainers=tuple(sources.trainers[name].record for name in sorted(sources.trainers)),
         forecasts=sources.forecasts,
     )
 

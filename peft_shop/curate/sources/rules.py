@@ -19,6 +19,7 @@ from peft_shop.curate.sources import (
     fidelity_rules,
     observed_rules,
     run_rules,
+    trainer_rules,
 )
 from peft_shop.curate.sources.sources import EXCEPTIONS, read_sources
 from peft_shop.curate.sources.violations import Finding, Rule, Violation, nearest, rule
@@ -46,7 +47,8 @@ class Report:
         violations: every record that breaks a rule and is not excused, by rule and file.
         excused: those that an exception covers.
         unknown: methods of unknown support, by feature, and engines without an answer, by topic
-            (`engines.<topic>`); those without any are left out.
+            (`engines.<topic>`), and trainers likewise (`trainers.<topic>`); those without any are
+            left out.
         counts: how many records of each kind were looked at.
         skipped: what could not be looked at, and why.
     """
@@ -100,6 +102,7 @@ RULES: Final[dict[str, Rule]] = {
         *run_rules.RULES,
         *engine_rules.RULES,
         *fidelity_rules.RULES,
+        *trainer_rules.RULES,
     )
 }
 """Every rule, by identifier."""
@@ -144,6 +147,7 @@ def validate(catalog: Path, data: Path) -> Report:
             "snapshots": len(sources.snapshots),
             "runs": len(sources.runs),
             "engines": len(sources.engines),
+            "trainers": len(sources.trainers),
             "exceptions": len(sources.excuses),
         },
         skipped=tuple(skipped),
@@ -205,4 +209,4 @@ def _unknown(sources: Sources) -> dict[str, tuple[str, ...]]:
         engines = [name for name, entry in sources.engines.items() if _is_open(entry.record, topic)]
         if engines:
             found[f"engines.{topic}"] = tuple(engines)
-    return found
+    return found | trainer_rules.unknown(sources)

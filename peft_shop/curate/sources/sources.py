@@ -28,6 +28,7 @@ from peft_shop.catalog.runs import (
     Snapshot,
     Source,
 )
+from peft_shop.catalog.trainers import Trainer
 from peft_shop.curate.publish.accuracies import (
     CLOSED_FORMS,
     DRY_RUNS,
@@ -127,6 +128,7 @@ class Sources:
         curated: by method.
         observed: by method.
         engines: by the name of the file.
+        trainers: likewise.
         files: SHA-256 of every file that was read, by its path inside the repository.
     """
 
@@ -144,6 +146,7 @@ class Sources:
     era_shifts: tuple[Entry[EraShift], ...] = ()
     engines: dict[str, Entry[Engine]] = field(default_factory=dict)
     conversions: tuple[Entry[Conversion], ...] = ()
+    trainers: dict[str, Entry[Trainer]] = field(default_factory=dict)
     forecasts: tuple[ForecastAccuracy, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
 
@@ -186,6 +189,7 @@ def read_sources(catalog: Path, data: Path) -> Sources:
         era_shifts=_members(noise, "era_shifts"),
         engines=reader.folder("catalog/engines/*.toml", Engine),
         conversions=conversions,
+        trainers=reader.folder("catalog/trainers/*.toml", Trainer),
         forecasts=tuple(accuracies(*forecasts)),
         files=dict(sorted(reader.files.items())),
     )
