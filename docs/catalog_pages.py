@@ -127,7 +127,8 @@ def _noise(item: Noise) -> str:
     if item.low is not None and item.high is not None:
         text += f" (95 %: {scale * item.low:.4g} to {scale * item.high:.4g}{unit})"
     era = f" in the `{item.era}` era" if item.era else ""
-    return f"{text} on `{item.benchmark}`{era}; {item.method}"
+    whose = f" of {_names(item.methods)} alone" if item.methods else ""
+    return f"{text} on `{item.benchmark}`{era}{whose}; {item.method}"
 
 
 # --- methods ---

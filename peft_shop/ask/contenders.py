@@ -14,6 +14,7 @@ from dataclasses import field as member
 from typing import TYPE_CHECKING
 
 from peft_shop.ask.pooling import ALL_SNAPSHOTS, Shifts, runs_until, same_recipe
+from peft_shop.ask.uncertainty import NoiseBook
 from peft_shop.catalog.features import FULL_FINETUNING
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method
-    from peft_shop.catalog.runs import Benchmark, EraShift, Metric, Noise, Run
+    from peft_shop.catalog.runs import Benchmark, EraShift, Metric, Run
     from peft_shop.forecast.records import Forecast, NothingFits, Setup
 
 __all__ = [
@@ -127,9 +128,7 @@ def _field(catalog: Catalog, query: Query) -> Field:
     until = runs_until(catalog, on_file, query.snapshot)
     reference = _usual_conditions(runs, query.accelerator)
     metrics = [catalog.metric_by_id[name] for name in benchmark.metrics]
-    noise = {
-        (item.metric, item.era): item for item in catalog.noise if item.benchmark == benchmark.id
-    }
+    noise = NoiseBook(item for item in catalog.noise if item.benchmark == benchmark.id)
     shifts = [shift for shift in catalog.era_shifts if shift.benchmark == benchmark.id]
     names = Counter(run.experiment for run in runs)
 
@@ -293,13 +292,11 @@ def _older_definition(run: Run, metric: Metric, metrics: Iterable[Metric]) -> st
     return None
 
 
-def _set_noise(
-    found: _Figures, metric: Metric, run: Run, noise: dict[tuple[str, str | None], Noise]
-) -> None:
+def _set_noise(found: _Figures, metric: Metric, run: Run, noise: NoiseBook) -> None:
     """Standard deviation of a figure; near-exact metrics have a tie width instead."""
     if metric.tie is not None or metric.tie_relative is not None:
         return
-    item = noise.get((metric.id, run.era)) or noise.get((metric.id, None))
+    item = noise.of(metric.id, run.era, run.method)
     if item is None or item.sd == 0:
         return
     sd = item.sd * abs(found.values[metric.id]) if item.relative else item.sd

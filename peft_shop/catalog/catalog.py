@@ -22,6 +22,7 @@ from peft_shop.catalog.runs import (
     ForecastAccuracy,
     Metric,
     Noise,
+    Pairing,
     Run,
     Snapshot,
     Source,
@@ -52,6 +53,7 @@ class Catalog(Record):
     runs: tuple[Run, ...] = ()
     noise: tuple[Noise, ...] = ()
     era_shifts: tuple[EraShift, ...] = ()
+    pairings: tuple[Pairing, ...] = ()
     engines: tuple[Engine, ...] = ()
     conversions: tuple[Conversion, ...] = ()
     trainers: tuple[Trainer, ...] = ()

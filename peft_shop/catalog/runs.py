@@ -19,6 +19,7 @@ __all__ = [
     "ForecastAccuracy",
     "Metric",
     "Noise",
+    "Pairing",
     "Provenance",
     "Recipe",
     "Run",
@@ -281,6 +282,9 @@ class Noise(Record):
         high: upper end.
         degrees: degrees of freedom behind it.
         relative: whether `sd` is a fraction of the value.
+        methods: methods that it holds for, whose own variance is significantly larger; empty for
+            all that no other entry names.
+        covers: what differed between the repeats: nothing but the run, or the seed too.
         method: how it was estimated.
         runs: the runs it rests on; left out of the compiled catalog.
     """
@@ -293,8 +297,30 @@ class Noise(Record):
     high: Finite | None = None
     degrees: Finite | None = None
     relative: bool = False
+    methods: tuple[Name, ...] = ()
+    covers: tuple[Literal["rerun", "seed"], ...] = ("rerun",)
     method: Text
     runs: tuple[str, ...] = ()
+
+
+class Pairing(Record):
+    """What the choice of test items adds to the difference of two experiments.
+
+    Attributes:
+        a: one experiment.
+        b: the other.
+        metric: identifier of the metric.
+        sd: standard deviation of the difference of their means over the items, from the results of
+            both on each item.
+        items: how many there were.
+    """
+
+    benchmark: Name
+    a: ExperimentName
+    b: ExperimentName
+    metric: Name
+    sd: Annotated[float, Field(ge=0)]
+    items: Annotated[int, Field(gt=1)]
 
 
 class EraShift(Record):

@@ -266,6 +266,7 @@ def _dangling(catalog: Catalog, name: str) -> list[Problem]:
                     "feature", feature, features, f"methods[{i}].variants[{k}].capabilities"
                 )
     _dangling_evidence(catalog, found)
+    _dangling_noise(catalog, found)
     _dangling_engines(catalog, found)
     _dangling_trainers(catalog, found)
     return found.problems
@@ -292,18 +293,36 @@ def _dangling_evidence(catalog: Catalog, found: _References) -> None:
             found.check("metric", field, catalog.metric_by_field, f"{where}.metrics")
         for snapshot in run.snapshots:
             found.check("snapshot", snapshot, snapshots, f"{where}.snapshots")
+
+
+def _dangling_noise(catalog: Catalog, found: _References) -> None:
+    """As `_dangling`, for noise, shifts and pairings."""
+    methods = {*catalog.method_by_id, FULL_FINETUNING}
+    eras = {benchmark.id: [era.id for era in benchmark.eras] for benchmark in catalog.benchmarks}
     for i, noise in enumerate(catalog.noise):
         where = f"noise[{i}]"
         found.check("benchmark", noise.benchmark, eras, f"{where}.benchmark")
         found.check("metric", noise.metric, catalog.metric_by_id, f"{where}.metric")
         if noise.era is not None:
             found.check("era", noise.era, eras.get(noise.benchmark, ()), f"{where}.era")
+        for k, method in enumerate(noise.methods):
+            found.check("method", method, methods, f"{where}.methods[{k}]")
     for i, shift in enumerate(catalog.era_shifts):
         where = f"era_shifts[{i}]"
         found.check("benchmark", shift.benchmark, eras, f"{where}.benchmark")
         found.check("metric", shift.metric, catalog.metric_by_id, f"{where}.metric")
         for key, era in (("older", shift.older), ("newer", shift.newer)):
             found.check("era", era, eras.get(shift.benchmark, ()), f"{where}.{key}")
+    experiments: dict[str, set[str]] = {name: set() for name in eras}
+    for run in catalog.runs if catalog.pairings else ():
+        experiments.setdefault(run.benchmark, set()).add(run.experiment)
+    for i, pairing in enumerate(catalog.pairings):
+        where = f"pairings[{i}]"
+        found.check("benchmark", pairing.benchmark, eras, f"{where}.benchmark")
+        found.check("metric", pairing.metric, catalog.metric_by_id, f"{where}.metric")
+        for key, experiment in (("a", pairing.a), ("b", pairing.b)):
+            known = experiments.get(pairing.benchmark, set())
+            found.check("experiment", experiment, known, f"{where}.{key}")
 
 
 def _dangling_engines(catalog: Catalog, found: _References) -> None:

@@ -279,6 +279,7 @@ def broken(*place: str | int, value: Any) -> Document:
         (("noise", 0, "metric"), "peak_memry", "noise[0].metric", "metric", "peak_memory"),
         (("noise", 0, "benchmark"), "image", "noise[0].benchmark", "benchmark", "image_gen"),
         (("noise", 0, "era"), "sampeld", "noise[0].era", "era", "sampled"),
+        (("noise", 0, "methods"), ["loara"], "noise[0].methods[0]", "method", "lora"),
         (("era_shifts", 0, "older"), "gredy", "era_shifts[0].older", "era", "greedy"),
         (("era_shifts", 0, "newer"), "gredy", "era_shifts[0].newer", "era", "greedy"),
         (
@@ -367,3 +368,24 @@ def test_a_damaged_file_is_refused_or_loads(data: st.DataObject) -> None:
         assert error.problems  # noqa: PT017 - either outcome is right, a crash is not
     else:
         assert len(catalog.methods) == len(load_catalog().methods)
+
+
+def test_pairings_name_what_is_on_file() -> None:
+    pair = {"benchmark": "metamathqa", "metric": "test_accuracy", "sd": 0.01, "items": 200}
+    runs = [run for run in document()["runs"] if run["benchmark"] == "metamathqa"]
+    names = sorted({run["experiment"] for run in runs})[:2]
+    whole = document() | {"pairings": [pair | {"a": names[0], "b": names[1]}]}
+    assert parse(json.dumps(whole).encode()).pairings[0].items == 200
+    broken = document() | {
+        "pairings": [
+            pair | {"a": names[0], "b": "lora/none"},
+            pair | {"a": names[0], "b": names[1], "metric": "accuracy", "benchmark": "images"},
+        ]
+    }
+    with pytest.raises(CatalogError) as error:
+        parse(json.dumps(broken).encode())
+    assert {problem.where for problem in error.value.problems} >= {
+        "pairings[0].b",
+        "pairings[1].benchmark",
+        "pairings[1].metric",
+    }

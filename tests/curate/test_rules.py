@@ -353,6 +353,7 @@ BREAKING: list[tuple[str, str, Edit]] = [
     ("noise-references", "sums:test", noise(metric="test")),
     ("noise-references", "sums:test_accuracy", noise(era="newer")),
     ("noise-references", "sums:test_accuracy", noise(runs=["lora/thin@2025-01-01T00:00:00Z"])),
+    ("noise-references", "sums:test_accuracy", noise(methods=["loara"])),
     ("noise-references", "sums:test_accuracy", shift(older="older")),
     ("noise-interval", "sums:test_accuracy", noise(low=0.02)),
     ("noise-interval", "sums:test_accuracy", noise(high=0.001)),

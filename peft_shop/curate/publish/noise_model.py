@@ -4,11 +4,12 @@ Model, for one benchmark, metric and era: figure = experiment + batch + error, w
 is one recipe and a batch is one combination of torch and transformers versions (for memory and
 time, of one snapshot: the rented machine differs from batch to batch). The residual
 variance of the least-squares fit is the noise; its 95 % interval comes from the chi-square
-distribution (Wilson-Hilferty approximation, within 1 % from five degrees on). Only
-recipes that ran more than once count; runs that are flagged, below the floor or whose memory
-shows that the method's implementation changed in between are left out.
+distribution. Only recipes that ran more than once count; runs that are flagged or below the floor
+are left out. A method whose own variance is significantly larger, be it that it trains less
+steadily or that its implementation changed in between, gets an estimate of its own and does not
+enter that of the others.
 
-All runs have one seed, so this noise is a lower bound: another seed may move figures more.
+Runs of one seed give a lower bound: another seed may move figures more.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import math
 import tomllib
 from collections import defaultdict
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from peft_shop.ask.quantiles import chi_square_quantile
+from peft_shop.ask.repeats import separated
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.runs import EraShift, Noise
@@ -33,14 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from peft_shop.ask.repeats import Estimate
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Benchmark, Metric, Run
 
-__all__ = ["NoiseModel", "chi_square_quantile", "dump", "estimate", "read_reported", "two_way"]
+__all__ = ["NoiseModel", "dump", "estimate", "read_reported"]
 
-_CHANGED_MEMORY = 0.25 * 2**30
-"""Bytes by which peak memory of one recipe may differ between runs of one implementation: twenty
-times the noise of that metric."""
 _LEAST_DEGREES = 3
 _SIGNIFICANT = 3
 
@@ -51,61 +52,6 @@ class NoiseModel:
 
     noise: tuple[Noise, ...]
     era_shifts: tuple[EraShift, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Result of a two-way fit.
-
-    Attributes:
-        sd: residual standard deviation.
-        degrees: degrees of freedom.
-        used: indices of the observations that entered.
-    """
-
-    sd: float
-    degrees: int
-    used: tuple[int, ...]
-
-
-def chi_square_quantile(probability: float, degrees: float) -> float:
-    """Quantile of the chi-square distribution (Wilson and Hilferty, 1931).
-
-    >>> round(chi_square_quantile(0.975, 10), 1)
-    20.5
-    """
-    width = 2 / (9 * degrees)
-    z = NormalDist().inv_cdf(probability)
-    return degrees * max(0.0, 1 - width + z * math.sqrt(width)) ** 3
-
-
-def two_way(observations: Sequence[tuple[str, str, float]]) -> Fit | None:
-    """Least-squares fit of value = row + column, or `None` with no degree of freedom left.
-
-    Args:
-        observations: (row, column, value); rows that occur once carry no information.
-    """
-    import numpy as np
-
-    counts: dict[str, int] = defaultdict(int)
-    for row, _, _ in observations:
-        counts[row] += 1
-    used = tuple(i for i, (row, _, _) in enumerate(observations) if counts[row] > 1)
-    if not used:
-        return None
-    rows = sorted({observations[i][0] for i in used})
-    columns = sorted({observations[i][1] for i in used})
-    design = np.zeros((len(used), len(rows) + len(columns)))
-    for k, i in enumerate(used):
-        design[k, rows.index(observations[i][0])] = 1
-        design[k, len(rows) + columns.index(observations[i][1])] = 1
-    values = np.array([observations[i][2] for i in used])
-    solution, _, rank, _ = np.linalg.lstsq(design, values)
-    degrees = len(used) - int(rank)
-    if degrees <= 0:
-        return None
-    residuals = values - design @ solution
-    return Fit(math.sqrt(float(residuals @ residuals) / degrees), degrees, used)
 
 
 def read_reported(path: Path) -> tuple[Noise, ...]:
@@ -151,8 +97,8 @@ def estimate(catalog: Catalog, reported: Iterable[Noise] = ()) -> NoiseModel:
             eras: list[str | None] = [None]
             if metric.scope == "score" and benchmark.eras:
                 eras = [era.id for era in benchmark.eras]
-            found = [_noise(benchmark, metric, era, runs) for era in eras]
-            noise += [one for one in found if one is not None]
+            for era in eras:
+                noise += _noise(benchmark, metric, era, runs)
         for older, newer in zip(benchmark.eras, benchmark.eras[1:], strict=False):
             shift = _shift(benchmark, headline, runs, older.id, newer.id)
             if shift is not None:
@@ -200,31 +146,17 @@ def _batch(run: Run, metric: Metric) -> str:
     return f"{_software(run)} {run.snapshots[0] if run.snapshots else run.created_at[:10]}"
 
 
-def _one_implementation(runs: Sequence[Run]) -> list[Run]:
-    """Runs without the recipes whose memory changed: their method was rewritten in between."""
-    groups: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[_recipe(run)].append(run)
-    kept: list[Run] = []
-    for group in groups.values():
-        memory = [run.metrics["peak_memory_bytes"] for run in group]
-        if max(memory) - min(memory) <= _CHANGED_MEMORY:
-            kept += group
-    return kept
-
-
 def _rounded(value: float) -> float:
     return float(f"{value:.{_SIGNIFICANT}g}")
 
 
 def _noise(
     benchmark: Benchmark, metric: Metric, era: str | None, runs: Sequence[Run]
-) -> Noise | None:
-    chosen = _one_implementation(
-        [run for run in runs if metric.field in run.metrics and era in {None, run.era}]
-    )
+) -> Iterable[Noise]:
+    """Noise of one metric: of most methods, then of those that have their own."""
+    chosen = [run for run in runs if metric.field in run.metrics and era in {None, run.era}]
     relative = metric.scope == "time"
-    fit = two_way(
+    found = separated(
         [
             (
                 _recipe(run),
@@ -232,27 +164,34 @@ def _noise(
                 math.log(run.metrics[metric.field]) if relative else run.metrics[metric.field],
             )
             for run in chosen
-        ]
+        ],
+        [run.method for run in chosen],
     )
-    if fit is None or fit.degrees < _LEAST_DEGREES:
-        return None
-    used = [chosen[i] for i in fit.used]
-    versions = {_software(run) for run in used}
-    same = (
-        "of the same software" if len(versions) == 1 else f"over {len(versions)} software versions"
-    )
-    return Noise(
-        benchmark=benchmark.id,
-        metric=metric.id,
-        era=era,
-        sd=_rounded(fit.sd),
-        low=_rounded(fit.sd * math.sqrt(fit.degrees / chi_square_quantile(0.975, fit.degrees))),
-        high=_rounded(fit.sd * math.sqrt(fit.degrees / chi_square_quantile(0.025, fit.degrees))),
-        degrees=fit.degrees,
-        relative=relative,
-        method=f"two-way model of re-runs {same}, one seed",
-        runs=tuple(sorted(run.id for run in used)),
-    )
+    if found.common is None or found.common.degrees < _LEAST_DEGREES:
+        return
+    groups: list[tuple[tuple[str, ...], Estimate]] = [((), found.common)]
+    groups += [((method,), own) for method, own in sorted(found.own.items())]
+    for methods, fit in groups:
+        used = [chosen[i] for i in fit.used]
+        software = len({_software(run) for run in used})
+        same = "of the same software" if software == 1 else f"over {software} software versions"
+        low, high = (
+            _rounded(fit.sd * math.sqrt(fit.degrees / chi_square_quantile(end, fit.degrees)))
+            for end in (0.975, 0.025)
+        )
+        yield Noise(
+            benchmark=benchmark.id,
+            metric=metric.id,
+            era=era,
+            sd=_rounded(fit.sd),
+            low=low,
+            high=high,
+            degrees=fit.degrees,
+            relative=relative,
+            methods=methods,
+            method=f"two-way model of re-runs {same}, one seed",
+            runs=tuple(sorted(run.id for run in used)),
+        )
 
 
 def _shift(
@@ -260,7 +199,7 @@ def _shift(
 ) -> EraShift | None:
     """Mean change of the score of recipes that ran in both eras, newest run against newest run."""
     groups: dict[str, dict[str | None, Run]] = defaultdict(dict)
-    for run in sorted(_one_implementation(runs), key=lambda run: run.created_at):
+    for run in sorted(runs, key=lambda run: run.created_at):
         groups[_recipe(run)][run.era] = run
     changes = [
         group[newer].metrics[metric.field] - group[older].metrics[metric.field]

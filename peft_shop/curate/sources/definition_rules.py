@@ -202,6 +202,13 @@ def noise_references(sources: Sources) -> Iterator[Finding]:
         for index, run in enumerate(run_names):
             if (benchmark.id, run) not in runs:
                 yield record, entry.problem(f"runs[{index}]", f"unknown run {run!r}")
+    methods = set(sources.curated)
+    for noise in sources.noise:
+        for index, method in enumerate(noise.record.methods):
+            if method not in methods:
+                record = f"{noise.record.benchmark}:{noise.record.metric}"
+                hint = nearest(method, methods)
+                yield record, noise.problem(f"methods[{index}]", f"unknown method {method!r}", hint)
 
 
 @rule("noise-interval")

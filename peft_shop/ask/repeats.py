@@ -1,0 +1,134 @@
+"""Noise from repeats: least squares, and who has a variance of its own.
+
+Model: value = row + column + error, where a row is one recipe and a column is what all runs of a
+day share (software, or the seed that orders the data). The residual variance is the noise. A kind
+of runs (a method, or one recipe) whose residuals are significantly larger than the rest's spoils
+the estimate of the others, and is not described by theirs: it gets an estimate of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.ask.quantiles import f_above
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+__all__ = ["Estimate", "Estimates", "separated", "two_way"]
+
+_LEVEL: Final = 0.01
+"""Probability of an estimate of its own for some kind where all kinds are alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Standard deviation of one run.
+
+    Attributes:
+        sd: residual standard deviation.
+        degrees: degrees of freedom.
+        used: indices of the observations that entered, ascending.
+    """
+
+    sd: float
+    degrees: int
+    used: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Of the kinds that are alike, and of each that is not.
+
+    Attributes:
+        common: `None` where nothing that is alike was repeated.
+        own: by kind, the most significant first.
+    """
+
+    common: Estimate | None
+    own: Mapping[str, Estimate]
+
+
+def two_way(observations: Sequence[tuple[Hashable, Hashable, float]]) -> Estimate | None:
+    """Least-squares fit of value = row + column, or `None` with no degree of freedom left.
+
+    Args:
+        observations: (row, column, value); rows that occur once carry no information.
+    """
+    import numpy as np
+
+    counts: dict[Hashable, int] = defaultdict(int)
+    for row, _, _ in observations:
+        counts[row] += 1
+    used = tuple(i for i, (row, _, _) in enumerate(observations) if counts[row] > 1)
+    if not used:
+        return None
+    rows = {row: k for k, row in enumerate(dict.fromkeys(observations[i][0] for i in used))}
+    columns = {name: k for k, name in enumerate(dict.fromkeys(observations[i][1] for i in used))}
+    design = np.zeros((len(used), len(rows) + len(columns)))
+    for k, i in enumerate(used):
+        design[k, rows[observations[i][0]]] = 1
+        design[k, len(rows) + columns[observations[i][1]]] = 1
+    values = np.array([observations[i][2] for i in used], dtype=float)
+    values -= values.mean()  # bytes are large against their differences
+    solution, _, rank, _ = np.linalg.lstsq(design, values)
+    degrees = len(used) - int(rank)
+    if degrees <= 0:
+        return None
+    residuals = values - design @ solution
+    return Estimate(math.sqrt(float(residuals @ residuals) / degrees), degrees, used)
+
+
+def separated(
+    observations: Sequence[tuple[Hashable, Hashable, float]], kinds: Sequence[str]
+) -> Estimates:
+    """Noise of all kinds that are alike, and of each that is significantly noisier.
+
+    One after the other, the kind is set apart whose residuals exceed those of the rest the most,
+    as long as chance would bring such a one among so many in less than 1 % (F test with
+    Bonferroni's correction). What it adds to the sum of squares over what it adds to the degrees
+    of freedom is its variance: columns are those of the rest.
+
+    Args:
+        observations: as for `two_way`.
+        kinds: the kind of each observation.
+    """
+    rest = list(range(len(observations)))
+    own: dict[str, Estimate] = {}
+    while True:
+        common = _fit(observations, rest)
+        if common is None:
+            return Estimates(None, own)
+        suspects: list[tuple[float, str, Estimate, list[int]]] = []
+        names = sorted({kinds[i] for i in common.used})
+        for name in names if len(names) > 1 else ():
+            others = [i for i in rest if kinds[i] != name]
+            without = _fit(observations, others)
+            if without is None or without.degrees >= common.degrees or without.sd == 0:
+                continue
+            degrees = common.degrees - without.degrees
+            squares = common.sd**2 * common.degrees - without.sd**2 * without.degrees
+            variance = max(squares, 0.0) / degrees
+            used = tuple(i for i in common.used if kinds[i] == name)
+            chance = f_above(variance / without.sd**2, degrees, without.degrees)
+            estimate = Estimate(math.sqrt(variance), degrees, used)
+            suspects.append((chance, name, estimate, others))
+        if not suspects:
+            return Estimates(common, own)
+        chance, name, estimate, others = min(suspects, key=lambda one: one[:2])
+        if chance * len(suspects) >= _LEVEL:
+            return Estimates(common, own)
+        own[name], rest = estimate, others
+
+
+def _fit(
+    observations: Sequence[tuple[Hashable, Hashable, float]], places: Sequence[int]
+) -> Estimate | None:
+    """`two_way` of some observations, with the indices of all."""
+    found = two_way([observations[i] for i in places])
+    if found is None:
+        return None
+    return Estimate(found.sd, found.degrees, tuple(places[i] for i in found.used))
