@@ -292,13 +292,23 @@ def read_memory(
 def default_benchmark(catalog: Catalog, model: Structure | None) -> Benchmark | None:
     """The benchmark whose order says something of `model`; the catalog's first without a model.
 
+    A trial of the user's own is evidence for the models of its kind, whichever they are.
     `None` where no order does: a benchmark of text says nothing of a ResNet. A diffusion backbone
     that was not measured gets the benchmark of images, a model with a language model in it the
     first: as a guess, which the answer tells.
     """
     if model is None:
         return catalog.benchmarks[0]
+    own = catalog.benchmarks[0]
+    if own.protocol is not None and own.modality == _modality(catalog, model):
+        return own
     if model.benchmark is not None and model.benchmark in catalog.benchmark_by_id:
         return catalog.benchmark_by_id[model.benchmark]
     kind = _GUESSES.get(model.modality)
     return next((one for one in catalog.benchmarks if one.modality == kind), None)
+
+
+def _modality(catalog: Catalog, model: Structure) -> str | None:
+    """Of the benchmark that is evidence for `model`, or a guess at it."""
+    known = catalog.benchmark_by_id.get(model.benchmark or "")
+    return _GUESSES.get(model.modality) if known is None else known.modality

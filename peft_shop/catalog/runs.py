@@ -98,6 +98,7 @@ class Benchmark(Record):
         dataset: identifier of the training data on the hub; `None` where there is none.
         procedure: how its runs were trained.
         settings: of that procedure, where a run states no other in its options.
+        protocol: digest of the protocol of the user's own trial; `None` for a published benchmark.
     """
 
     id: Name
@@ -121,6 +122,7 @@ class Benchmark(Record):
     told_by: tuple[Literal["rank", "learning_rate"], ...] = ()
     procedure: Literal["supervised", "grpo"] = "supervised"
     settings: Frozen[dict[str, Json]] = Field(default_factory=dict)
+    protocol: str | None = None
 
     @property
     def default_objectives(self) -> tuple[Name, ...]:

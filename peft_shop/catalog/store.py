@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from os import PathLike
 
-__all__ = ["CATALOG_RESOURCE", "load", "parse"]
+__all__ = ["CATALOG_RESOURCE", "TRIAL_CATALOG", "load", "parse"]
 
 CATALOG_RESOURCE = "_catalog.json"
+TRIAL_CATALOG: Final = "catalog.json"
+"""The catalog in the folder of a trial."""
 _MAX_BYTES = 64 * 2**20
 """No catalog comes near this size; a larger file is a mistake or an attack."""
 _MOST_NODES: Final = 100_000
@@ -68,6 +70,8 @@ def load(path: str | PathLike[str] | None = None) -> Catalog:
         return _embedded()
     try:
         file = Path(path)
+        if file.is_dir():  # of a trial, which keeps its catalog there
+            file /= TRIAL_CATALOG
         text = read_bounded(file, _MAX_BYTES, "a catalog")
     except TypeError:
         msg = (
@@ -82,7 +86,7 @@ def load(path: str | PathLike[str] | None = None) -> Catalog:
             str(file),
             "",
             error.strerror or "cannot be read",
-            "give the path of a file made by `peft-shop catalog compile`",
+            "give the path of a file made by `peft-shop catalog export`, or the folder of a trial",
         )
         raise CatalogError("cannot read the catalog", [problem]) from error
     return parse(text, name=str(file))

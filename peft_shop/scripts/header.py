@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.forecast.records import Setup
+from peft_shop.scripts.data import CHAT, TRAIN_FILE
 from peft_shop.scripts.source import WIDTH, comment
 from peft_shop.units import format_quantity
 
@@ -20,6 +21,8 @@ __all__ = ["header"]
 
 _VERSIONS: Final = {"peft", "torch", "transformers", "diffusers"}
 _HANDLED: Final = {
+    CHAT,
+    TRAIN_FILE,
     "attn_implementation",
     "init_kv_cache_prefix",
     "max_sequence_length",
@@ -52,7 +55,11 @@ def header(
     label = benchmark.headline.replace("_", " ")
     shown = "not recorded" if score is None else f"{score:.4g}"
     lines = [
-        f"Train an adapter of {recipe.training.model_id} with peft ({recipe.peft_type}).",
+        (
+            f"Train all weights of {recipe.training.model_id}."
+            if recipe.peft_type is None
+            else f"Train an adapter of {recipe.training.model_id} with peft ({recipe.peft_type})."
+        ),
         "",
         f"Measured run: {run.experiment} of {benchmark.title}, {run.created_at[:10]}",
         f"  {label}: {shown}",
@@ -65,7 +72,7 @@ def header(
         "These figures belong to that model, data and hardware; on others they will differ.",
         "",
         *_setup(recipe, benchmark, step, setup, device),
-        f"pip install {' '.join(_packages(benchmark, step, method))}",
+        f"pip install {' '.join(_packages(recipe, benchmark, step, method))}",
     ]
     # a docstring: the characters that comment lets through cannot end it
     return '"""' + "\n".join(_wrapped(comment(line)) for line in lines) + '\n"""\n'
@@ -142,8 +149,9 @@ def _described(step: Step, things: str, length: str) -> list[str]:
     return words
 
 
-def _packages(benchmark: Benchmark, step: Step, method: Method | None) -> list[str]:
-    packages = ["peft", "torch", "transformers", "datasets"]
+def _packages(recipe: Recipe, benchmark: Benchmark, step: Step, method: Method | None) -> list[str]:
+    packages = ["peft", "torch", "transformers"]
+    packages += [] if TRAIN_FILE in recipe.training.options else ["datasets"]
     packages += ["'diffusers>=0.40'", "pillow"] if benchmark.modality == "image" else []
     packages += () if method is None else method.requires
     packages += [] if step.backend is None else ["accelerate"]

@@ -26,20 +26,29 @@ class Parts:
         recipe: what is trained.
         step: how its training step runs.
         method: what the catalog knows of it; `None` where it knows nothing.
-        config_class: name in peft of what makes the configuration.
+        config_class: name in peft of what makes the configuration; `None` for full fine-tuning.
         shared: source for the template, by placeholder.
         update: statements once all gradients of a step are there.
+        watch: file with the order to a trial's meter; `None` where nothing is measured.
     """
 
     recipe: Recipe
     step: Step
     method: Method | None
-    config_class: str
+    config_class: str | None
     shared: dict[str, str]
     update: str
+    watch: str | None = None
+
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter is trained; else the whole model is."""
+        return self.config_class is not None
 
     def wrap(self, base: str) -> str:
-        """Source of the call that puts the adapter on the model called `base`."""
+        """Source of the model that is trained: the one called `base`, with an adapter if any."""
+        if not self.adapts:
+            return base
         options = {"autocast_adapter_dtype": self.step.autocast_adapter_dtype}
         return call("get_peft_model", options, base, "config", used=8)
 
@@ -48,7 +57,8 @@ class Parts:
         training = self.recipe.training
         modules = {module: list(names) for module, names in own.items()}
         names = modules.setdefault("peft", [])
-        names += [self.config_class, "get_peft_model"]
+        if self.config_class is not None:
+            names += [self.config_class, "get_peft_model"]
         if self.step.prepare:
             names.append("prepare_model_for_kbit_training")
         if training.options.get("init_kv_cache_prefix") is not None:
@@ -59,4 +69,4 @@ class Parts:
             modules["bitsandbytes.optim"] = ["AdamW8bit"]
         if training.lr_scheduler:
             modules.setdefault("transformers", []).append("get_cosine_schedule_with_warmup")
-        return modules
+        return {module: names for module, names in modules.items() if names}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from peft_shop.adapt.records import retargeted_recipe
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
+from peft_shop.scripts.data import TRAIN_FILE
 from peft_shop.scripts.header import header
 from peft_shop.scripts.image import image_script
 from peft_shop.scripts.loop import optimizer, update
@@ -47,6 +48,7 @@ def snippet(
     setup: Setup | Settings | None = None,
     device: str | None = None,
     catalog: Catalog | None = None,
+    watch: str | None = None,
 ) -> str:
     """Python script that trains with the configuration and settings of `run`.
 
@@ -62,19 +64,23 @@ def snippet(
             hold that were stated; the rest is as measured.
         device: what the setup is for, in words.
         catalog: holds what is known of the method; the embedded one by default.
+        watch: file with the order to a trial's meter, for a trial's own copy of the script.
 
     Raises:
-        ConfigError: full fine-tuning; a method or setting that such a script cannot have, or that
-            was seen not to train so; a value that is no JSON value; a model of another kind than
-            the benchmark's.
+        ConfigError: full fine-tuning on data that is not the user's own; a method or setting that
+            such a script cannot have, or that was seen not to train so; a value that is no JSON
+            value; a model of another kind than the benchmark's.
     """
     recipe = run.recipe
     if retargeted is not None and model is not None:
         recipe = _for_model(recipe, retargeted, model, benchmark)
-    configuration = config_dict(recipe)
-    peft_type = configuration.pop("peft_type")
+    whole = recipe.peft_type is None and TRAIN_FILE in recipe.training.options
+    configuration = {} if whole else config_dict(recipe)
+    peft_type = configuration.pop("peft_type", None)
     source = load() if catalog is None else catalog
-    method = next((method for method in source.methods if method.peft_type == peft_type), None)
+    method = next(
+        (method for method in source.methods if method.peft_type == peft_type and not whole), None
+    )
     if method is not None and method.loop_needs is not None:
         needs = method.loop_needs
         msg = f"no script for {peft_type}: it needs {needs}; see peft's documentation of it"
@@ -107,16 +113,21 @@ def snippet(
         "batch_size": literal(step.batch_size),
         "accumulation": literal(step.accumulation),
         "seed": literal(training.seed),
-        "config": _config(peft_type, configuration, recipe, method),
+        "config": (
+            "# every weight is trained"
+            if whole
+            else _config(str(peft_type), configuration, recipe, method)
+        ),
         "optimizer": optimizer(step, training),
     }
     parts = Parts(
         recipe=recipe,
         step=step,
         method=method,
-        config_class=_ANY_CLASS if method is None else method.config_class,
+        config_class=None if whole else _ANY_CLASS if method is None else method.config_class,
         shared=shared,
         update=update(step, training, allocates=allocates),
+        watch=watch,
     )
     shared["model"] = parts.wrap("base")
     return image_script(parts) if benchmark.modality == "image" else text_script(parts)

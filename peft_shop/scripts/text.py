@@ -1,7 +1,9 @@
 """Script that trains an adapter of a language model on questions and answers, as measured.
 
 The loop keeps what decides the result: optimizer, cosine schedule with 10 % of warm-up, clipped
-gradients, loss over question and answer, and an end-of-text token that counts.
+gradients, loss over question and answer, and an end-of-text token that counts. On data of the
+user's own the same loop reads the rows of a file, and predicts the completion alone where a row has
+a prompt; a trial adds the lines that measure.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from string import Template
 from textwrap import indent
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.scripts.data import reading_of
 from peft_shop.scripts.loading import loading_options, preparation
 from peft_shop.scripts.loop import backward, check, chunked_loss, precise
 from peft_shop.scripts.source import call, imports, literal
@@ -21,16 +24,14 @@ __all__ = ["text_script"]
 
 _SCRIPT: Final = Template("""\
 $header
-import itertools
+$plain_imports
 
 import torch
 $imports
 
 # --- yours to change ---
 MODEL_ID = $model_id
-DATASET_ID = $dataset
-PROMPT = "Question: {query}\\nAnswer: "  # names in braces are columns of the data set
-ANSWER = "response"  # the column that follows the prompt
+$dataset
 OUTPUT_DIR = "adapter"
 
 # --- $origin ---
@@ -51,33 +52,26 @@ $base
 
 $config
 model = $model
-model.print_trainable_parameters()
-$preparation
+$told$preparation
 
 def collate(rows):
     \"""The batches of one step.\"""
-    texts = [PROMPT.format(**row) + row[ANSWER] + tokenizer.eos_token for row in rows]
-    return [encode(texts[start : start + BATCH_SIZE]) for start in range(0, len(texts), BATCH_SIZE)]
+    return [encode(rows[start : start + BATCH_SIZE]) for start in range(0, len(rows), BATCH_SIZE)]
 
 
-def encode(texts):
-    batch = tokenizer(
-        texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
-    )
-    batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    return batch
+$encoding
 
 
-data = load_dataset(DATASET_ID, split="train")
-loader = DataLoader(data, batch_size=BATCH_SIZE * ACCUMULATION, shuffle=True, collate_fn=collate)
+$loader
 steps = itertools.chain.from_iterable(itertools.repeat(loader))  # as many epochs as it takes
 
 $optimizer
 
 $check
-
+${meter}
 model.train()
 for step, batches in enumerate(itertools.islice(steps, STEPS), start=1):
+${begin}\
     # Every token of a step counts alike, as with `num_items_in_batch`: a mean of the batches' means
     # would favour short texts. Unlike that, shares also fit what a method adds to its loss.
     tokens = [int(($predicted != -100).sum()) for batch in batches]
@@ -88,13 +82,28 @@ $forward
         $backward
         loss = loss + part_loss.detach()
 $update
-    if step % 50 == 0 or step == STEPS:
+${end}    if step % 50 == 0 or step == STEPS:
         print(f"step {step}: loss {loss.item():.4f}")
 
-${finish}model.save_pretrained(OUTPUT_DIR)
+${finish}$saving""")
+
+
+_MADE: Final = "model.print_trainable_parameters()\n"
+_SAVING: Final = """\
+model.save_pretrained(OUTPUT_DIR)
 tokenizer.save_pretrained(OUTPUT_DIR)
 # To use it: load the base model anew, then peft.PeftModel.from_pretrained(base, OUTPUT_DIR)
+"""
+_SAVING_WHOLE: Final = """\
+model.save_pretrained(OUTPUT_DIR)
+tokenizer.save_pretrained(OUTPUT_DIR)
+"""
+_METER: Final = Template("""\
+
+# --- what a trial measures ---
+meter = Meter($watch, model, encode, device)
 """)
+"""Lines that only a trial's own copy of the script has; they change no weight and no batch."""
 
 
 def text_script(parts: Parts) -> str:
@@ -104,13 +113,14 @@ def text_script(parts: Parts) -> str:
         ConfigError: a value of the recipe cannot be written as source.
     """
     step = parts.step
-    modules = parts.modules(
-        {
-            "datasets": ["load_dataset"],
-            "torch.utils.data": ["DataLoader"],
-            "transformers": ["AutoModelForCausalLM", "AutoTokenizer", "set_seed"],
-        }
-    )
+    reading = reading_of(parts.recipe.training, parts.shared["dataset"])
+    needed = {
+        "torch.utils.data": ["DataLoader"],
+        "transformers": ["AutoModelForCausalLM", "AutoTokenizer", "set_seed"],
+    }
+    for module, names in reading.modules.items():
+        needed[module] = [*needed.get(module, ()), *names]
+    modules = parts.modules(needed)
     if step.quantize:
         modules["transformers"].append("BitsAndBytesConfig")
     loss = "part_loss = model(**batch.to(device)).loss"
@@ -118,11 +128,20 @@ def text_script(parts: Parts) -> str:
         modules["torch.utils.checkpoint"] = ["checkpoint"]
         loss = "part_loss = chunked_loss(batch.to(device))"
     in_front = parts.method is not None and parts.method.prompt == "input"
+    saving = _SAVING if parts.adapts else _SAVING_WHOLE
+    if parts.watch is not None:
+        modules["peft_shop.trial.measure"] = ["Meter"]
+        saving = f"meter.finish({'OUTPUT_DIR' if parts.adapts else ''})\n"
     return _SCRIPT.substitute(
         parts.shared,
+        plain_imports="\n".join(f"import {module}" for module in reading.plain_imports),
         imports=imports(modules),
+        dataset=reading.dataset,
+        encoding=reading.encoding,
+        loader=reading.loader,
         max_length=literal(step.max_length),
         base=_base(parts),
+        told=_MADE if parts.adapts else "",
         preparation="".join(f"{line}\n" for line in _preparation(parts)),
         check=(f"{chunked_loss(parts.method)}\n\n" if step.chunked else "") + check(step),
         # virtual tokens in front of the input make even its first token a predicted one
@@ -131,7 +150,20 @@ def text_script(parts: Parts) -> str:
         backward=backward(step),
         update=indent(parts.update, " " * 4),
         finish="hook.remove()\n" if step.chunked else "",
+        saving=saving,
+        **_measuring(parts.watch),
     )
+
+
+def _measuring(watch: str | None) -> dict[str, str]:
+    """What a trial adds to the loop; nothing where `watch` names no order to a meter."""
+    if watch is None:
+        return {"meter": "", "begin": "", "end": ""}
+    return {
+        "meter": _METER.substitute(watch=literal(watch)),
+        "begin": "    meter.begin()\n",
+        "end": "    meter.end(step, loss, sum(tokens))\n",
+    }
 
 
 def _base(parts: Parts) -> str:

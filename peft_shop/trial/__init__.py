@@ -1,0 +1,1 @@
+"""Equal-conditions comparison of candidates on the user's own model and data."""

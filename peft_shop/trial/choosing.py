@@ -1,0 +1,216 @@
+"""Who takes part in a trial: candidates of an answer, with their configuration for the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.runs import Recipe, Training
+from peft_shop.errors import UnknownNameError
+from peft_shop.records import Record
+from peft_shop.scripts.data import CHAT, TRAIN_FILE
+from peft_shop.trial.records import BASE, Asked, Contestant
+from peft_shop.trial.stages import SPACING, at_two_digits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.candidates import Candidate
+
+__all__ = ["Conditions", "base_contestant", "contestants", "full_contestant"]
+
+_PLAIN: Final = "lora"
+_KEPT_OPTIONS: Final = ("init_kv_cache_prefix",)
+"""Options of a published run that belong to its recipe and not to its benchmark."""
+_FULL_RATE: Final = 1e-5
+"""Rate around which full fine-tuning is tried, where no published run of it is known."""
+
+
+class Conditions(Record):
+    """What is equal for all candidates of one trial.
+
+    Attributes:
+        asked: what the user asked for.
+        train_file: the examples that are trained on.
+        chat: whether the texts bring the special tokens of a chat template.
+        dtype: of the base.
+    """
+
+    asked: Asked
+    train_file: str
+    chat: bool
+    dtype: str
+
+    def training(self, published: Training) -> Training:
+        """The settings of a published run under these conditions."""
+        kept = (name for name in _KEPT_OPTIONS if name in published.options)
+        options = {name: published.options[name] for name in kept}
+        options[TRAIN_FILE] = self.train_file
+        if self.chat:
+            options[CHAT] = True
+        return published.model_copy(
+            update={
+                "model_id": self.asked.model,
+                "max_steps": self.asked.steps,
+                "batch_size": self.asked.batch_size,
+                "max_length": self.asked.max_length,
+                "dtype": self.dtype,
+                "gradient_checkpointing": self.asked.gradient_checkpointing,
+                "mixed_precision": False,
+                "compile": False,
+                "seed": 0,
+                "options": options,
+            }
+        )
+
+    def rates(self, centre: float) -> tuple[float, ...]:
+        """Rates of the sweep around a published one, ascending."""
+        number = self.asked.rates
+        return tuple(
+            at_two_digits(centre * SPACING ** (place - (number - 1) // 2))
+            for place in range(number)
+        )
+
+
+def contestants(
+    answer: Recommendation, conditions: Conditions
+) -> tuple[list[Contestant], dict[str, str]]:
+    """Candidates of a trial, and what was left out with the reason.
+
+    By number: the front, then the ties, then the rest by rank, one a method, plain LoRA always.
+
+    Raises:
+        UnknownNameError: a name that no candidate has.
+    """
+    asked = conditions.asked.candidates
+    model_id = answer.benchmark.model_id
+    # the yardstick first, so that `lora` means it
+    yardstick = [each for each in answer.baselines if each.kind == _PLAIN]
+    everyone: dict[str, Candidate] = {
+        _short(candidate.name, model_id): candidate
+        for candidate in (
+            *yardstick,
+            *answer.front,
+            *answer.ties,
+            *answer.dominated,
+            *answer.too_close,
+        )
+    }
+    if isinstance(asked, int):
+        chosen = _by_number(everyone, asked)
+        return [_contestant(name, everyone[name], conditions) for name in chosen], {}
+    reasons = {
+        alias: "; ".join(failure.reason for failure in dropped.failures)
+        for dropped in answer.dropped
+        for alias in (dropped.method, _short(dropped.name, model_id), dropped.name)
+    }
+    made, left_out = [], {}
+    for wanted in dict.fromkeys(asked):
+        name = _named(everyone, wanted)
+        if name is not None:
+            made.append(_contestant(name, everyone[name], conditions))
+        elif wanted in reasons:
+            left_out[wanted] = reasons[wanted]
+        else:
+            valid = [*(each.method for each in everyone.values()), *everyone]
+            raise UnknownNameError("candidate", wanted, dict.fromkeys(valid))
+    return made, left_out
+
+
+def _short(name: str, model_id: str) -> str:
+    """The name of a run without that of the model it was measured on."""
+    group, slash, rest = name.partition("/")
+    model = f"{model_id.rpartition('/')[2]}-"
+    return group + slash + (rest[len(model) :] if rest.lower().startswith(model.lower()) else rest)
+
+
+def base_contestant(conditions: Conditions) -> Contestant:
+    """The model as it is: no step is trained."""
+    training = conditions.training(_plain_training())
+    return Contestant(
+        name=BASE,
+        title="The model as it is",
+        method=FULL_FINETUNING,
+        recipe=Recipe(
+            peft_type=None,
+            config_source="experiment",
+            training=training.model_copy(update={"max_steps": 0, "lr_scheduler": None}),
+        ),
+        rates=(0.0,),
+    )
+
+
+def full_contestant(answer: Recommendation, conditions: Conditions) -> Contestant:
+    """Training of all weights, around the rate of the published baseline."""
+    published = next(
+        (each.run for each in answer.baselines if each.run.method == FULL_FINETUNING), None
+    )
+    training = _plain_training() if published is None else published.recipe.training
+    return Contestant(
+        name=FULL_FINETUNING,
+        title="Full fine-tuning",
+        method=FULL_FINETUNING,
+        published=None if published is None else published.id,
+        recipe=Recipe(
+            peft_type=None, config_source="experiment", training=conditions.training(training)
+        ),
+        rates=conditions.rates(training.learning_rate),
+    )
+
+
+def _plain_training() -> Training:
+    """Settings where no published run gives them."""
+    return Training(
+        model_id="",
+        optimizer="AdamW",
+        learning_rate=_FULL_RATE,
+        lr_scheduler="cosine",
+        max_steps=1,
+        batch_size=1,
+        max_length=1,
+        grad_norm_clip=1.0,
+        dtype="float32",
+    )
+
+
+def _by_number(everyone: Mapping[str, Candidate], number: int) -> list[str]:
+    """The best candidate of each method, plain LoRA always among them."""
+    best: dict[str, str] = {}
+    for name, candidate in everyone.items():
+        if candidate.method != _PLAIN:
+            best.setdefault(candidate.method, name)
+    plain = _named(everyone, _PLAIN)
+    if plain is None:
+        return list(best.values())[:number]
+    return [*list(best.values())[: number - 1], plain]
+
+
+def _named(everyone: Mapping[str, Candidate], wanted: str) -> str | None:
+    """The best candidate that a name stands for; `lora` is plain LoRA."""
+    kinds: tuple[Callable[[str, Candidate], bool], ...] = (
+        lambda name, candidate: wanted in {name, candidate.name},
+        lambda _, candidate: wanted == candidate.method and not candidate.variants,
+        lambda _, candidate: wanted == candidate.method,
+        lambda _, candidate: wanted in candidate.variants,
+    )
+    for is_it in kinds:
+        for name, candidate in everyone.items():
+            if is_it(name, candidate):
+                return name
+    return None
+
+
+def _contestant(name: str, candidate: Candidate, conditions: Conditions) -> Contestant:
+    recipe = candidate.recipe
+    changes = () if candidate.retargeted is None else candidate.retargeted.changes
+    return Contestant(
+        name=name,
+        title=candidate.title,
+        method=candidate.method,
+        variants=candidate.variants,
+        published=candidate.run.id,
+        recipe=recipe.model_copy(update={"training": conditions.training(recipe.training)}),
+        rates=conditions.rates(recipe.training.learning_rate),
+        notes=tuple(f"{change.field}: {change.because}" for change in changes),
+    )

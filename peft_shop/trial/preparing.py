@@ -1,0 +1,227 @@
+"""What a user asks -> the protocol of a trial, with the examples divided and every script made."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from peft_shop.ask.recommendation import recommend
+from peft_shop.errors import ConfigError, InputError, MissingExtraError
+from peft_shop.trial.choosing import Conditions, base_contestant, contestants, full_contestant
+from peft_shop.trial.data import divide, written
+from peft_shop.trial.records import Job, Protocol, Split
+from peft_shop.trial.running import script_of
+
+if TYPE_CHECKING:
+    from peft_shop.ask.answer import Recommendation
+    from peft_shop.trial.data import Divided
+    from peft_shop.trial.records import Asked, Contestant
+
+__all__ = ["Prepared", "model_files", "prepare", "versions"]
+
+_PACKAGES: Final = ("peft-shop", "peft", "torch", "transformers")
+_FEW: Final = 200
+"""Test examples below which small differences cannot be seen."""
+_CHUNK: Final = 2**20
+_GPU_THREADS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A protocol that is not frozen yet, and the files of its data.
+
+    Attributes:
+        protocol: of the trial.
+        files: content by name inside the trial's folder.
+    """
+
+    protocol: Protocol
+    files: dict[str, bytes]
+
+
+def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) -> Prepared:
+    """The protocol of a trial.
+
+    Args:
+        folder: of the trial.
+        asked: what the user asked for.
+        answer: whose candidates take part; the published order for the model by default.
+
+    Raises:
+        InputError: a file, a name or a number that cannot be.
+        CatalogError: examples that cannot be read.
+        ModelError: the model cannot be inspected.
+        MissingExtraError: torch, peft or transformers is not installed.
+    """
+    model = Path(asked.model)
+    if not model.is_dir():
+        raise InputError(
+            f"{asked.model}: a trial needs the folder of a model with its weights and tokenizer; "
+            "download it first"
+        )
+    device, dtype, threads = _machine(asked)
+    tokenizer = _tokenizer(model)
+    divided = divide(asked, tokenizer)
+    files, splits = _splits(divided)
+    conditions = Conditions(
+        asked=asked,
+        train_file=str((folder / splits["train"].file).resolve()),
+        chat=divided.chat,
+        dtype=dtype,
+    )
+    if answer is None:
+        answer = recommend(
+            model=str(model), device=asked.device, adapt={"total_steps": asked.steps}, floor=0
+        )
+    chosen, left_out = contestants(answer, conditions)
+    everyone = [base_contestant(conditions), *chosen]
+    if asked.full_finetuning:
+        everyone.append(full_contestant(answer, conditions))
+    protocol = Protocol(
+        benchmark=_benchmark_id(folder),
+        asked=asked,
+        frozen_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        model_files=model_files(model),
+        chat=divided.chat,
+        train=splits["train"],
+        valid=splits["valid"],
+        test=splits["test"],
+        general=splits.get("general"),
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        versions=versions(),
+        contestants=tuple(everyone),
+        notes=(*divided.notes, *_notes(divided)),
+    )
+    return Prepared(_with_scripts(protocol, left_out), files)
+
+
+def _with_scripts(protocol: Protocol, left_out: dict[str, str]) -> Protocol:
+    """The protocol without candidates that no script can train.
+
+    Raises:
+        InputError: none is left.
+    """
+    able: list[Contestant] = [protocol.base]
+    for contestant in protocol.contestants[1:]:
+        job = Job(
+            stage="rates", contestant=contestant.name, learning_rate=contestant.rates[0], seed=0
+        )
+        try:
+            script_of(protocol, job)
+        except ConfigError as error:
+            left_out[contestant.name] = str(error)
+        else:
+            able.append(contestant)
+    if len(able) == 1:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise InputError(f"no candidate can take part: {reasons or 'none was chosen'}")
+    return protocol.model_copy(update={"contestants": tuple(able), "left_out": left_out})
+
+
+def model_files(model: Path) -> dict[str, str]:
+    """sha256 of every file of a model's folder, by name.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    digests = {}
+    for path in sorted(model.rglob("*")):
+        if path.is_file():
+            digest = hashlib.sha256()
+            try:
+                with path.open("rb") as file:
+                    while block := file.read(_CHUNK):
+                        digest.update(block)
+            except OSError as error:
+                raise InputError(f"{path}: {error.strerror or error}") from error
+            digests[path.relative_to(model).as_posix()] = digest.hexdigest()
+    return digests
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide results."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine(asked: Asked) -> tuple[str, str, int]:
+    """What trains, the data type of the base, and threads for each run."""
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError(
+            "a trial needs torch and peft: pip install 'peft-shop[trial]'"
+        ) from error
+    on_accelerator = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if on_accelerator else "cpu"
+    dtype = asked.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if on_accelerator else "float32"
+    return device, dtype, _GPU_THREADS if on_accelerator else 1
+
+
+def _tokenizer(model: Path) -> Any:
+    """The model's tokenizer.
+
+    Raises:
+        InputError: there is none.
+        MissingExtraError: transformers is not installed.
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingExtraError(
+            "a trial needs transformers: pip install 'peft-shop[trial]'"
+        ) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(model), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{model}: no tokenizer that can be read: {reason}") from error
+    if tokenizer.eos_token is None and tokenizer.pad_token is None:
+        raise InputError(f"{model}: its tokenizer has neither an end-of-text nor a padding token")
+    return tokenizer
+
+
+def _splits(divided: Divided) -> tuple[dict[str, bytes], dict[str, Split]]:
+    """Content of the files of the data, and what a protocol says of them."""
+    files, splits = {}, {}
+    for part in ("train", "valid", "test", "general"):
+        examples = getattr(divided, part)
+        if examples is None:
+            continue
+        name = f"data/{part}.jsonl"
+        files[name] = written(examples)
+        digest = hashlib.sha256(files[name]).hexdigest()
+        splits[part] = Split(file=name, sha256=digest, examples=len(examples))
+    return files, splits
+
+
+def _notes(divided: Divided) -> list[str]:
+    number = len(divided.test)
+    if number >= _FEW:
+        return []
+    text = f"only {number} test examples, fewer than {_FEW}: small differences stay undecided"
+    return [text]
+
+
+def _benchmark_id(folder: Path) -> str:
+    """Identifier of the trial's benchmark, from the folder's name."""
+    name = "".join(
+        letter if letter.isascii() and letter.isalnum() else "_"
+        for letter in folder.resolve().name.lower()
+    ).strip("_")
+    return f"trial_{name}" if name and not name.startswith("trial") else name or "trial"

@@ -1,0 +1,281 @@
+"""What a trial is, as frozen records: what was asked, its protocol, its runs and their results."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Final, Literal, Self, TypeAlias
+
+from pydantic import Field, model_validator
+
+from peft_shop.catalog.features import FULL_FINETUNING, ExperimentName, Timestamp
+from peft_shop.catalog.runs import Recipe
+from peft_shop.files import compact_json
+from peft_shop.records import Finite, Frozen, Name, Record, Text
+
+__all__ = [
+    "BASE",
+    "Asked",
+    "Contestant",
+    "Job",
+    "Measured",
+    "Outcome",
+    "Protocol",
+    "Result",
+    "Split",
+    "Stage",
+]
+
+Stage: TypeAlias = Literal["base", "rates", "seeds"]
+Outcome: TypeAlias = Literal["finished", "diverged", "out_of_memory", "timeout", "failed"]
+BASE: Final = "base"
+"""Name of the run of the model as it is."""
+_POSITIVE: Final = Field(ge=1, le=10**9)
+Count: TypeAlias = Annotated[int, _POSITIVE]
+
+
+class Asked(Record):
+    """What a user asks of a trial: the fields of `trial.toml`, which people may edit.
+
+    Attributes:
+        model: folder of the base model.
+        train: file of examples.
+        valid: file that chooses the rate; else a tenth of `train`.
+        test: file that is scored once a run, at its end; else a tenth of `train`.
+        general: text on which forgetting is measured; `None` measures none.
+        candidates: how many, or names of runs and methods.
+        steps: optimizer steps of every run.
+        batch_size: examples of one step.
+        accumulation: forward passes that a step is divided into.
+        max_length: of an example [tokens]; longer ones are cut.
+        rates: learning rates that every candidate is tried at.
+        seeds: seeds at the chosen rate.
+        dtype: of the base; `auto` is bfloat16 on an accelerator and float32 without.
+        gradient_checkpointing: for every candidate alike.
+        full_finetuning: whether training all weights is measured too.
+        device: accelerator that candidates must fit on.
+        test_examples: of the test set, at most [count].
+        valid_examples: of the validation set, at most [count].
+    """
+
+    model: Text
+    train: Text
+    valid: Text | None = None
+    test: Text | None = None
+    general: Text | None = None
+    candidates: Annotated[int, Field(ge=1, le=45)] | tuple[Text, ...] = 6
+    steps: Count = 500
+    batch_size: Count = 8
+    accumulation: Count = 1
+    max_length: Count = 512
+    rates: Annotated[int, Field(ge=1, le=9)] = 3
+    seeds: Annotated[int, Field(ge=1, le=50)] = 3
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    gradient_checkpointing: bool = False
+    full_finetuning: bool = False
+    device: Text | None = None
+    test_examples: Count = 1000
+    valid_examples: Count = 300
+
+    @model_validator(mode="after")
+    def _accumulation_divides(self) -> Self:
+        if self.batch_size % self.accumulation:
+            msg = f"batch_size {self.batch_size} is no multiple of accumulation {self.accumulation}"
+            raise ValueError(msg)
+        return self
+
+
+class Split(Record):
+    """One part of the data, as it is used.
+
+    Attributes:
+        file: name inside the trial's folder.
+        sha256: of its bytes.
+        examples: rows [count].
+    """
+
+    file: Text
+    sha256: Text
+    examples: int
+
+
+class Contestant(Record):
+    """One candidate of a trial.
+
+    Attributes:
+        name: what it is called in answers, such as `lora/rank32`.
+        published: the published run that its configuration comes from; `None` for the base and for
+            full fine-tuning.
+        recipe: the configuration for the user's model; the rate in it is the published one.
+        rates: learning rates of the sweep, ascending.
+        notes: what was changed for this model.
+    """
+
+    name: ExperimentName
+    title: Text
+    method: Name
+    variants: tuple[Name, ...] = ()
+    published: str | None = None
+    recipe: Recipe
+    rates: tuple[Finite, ...]
+    notes: tuple[Text, ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """Its name as part of a file's name."""
+        return re.sub(r"[^A-Za-z0-9_.+=-]+", "-", self.name)
+
+
+class Protocol(Record):
+    """Everything that is equal for all runs of a trial; frozen at its first start.
+
+    Attributes:
+        benchmark: identifier of the trial's own benchmark.
+        asked: what the user asked for.
+        frozen_at: when.
+        model_files: sha256 by name of every file of the model's folder.
+        chat: whether the texts bring the special tokens of a chat template.
+        train, valid, test, general: the data.
+        device: what trains: `cpu`, or the accelerator's name.
+        dtype: of the base.
+        threads: of the processor, for each run.
+        versions: of the packages that decide results.
+        contestants: candidates, the base first.
+        left_out: candidates that cannot take part, with the reason.
+        notes: what to know of the data.
+    """
+
+    benchmark: Name
+    asked: Asked
+    frozen_at: Timestamp
+    model_files: Frozen[dict[str, str]]
+    chat: bool = False
+    train: Split
+    valid: Split
+    test: Split
+    general: Split | None = None
+    device: Text
+    dtype: Text
+    threads: Count = 1
+    versions: Frozen[dict[str, str]]
+    contestants: tuple[Contestant, ...]
+    left_out: Frozen[dict[str, str]] = Field(default_factory=dict)
+    notes: tuple[Text, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """What tells one protocol from another; when it was frozen does not count."""
+        whole = self.model_dump(mode="json", exclude={"frozen_at"})
+        return hashlib.sha256(compact_json(whole).encode()).hexdigest()
+
+    @property
+    def base(self) -> Contestant:
+        """The model as it is."""
+        return self.contestants[0]
+
+    def contestant(self, name: str) -> Contestant:
+        """The candidate called `name`."""
+        return next(each for each in self.contestants if each.name == name)
+
+
+class Job(Record):
+    """One training that a trial has to do.
+
+    Attributes:
+        stage: what it is for.
+        contestant: name of the candidate.
+        learning_rate: its rate; 0 for the base.
+        seed: 0 in the sweep; 1 and more afterwards.
+    """
+
+    stage: Stage
+    contestant: ExperimentName
+    learning_rate: Finite
+    seed: int
+
+    def recipe(self, protocol: Protocol) -> Recipe:
+        """What is trained, whole."""
+        recipe = protocol.contestant(self.contestant).recipe
+        update = {"learning_rate": self.learning_rate, "seed": self.seed}
+        return recipe.model_copy(update={"training": recipe.training.model_copy(update=update)})
+
+    def id(self, protocol: Protocol) -> str:
+        """Name of its folder: the same recipe under the same protocol has the same one."""
+        recipe = self.recipe(protocol).model_dump(mode="json")
+        text = compact_json([protocol.digest, self.stage, recipe])
+        mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+        slug = protocol.contestant(self.contestant).slug
+        return f"{slug}--r{self.learning_rate:.3g}--s{self.seed}--{mark}"
+
+
+class Measured(Record):
+    """What the meter of one training found.
+
+    Attributes:
+        test_loss: mean negative log-likelihood of the predicted tokens of the test set [nats].
+        valid_loss: likewise, of the validation set, at the end.
+        general_loss: likewise, of the general text; `None` without one.
+        curve: validation loss after so many steps.
+        train_loss: mean over the last tenth of the steps, by tokens.
+        tokens: predicted tokens that were trained on [count].
+        trainable_parameters, total_parameters: [count].
+        step_seconds: sum of all steps, by the clock after the device came to rest.
+        step_median_seconds: median of one step, the first three left out.
+        cpu_seconds: of the process, in all steps.
+        peak_memory_bytes: reserved while training; `None` without an accelerator.
+        eval_peak_memory_bytes: reserved while scoring; likewise.
+        checkpoint_bytes: of the saved weights; `None` where nothing is saved.
+        device: what trained.
+        test_items, valid_items: loss and predicted tokens of every example.
+    """
+
+    test_loss: Finite
+    valid_loss: Finite
+    general_loss: Finite | None = None
+    curve: tuple[tuple[int, Finite], ...] = ()
+    train_loss: Finite | None = None
+    tokens: int = 0
+    trainable_parameters: int
+    total_parameters: int
+    step_seconds: Finite
+    step_median_seconds: Finite | None = None
+    cpu_seconds: Finite
+    peak_memory_bytes: int | None = None
+    eval_peak_memory_bytes: int | None = None
+    checkpoint_bytes: int | None = None
+    device: Text
+    test_items: tuple[tuple[Finite, int], ...]
+    valid_items: tuple[tuple[Finite, int], ...]
+
+
+class Result(Record):
+    """The one file that says how a run ended.
+
+    Attributes:
+        id: of the run; the name of its folder.
+        protocol: digest of the protocol.
+        job: what was done.
+        outcome: how it ended.
+        detail: why, where it did not finish.
+        measured: `None` where it did not finish.
+        created_at: when it ended.
+    """
+
+    id: Text
+    protocol: Text
+    job: Job
+    outcome: Outcome
+    detail: str = ""
+    measured: Measured | None = None
+    created_at: Timestamp
+
+    @model_validator(mode="after")
+    def _finished_means_measured(self) -> Self:
+        if (self.outcome == "finished") != (self.measured is not None):
+            raise ValueError("a run that finished was measured, and no other one was")
+        return self
+
+    @property
+    def method_is_full(self) -> bool:
+        """Whether all weights were trained."""
+        return self.job.contestant == FULL_FINETUNING

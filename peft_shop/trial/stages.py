@@ -1,0 +1,167 @@
+"""Protocol and results -> what is to be done next: the base, the sweep of rates, the seeds.
+
+A pure function of what is on file: a trial that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.trial.records import BASE, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from peft_shop.trial.records import Contestant, Protocol, Result
+
+__all__ = ["SPACING", "Sweep", "at_two_digits", "expected_jobs", "next_jobs", "sweep_of"]
+
+SPACING: Final = 3.0
+"""Between neighbouring rates. At ten, most methods had their best rate at an edge of the grid."""
+_FURTHER: Final = 2
+"""Rates that every candidate may be given beyond the edge of its sweep."""
+
+
+def at_two_digits(rate: float) -> float:
+    """A rate as people write it."""
+    return float(f"{rate:.2g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What the rates of one candidate have shown.
+
+    Attributes:
+        tried: rates with an outcome, ascending.
+        waiting: rates that are still to be tried.
+        chosen: the rate for the seeds; `None` while rates are waiting, or where none trained.
+        at_edge: whether the chosen rate is the outermost that was tried, all allowance used.
+        extended: rates beyond the first ones [count].
+    """
+
+    tried: tuple[float, ...]
+    waiting: tuple[float, ...]
+    chosen: float | None
+    at_edge: bool = False
+    extended: int = 0
+
+
+def next_jobs(protocol: Protocol, results: Mapping[str, Result]) -> list[Job]:
+    """Jobs that can be done now, in order; none where the trial is complete.
+
+    Args:
+        protocol: what is equal for all.
+        results: by identifier of the run.
+    """
+    base = Job(stage="base", contestant=BASE, learning_rate=0.0, seed=0)
+    if base.id(protocol) not in results:
+        return [base]
+    if results[base.id(protocol)].outcome != "finished":
+        return []
+    sweeps = {each.name: sweep_of(protocol, each, results) for each in protocol.contestants[1:]}
+    jobs = [
+        Job(stage="rates", contestant=name, learning_rate=rate, seed=0)
+        for name, sweep in sweeps.items()
+        for rate in sweep.waiting
+    ]
+    seeds = [
+        Job(stage="seeds", contestant=name, learning_rate=sweep.chosen, seed=seed)
+        for seed in range(1, protocol.asked.seeds + 1)
+        for name, sweep in sweeps.items()
+        if sweep.chosen is not None
+    ]
+    return jobs + [job for job in seeds if job.id(protocol) not in results]
+
+
+def expected_jobs(protocol: Protocol, results: Mapping[str, Result]) -> int:
+    """Runs of the whole trial, as far as can be told now [count]."""
+    total = 1
+    for contestant in protocol.contestants[1:]:
+        sweep = sweep_of(protocol, contestant, results)
+        total += len(sweep.tried) + len(sweep.waiting)
+        total += protocol.asked.seeds if sweep.waiting or sweep.chosen is not None else 0
+    return total
+
+
+def sweep_of(protocol: Protocol, contestant: Contestant, results: Mapping[str, Result]) -> Sweep:
+    """Where the sweep of one candidate stands.
+
+    The rate is chosen by validation loss; of those within one standard error of the best (of the
+    mean difference by example) the smallest, since a higher rate forgets more. Where the chosen
+    one is the outermost, the sweep goes on beyond it, at most `_FURTHER` rates in all.
+    """
+    found = {
+        rate: result
+        for rate in _rates(contestant)
+        if (result := results.get(_job(contestant, rate).id(protocol))) is not None
+    }
+    rates = list(contestant.rates)
+    extended = 0
+    while all(rate in found for rate in rates):
+        chosen = _choice(rates, found)
+        if chosen is None:
+            return Sweep(tuple(rates), (), None, extended=extended)
+        beyond = _beyond(rates, chosen)
+        if beyond is None:
+            return Sweep(tuple(rates), (), chosen, extended=extended)
+        if extended == _FURTHER or len(contestant.rates) == 1:
+            return Sweep(tuple(rates), (), chosen, at_edge=True, extended=extended)
+        rates = sorted([*rates, beyond])
+        extended += 1
+    waiting = tuple(rate for rate in rates if rate not in found)
+    return Sweep(tuple(rate for rate in rates if rate in found), waiting, None, extended=extended)
+
+
+def _job(contestant: Contestant, rate: float) -> Job:
+    return Job(stage="rates", contestant=contestant.name, learning_rate=rate, seed=0)
+
+
+def _rates(contestant: Contestant) -> list[float]:
+    """Every rate that the sweep may come to."""
+    rates = list(contestant.rates)
+    low, high = rates[0], rates[-1]
+    for _ in range(_FURTHER):
+        low, high = at_two_digits(low / SPACING), at_two_digits(high * SPACING)
+        rates += [low, high]
+    return sorted(set(rates))
+
+
+def _beyond(rates: Sequence[float], chosen: float) -> float | None:
+    """The next rate on the side where `chosen` is the outermost; `None` where it is not."""
+    if chosen == rates[-1]:
+        return at_two_digits(chosen * SPACING)
+    if chosen == rates[0]:
+        return at_two_digits(chosen / SPACING)
+    return None
+
+
+def _choice(rates: Sequence[float], found: Mapping[float, Result]) -> float | None:
+    """The rate with the best validation loss, or the smallest that is as good."""
+    trained = {rate: measured for rate in rates if (measured := found[rate].measured) is not None}
+    if not trained:
+        return None
+    best = min(trained, key=lambda rate: (trained[rate].valid_loss, rate))
+    for rate in sorted(trained):
+        if rate >= best:
+            break
+        gap = trained[rate].valid_loss - trained[best].valid_loss
+        if gap <= _standard_error(trained[rate].valid_items, trained[best].valid_items):
+            return rate
+    return best
+
+
+def _standard_error(
+    ours: Sequence[tuple[float, int]], theirs: Sequence[tuple[float, int]]
+) -> float:
+    """Standard error of the difference of two mean losses on the same examples [nats]."""
+    tokens = sum(count for _, count in ours)
+    number = len(ours)
+    if number < 2 or not tokens or len(theirs) != number:
+        return 0.0
+    gaps = [mine - other for (mine, _), (other, _) in zip(ours, theirs, strict=True)]
+    mean = math.fsum(gaps) / tokens
+    # the ratio of two sums: its error comes from what each example adds beyond its share
+    rest = [gap - mean * count for gap, (_, count) in zip(gaps, ours, strict=True)]
+    return math.sqrt(math.fsum(each * each for each in rest) * number / (number - 1)) / tokens

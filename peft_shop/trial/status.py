@@ -1,0 +1,148 @@
+"""How far a trial is: what ended how, what is left, how long that takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from peft_shop.records import Finite, Frozen, Record, Text
+from peft_shop.trial.evidence import edge_notes
+from peft_shop.trial.stages import expected_jobs, next_jobs, sweep_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peft_shop.trial.records import Protocol, Result
+
+__all__ = ["Failed", "Progress", "Status", "status_of"]
+
+
+class Failed(Record):
+    """A run that ended without figures.
+
+    Attributes:
+        run: its identifier.
+        outcome: how it ended.
+        detail: why.
+    """
+
+    run: Text
+    outcome: Text
+    detail: str
+
+
+class Progress(Record):
+    """How far one candidate is.
+
+    Attributes:
+        name: of the candidate.
+        title: for people.
+        rates: learning rates by validation loss after training; `None` where it did not finish.
+        chosen: the rate for the seeds; `None` while it is not known.
+        at_edge: whether it is the outermost that was tried.
+        seeds: runs at that rate that finished [count].
+        test_loss: their mean; `None` without one.
+    """
+
+    name: Text
+    title: Text
+    rates: Frozen[dict[str, float | None]]
+    chosen: Finite | None = None
+    at_edge: bool = False
+    seeds: int = 0
+    test_loss: Finite | None = None
+
+
+class Status(Record):
+    """How far a trial is.
+
+    Attributes:
+        benchmark: of the trial.
+        done: runs with an outcome [count].
+        total: runs of the whole trial, as far as can be told now [count].
+        outcomes: runs by how they ended.
+        seconds_left: training time of what is left, from the runs that finished, one at a time
+            [s]; `None` while none has.
+        base_test_loss: of the model as it is.
+        candidates: how far each is, best first.
+        failed: runs without figures.
+        left_out: candidates that could not take part, with the reason.
+        notes: what to know of the data and the rates.
+    """
+
+    benchmark: Text
+    done: int
+    total: int
+    outcomes: Frozen[dict[str, int]]
+    seconds_left: Finite | None = None
+    base_test_loss: Finite | None = None
+    candidates: tuple[Progress, ...]
+    failed: tuple[Failed, ...] = ()
+    left_out: Frozen[dict[str, str]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.done >= self.total
+
+
+def status_of(protocol: Protocol, results: Mapping[str, Result]) -> Status:
+    """How far a trial is, from its results by identifier of the run."""
+    base = next((each.measured for each in results.values() if each.job.stage == "base"), None)
+    jobs = next_jobs(protocol, results)
+    total = expected_jobs(protocol, results) if jobs or base is not None else len(results)
+    spent = [
+        each.measured.step_seconds
+        for each in results.values()
+        if each.measured is not None and each.job.stage != "base"
+    ]
+    left = total - len(results)
+    failed = [each for each in results.values() if each.measured is None]
+    order = {contestant.name: place for place, contestant in enumerate(protocol.contestants)}
+    return Status(
+        benchmark=protocol.benchmark,
+        done=len(results),
+        total=total,
+        outcomes=dict(sorted(Counter(each.outcome for each in results.values()).items())),
+        seconds_left=left * sum(spent) / len(spent) if spent else None,
+        base_test_loss=None if base is None else base.test_loss,
+        candidates=_candidates(protocol, results),
+        failed=tuple(
+            Failed(run=each.id, outcome=each.outcome, detail=each.detail)
+            for each in sorted(failed, key=lambda each: (order[each.job.contestant], each.id))
+        ),
+        left_out=dict(protocol.left_out),
+        notes=(*protocol.notes, *edge_notes(protocol, results)),
+    )
+
+
+def _candidates(protocol: Protocol, results: Mapping[str, Result]) -> tuple[Progress, ...]:
+    progress = []
+    for contestant in protocol.contestants[1:]:
+        own = [each for each in results.values() if each.job.contestant == contestant.name]
+        sweep = sweep_of(protocol, contestant, results)
+        tests = [
+            each.measured.test_loss
+            for each in own
+            if each.job.stage == "seeds" and each.measured is not None
+        ]
+        progress.append(
+            Progress(
+                name=contestant.name,
+                title=contestant.title,
+                rates={
+                    f"{each.job.learning_rate:g}": (
+                        None if each.measured is None else each.measured.valid_loss
+                    )
+                    for each in sorted(own, key=lambda each: each.job.learning_rate)
+                    if each.job.stage == "rates"
+                },
+                chosen=sweep.chosen,
+                at_edge=sweep.at_edge,
+                seeds=len(tests),
+                test_loss=sum(tests) / len(tests) if tests else None,
+            )
+        )
+    progress.sort(key=lambda each: (each.test_loss is None, each.test_loss or 0.0, each.name))
+    return tuple(progress)
