@@ -20,6 +20,7 @@ ORDER: Final = (
     ("cli",),
     ("__init__",),
     ("show",),
+    ("trial",),
     ("ask",),
     ("conversion", "scripts"),
     ("forecast",),
@@ -41,18 +42,19 @@ SHOWN_ON_DEMAND: Final = {("ask.answer", "show")}
 ON_DEMAND: Final = {"model", "preflight", "conversion", "forecast"}
 
 THIRD_PARTY: Final = {
-    "pydantic": {"ask", "catalog", "records", "adapt", "serve", *ON_DEMAND},
+    "pydantic": {"ask", "trial", "catalog", "records", "adapt", "serve", *ON_DEMAND},
     "pydantic_core": {"catalog"},
     "packaging": {"upstream"},
     "numpy": {"pareto", "ask", "conversion", "forecast"},
     "moocore": {"pareto"},
-    "pandas": {"ask"},
+    "pandas": {"ask", "trial"},
     "rich": {"show", "ask"},
     "typer": {"__main__", "cli"},
     "click": {"__main__", "cli"},
     "peft": {"upstream", *ON_DEMAND},
-    "torch": ON_DEMAND,
-    "transformers": ON_DEMAND,
+    "torch": {"trial", *ON_DEMAND},
+    "transformers": {"trial", *ON_DEMAND},
+    "datasets": {"trial"},
     "diffusers": ON_DEMAND,
     "safetensors": ON_DEMAND,
 }

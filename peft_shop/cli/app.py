@@ -6,6 +6,7 @@ import typer
 
 from peft_shop.cli.catalog import app as catalog_app
 from peft_shop.cli.commands import Entry, Group
+from peft_shop.cli.trial import app as trial_app
 
 __all__ = ["app"]
 
@@ -61,6 +62,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(trial_app, name="trial")
 app.add_typer(catalog_app, name="catalog")
 
 

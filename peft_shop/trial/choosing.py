@@ -97,19 +97,22 @@ def contestants(
             *answer.too_close,
         )
     }
+    plain = next(iter(yardstick), None)
     if isinstance(asked, int):
         chosen = _by_number(everyone, asked)
-        return [_contestant(name, everyone[name], conditions) for name in chosen], {}
+        made = [_contestant(name, everyone[name], conditions, plain) for name in chosen]
+        return made, _too_large(answer)
     reasons = {
         alias: "; ".join(failure.reason for failure in dropped.failures)
         for dropped in answer.dropped
         for alias in (dropped.method, _short(dropped.name, model_id), dropped.name)
     }
-    made, left_out = [], {}
+    made = []
+    left_out: dict[str, str] = {}
     for wanted in dict.fromkeys(asked):
         name = _named(everyone, wanted)
         if name is not None:
-            made.append(_contestant(name, everyone[name], conditions))
+            made.append(_contestant(name, everyone[name], conditions, plain))
         elif wanted in reasons:
             left_out[wanted] = reasons[wanted]
         else:
@@ -174,6 +177,24 @@ def _plain_training() -> Training:
     )
 
 
+def _too_large(answer: Recommendation) -> dict[str, str]:
+    """Candidates that do not fit the device, with the reason."""
+    return {
+        dropped.name: failure.reason
+        for dropped in answer.dropped
+        for failure in dropped.failures
+        if "memory" in failure.constraint
+    }
+
+
+def _pace(candidate: Candidate, yardstick: Candidate | None) -> float | None:
+    """Published time of a step over that of plain LoRA."""
+    key = "step_seconds"
+    theirs = None if yardstick is None else yardstick.run.metrics.get(key)
+    own = candidate.run.metrics.get(key)
+    return None if own is None or not theirs else own / theirs
+
+
 def _by_number(everyone: Mapping[str, Candidate], number: int) -> list[str]:
     """The best candidate of each method, plain LoRA always among them."""
     best: dict[str, str] = {}
@@ -201,8 +222,13 @@ def _named(everyone: Mapping[str, Candidate], wanted: str) -> str | None:
     return None
 
 
-def _contestant(name: str, candidate: Candidate, conditions: Conditions) -> Contestant:
+def _contestant(
+    name: str, candidate: Candidate, conditions: Conditions, yardstick: Candidate | None
+) -> Contestant:
+    pace = _pace(candidate, yardstick)
     recipe = candidate.recipe
+    forecast = candidate.forecasted
+    peak = None if forecast is None else forecast.peak_memory
     changes = () if candidate.retargeted is None else candidate.retargeted.changes
     return Contestant(
         name=name,
@@ -212,5 +238,8 @@ def _contestant(name: str, candidate: Candidate, conditions: Conditions) -> Cont
         published=candidate.run.id,
         recipe=recipe.model_copy(update={"training": conditions.training(recipe.training)}),
         rates=conditions.rates(recipe.training.learning_rate),
+        trainable_parameters=None if forecast is None else forecast.trainable_parameters,
+        peak=None if peak is None else (peak.low, peak.value, peak.high),
+        pace=pace,
         notes=tuple(f"{change.field}: {change.because}" for change in changes),
     )

@@ -245,9 +245,7 @@ def _by_datasets(path: Path) -> list[tuple[int, Any]]:
     try:
         import datasets  # noqa: PLC0415 - only for what it alone reads
     except ImportError as error:
-        raise MissingExtraError(
-            f"{path}: reading it needs datasets: pip install 'peft-shop[trial]'"
-        ) from error
+        raise MissingExtraError("datasets", "trial", f"reading {path}") from error
     try:
         if path.is_dir():
             rows = datasets.load_from_disk(str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.catalog.catalog import SCHEMA_VERSION
@@ -18,8 +19,9 @@ from peft_shop.catalog.runs import (
     Source,
 )
 from peft_shop.catalog.store import load
+from peft_shop.scripts.data import TRAIN_FILE
 from peft_shop.trial.records import BASE
-from peft_shop.trial.stages import sweep_of
+from peft_shop.trial.stages import next_jobs, sweep_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.trial.records import Job, Measured, Protocol, Result
 
-__all__ = ["OWN_METRICS", "benchmark_of", "catalog_of", "edge_notes", "residual"]
+__all__ = ["OWN_METRICS", "benchmark_of", "catalog_of", "edge_notes", "residual", "without_paths"]
 
 _UNSCORED: Final = 1e9
 """Floor of a benchmark whose base was not scored yet: nothing is below it."""
@@ -97,17 +99,21 @@ _SHARED: Final = (
 """Metrics of the published benchmarks that trials have too, in the order of interest."""
 
 
-def benchmark_of(protocol: Protocol, base: Measured | None = None) -> Benchmark:
+def benchmark_of(
+    protocol: Protocol, base: Measured | None = None, caveats: tuple[str, ...] = ()
+) -> Benchmark:
     """The trial's own benchmark.
 
     Args:
         protocol: of the trial.
         base: what the model as it is scored: the floor. `None` before it was scored.
+        caveats: what every answer from it must say.
     """
     asked = protocol.asked
     on_accelerator = protocol.device != "cpu"
     absent = {"forgetting"} if protocol.general is None else set()
     absent |= {"cpu_time"} if on_accelerator else {"peak_memory", "eval_peak_memory", "step_time"}
+    other = "trainable_parameters" if protocol.general is None else "forgetting"
     own = [metric.id for metric in OWN_METRICS]
     names = [own[0], *_SHARED, *own[1:]]
     return Benchmark(
@@ -122,6 +128,9 @@ def benchmark_of(protocol: Protocol, base: Measured | None = None) -> Benchmark:
             "Every candidate has the same steps, batches and number of learning rates."
         ),
         headline="test_loss",
+        score="nats a token",
+        objectives=("test_loss", other),
+        caveats=caveats,
         metrics=tuple(name for name in names if name not in absent),
         floor=_UNSCORED if base is None else base.test_loss,
         floor_because="the test loss of the model as it is: what is above it learned nothing",
@@ -143,7 +152,7 @@ def catalog_of(
     base = next(
         (result.measured for result in results.values() if result.job.stage == "base"), None
     )
-    benchmark = benchmark_of(protocol, base)
+    benchmark = benchmark_of(protocol, base, _caveats(protocol, results))
     finished = [result for result in results.values() if result.job.contestant != BASE]
     runs = [_run(protocol, result, base) for result in finished if result.measured is not None]
     runs.sort(key=lambda run: (run.experiment, run.provenance.seed, run.id))
@@ -177,6 +186,31 @@ def catalog_of(
     )
 
 
+def without_paths(catalog: Catalog) -> Catalog:
+    """The catalog of a trial with the last name of every folder and file alone."""
+    own = catalog.benchmarks[0]
+
+    def bare(run: Run) -> Run:
+        if run.benchmark != own.id:
+            return run
+        training = run.recipe.training
+        options = {
+            **training.options,
+            TRAIN_FILE: Path(str(training.options[TRAIN_FILE])).name,
+        }
+        update = {"model_id": Path(training.model_id).name, "options": options}
+        recipe = {"training": training.model_copy(update=update)}
+        return run.model_copy(update={"recipe": run.recipe.model_copy(update=recipe)})
+
+    benchmark = own.model_copy(update={"model_id": Path(own.model_id).name})
+    return catalog.model_copy(
+        update={
+            "benchmarks": (benchmark, *catalog.benchmarks[1:]),
+            "runs": tuple(map(bare, catalog.runs)),
+        }
+    )
+
+
 def edge_notes(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:
     """Candidates whose chosen rate is the outermost that was tried."""
     return tuple(
@@ -185,6 +219,21 @@ def edge_notes(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, 
         for contestant in protocol.contestants[1:]
         if (sweep := sweep_of(protocol, contestant, results)).at_edge
     )
+
+
+def _caveats(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:
+    """What an answer from these results must say."""
+    failed: dict[str, set[str]] = {}
+    for result in results.values():
+        if result.measured is None:
+            failed.setdefault(result.outcome.replace("_", " "), set()).add(result.job.contestant)
+    lost = tuple(
+        f"{outcome}: runs of {', '.join(sorted(names))}; `peft-shop trial status` tells why"
+        for outcome, names in sorted(failed.items())
+    )
+    left = next_jobs(protocol, results)
+    unfinished = ("the trial is not complete: what is missing may change the order",)
+    return (*edge_notes(protocol, results), *lost, *(unfinished if left else ()))
 
 
 def _run(protocol: Protocol, result: Result, base: Measured | None) -> Run:

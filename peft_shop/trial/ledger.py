@@ -66,15 +66,20 @@ def events(folder: Path) -> list[dict[str, Json]]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = _LOCK, *, wait: bool = False) -> Iterator[None]:
     """Holds the trial for one driver; the system lets go when the process ends.
+
+    Args:
+        folder: of the trial.
+        name: of the lock.
+        wait: whether to wait for another process.
 
     Raises:
         InputError: another process works on it.
     """
-    with (folder / _LOCK).open("a+b") as lock:
+    with (folder / name).open("a+b") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             raise InputError(
                 f"{folder}: another process runs this trial; `peft-shop trial status {folder}` "

@@ -75,7 +75,18 @@ def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) ->
     )
     if answer is None:
         answer = recommend(
-            model=str(model), device=asked.device, adapt={"total_steps": asked.steps}, floor=0
+            model=str(model),
+            device=asked.device,
+            fit=None if asked.device is None else "off",
+            training={
+                "batch_size": asked.batch_size // asked.accumulation,
+                "accumulation": asked.accumulation,
+                "sequence_length": asked.max_length,
+                "dtype": dtype,
+                "gradient_checkpointing": asked.gradient_checkpointing,
+            },
+            adapt={"total_steps": asked.steps},
+            floor=0,
         )
     chosen, left_out = contestants(answer, conditions)
     everyone = [base_contestant(conditions), *chosen]
@@ -160,9 +171,7 @@ def _machine(asked: Asked) -> tuple[str, str, int]:
     try:
         import torch
     except ImportError as error:
-        raise MissingExtraError(
-            "a trial needs torch and peft: pip install 'peft-shop[trial]'"
-        ) from error
+        raise MissingExtraError("torch", "trial", "a trial") from error
     on_accelerator = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_accelerator else "cpu"
     dtype = asked.dtype
@@ -181,9 +190,7 @@ def _tokenizer(model: Path) -> Any:
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
-        raise MissingExtraError(
-            "a trial needs transformers: pip install 'peft-shop[trial]'"
-        ) from error
+        raise MissingExtraError("transformers", "trial", "a trial") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(model), local_files_only=True, trust_remote_code=False

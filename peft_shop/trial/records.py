@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Final, Literal, Self, TypeAlias
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads it
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -108,6 +110,9 @@ class Contestant(Record):
             full fine-tuning.
         recipe: the configuration for the user's model; the rate in it is the published one.
         rates: learning rates of the sweep, ascending.
+        trainable_parameters: forecast; `None` where it cannot be told.
+        peak: forecast of the peak memory, low, estimate and high [B]; likewise.
+        pace: published time of a step over that of plain LoRA; `None` where it was not measured.
         notes: what was changed for this model.
     """
 
@@ -118,6 +123,9 @@ class Contestant(Record):
     published: str | None = None
     recipe: Recipe
     rates: tuple[Finite, ...]
+    trainable_parameters: int | None = None
+    peak: tuple[Finite, Finite, Finite] | None = None
+    pace: Finite | None = None
     notes: tuple[Text, ...] = ()
 
     @property
@@ -162,7 +170,19 @@ class Protocol(Record):
     left_out: Frozen[dict[str, str]] = Field(default_factory=dict)
     notes: tuple[Text, ...] = ()
 
-    @property
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy with `update`; what was worked out from this protocol is worked out anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in set(vars(copied)) - set(type(self).model_fields):
+            del vars(copied)[name]
+        return copied
+
+    @cached_property
+    def ids(self) -> dict[tuple[str, str, float, int], str]:
+        """Identifiers of runs that were worked out already, by stage, candidate, rate and seed."""
+        return {}
+
+    @cached_property
     def digest(self) -> str:
         """What tells one protocol from another; when it was frozen does not count."""
         whole = self.model_dump(mode="json", exclude={"frozen_at"})
@@ -201,11 +221,14 @@ class Job(Record):
 
     def id(self, protocol: Protocol) -> str:
         """Name of its folder: the same recipe under the same protocol has the same one."""
-        recipe = self.recipe(protocol).model_dump(mode="json")
-        text = compact_json([protocol.digest, self.stage, recipe])
-        mark = hashlib.sha256(text.encode()).hexdigest()[:8]
-        slug = protocol.contestant(self.contestant).slug
-        return f"{slug}--r{self.learning_rate:.3g}--s{self.seed}--{mark}"
+        key = (self.stage, self.contestant, self.learning_rate, self.seed)
+        if key not in protocol.ids:
+            recipe = self.recipe(protocol).model_dump(mode="json")
+            text = compact_json([protocol.digest, self.stage, recipe])
+            mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+            slug = protocol.contestant(self.contestant).slug
+            protocol.ids[key] = f"{slug}--r{self.learning_rate:.3g}--s{self.seed}--{mark}"
+        return protocol.ids[key]
 
 
 class Measured(Record):

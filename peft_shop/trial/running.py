@@ -81,6 +81,7 @@ class Running:
         job: what to do.
         base_valid_loss: of the model as it is; `None` while it is not known.
         timeout: after which the process is ended [s]; `None` for never.
+        into: folder of the runs inside the trial's.
     """
 
     def __init__(
@@ -91,10 +92,11 @@ class Running:
         *,
         base_valid_loss: float | None = None,
         timeout: float | None = None,
+        into: str = "runs",
     ) -> None:
         self.job = job
         self.id = job.id(protocol)
-        self.place = folder / "runs" / self.id
+        self.place = folder / into / self.id
         self.started = time.monotonic()
         self._protocol = protocol
         self._timeout = timeout

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     from peft_shop.trial.records import Contestant, Protocol, Result
 
-__all__ = ["SPACING", "Sweep", "at_two_digits", "expected_jobs", "next_jobs", "sweep_of"]
+__all__ = [
+    "SPACING",
+    "Sweep",
+    "at_two_digits",
+    "every_job",
+    "expected_jobs",
+    "next_jobs",
+    "sweep_of",
+]
 
 SPACING: Final = 3.0
 """Between neighbouring rates. At ten, most methods had their best rate at an edge of the grid."""
@@ -73,6 +81,25 @@ def next_jobs(protocol: Protocol, results: Mapping[str, Result]) -> list[Job]:
         if sweep.chosen is not None
     ]
     return jobs + [job for job in seeds if job.id(protocol) not in results]
+
+
+def every_job(protocol: Protocol, results: Mapping[str, Result]) -> list[Job]:
+    """Jobs that are known now, done or not, in a fixed order."""
+    jobs = [Job(stage="base", contestant=BASE, learning_rate=0.0, seed=0)]
+    sweeps = [(each, sweep_of(protocol, each, results)) for each in protocol.contestants[1:]]
+    for contestant, _ in sweeps:
+        # what was added later stands behind, so that no number changes its meaning
+        jobs += [_job(contestant, rate) for rate in contestant.rates]
+    for contestant, sweep in sweeps:
+        added = sorted({*sweep.tried, *sweep.waiting} - set(contestant.rates))
+        jobs += [_job(contestant, rate) for rate in added]
+    jobs += [
+        Job(stage="seeds", contestant=contestant.name, learning_rate=sweep.chosen, seed=seed)
+        for contestant, sweep in sweeps
+        if sweep.chosen is not None
+        for seed in range(1, protocol.asked.seeds + 1)
+    ]
+    return jobs
 
 
 def expected_jobs(protocol: Protocol, results: Mapping[str, Result]) -> int:

@@ -6,22 +6,30 @@ import json
 import time
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 from pydantic import ValidationError
 
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.export import dump
 from peft_shop.catalog.store import TRIAL_CATALOG
-from peft_shop.errors import CatalogError, InputError, Problem, QueryError
+from peft_shop.errors import (
+    CatalogError,
+    InputError,
+    PeftShopError,
+    Problem,
+    QueryError,
+    UnknownNameError,
+)
 from peft_shop.files import read_bounded, write_all, write_atomically
-from peft_shop.trial.evidence import catalog_of
+from peft_shop.trial.costing import Estimate, calibration_of, estimate
+from peft_shop.trial.evidence import catalog_of, without_paths
 from peft_shop.trial.ledger import append, locked
 from peft_shop.trial.local import run_local
 from peft_shop.trial.preparing import model_files, prepare, versions
-from peft_shop.trial.records import Asked, Protocol, Result
-from peft_shop.trial.running import RESULT
-from peft_shop.trial.stages import next_jobs
+from peft_shop.trial.records import Asked, Job, Protocol, Result, Stage
+from peft_shop.trial.running import RESULT, Running
+from peft_shop.trial.stages import every_job, next_jobs
 from peft_shop.trial.status import Status, status_of
 from peft_shop.units import read_quantity
 
@@ -190,8 +198,8 @@ class Trial:
         """
         if engine != "local":
             raise QueryError(f"engine {engine!r} is not there; known: local")
-        if not isinstance(slots, int) or slots < 1:
-            raise QueryError(f"slots must be a whole number from 1 on, got {slots!r}")
+        if slots < 1:
+            raise QueryError(f"slots must be a whole number from 1 on, got {slots}")
         limit = None if within is None else read_quantity(within, "seconds", name="within")
         longest = None if timeout is None else read_quantity(timeout, "seconds", name="timeout")
         with locked(self.folder):
@@ -205,9 +213,9 @@ class Trial:
                 deadline=None if limit is None else time.monotonic() + limit,
                 timeout=longest,
                 tell=tell,
-                ended=lambda _: self._write_catalog(protocol, results),
+                ended=lambda _: self._keep_catalog(protocol, results),
             )
-            self._write_catalog(protocol, results)
+            self._keep_catalog(protocol, results)
         return status_of(protocol, results)
 
     def results(self, protocol: Protocol | None = None, *, mend: bool = False) -> dict[str, Result]:
@@ -230,10 +238,93 @@ class Trial:
                 append(self.folder, "note", run=path.parent.name, text="a broken result, put aside")
         return found
 
+    def run_one(
+        self, name: str | None = None, *, index: int | None = None, stage: str = "rates"
+    ) -> Result | None:
+        """Does one run; one that has an outcome is left as it is.
+
+        Args:
+            name: identifier of the run, or
+            index: its number in the stage, from 0 on.
+            stage: `base`, `rates` or `seeds`, which needs the rates of all candidates.
+
+        Returns:
+            How it ended; `None` where the stage has no run of that number.
+
+        Raises:
+            InputError: no such run, a stage that cannot begin, or a protocol that changed.
+            PeftShopError: its process was ended from outside.
+        """
+        if (self.folder / PROTOCOL).is_file():
+            protocol = self.protocol
+        else:
+            with locked(self.folder):
+                protocol = self.freeze()
+        results = self.results(protocol)
+        jobs = {job.id(protocol): job for job in self._stage(protocol, results, stage, name)}
+        if name is None:
+            name = dict(enumerate(jobs)).get(-1 if index is None else index)
+            if name is None:
+                return None
+        elif name not in jobs:
+            raise UnknownNameError("run", name, jobs)
+        if name not in results:
+            base = next((each for each in results.values() if each.job.stage == "base"), None)
+            measured = None if base is None else base.measured
+            append(self.folder, "start", run=name)
+            running = Running(
+                self.folder,
+                protocol,
+                jobs[name],
+                base_valid_loss=None if measured is None else measured.valid_loss,
+            )
+            try:
+                running.process.wait()
+            finally:
+                running.stop()
+            result = running.result()
+            if result is None:
+                append(self.folder, "interrupted", run=name)
+                raise PeftShopError(f"{name}: its process was ended from outside; do it again")
+            append(self.folder, "end", run=name, outcome=result.outcome)
+            results[name] = result
+            self.refresh()
+        return results[name]
+
+    def _stage(
+        self, protocol: Protocol, results: Mapping[str, Result], stage: str, name: str | None
+    ) -> list[Job]:
+        """Jobs of a stage in a fixed order; of all stages where a run is named.
+
+        Raises:
+            InputError: no such stage, or one that cannot begin.
+        """
+        if name is not None:
+            return every_job(protocol, results)
+        if stage not in get_args(Stage):
+            raise UnknownNameError("stage", stage, get_args(Stage))
+        if stage == "seeds" and any(job.stage != "seeds" for job in next_jobs(protocol, results)):
+            raise InputError(
+                f"{self.folder}: the seeds need the base and all rates first; `peft-shop trial "
+                f"status {self.folder}` tells what is missing"
+            )
+        return [job for job in every_job(protocol, results) if job.stage == stage]
+
     def refresh(self) -> Path:
         """Writes the trial's catalog anew from its results; gives its path."""
         protocol = self.protocol
-        return self._write_catalog(protocol, self.results(protocol))
+        with locked(self.folder, "catalog.lock", wait=True):
+            return self._write_catalog(protocol, self.results(protocol))
+
+    def estimate(self) -> Estimate:
+        """What is left, and how long that takes."""
+        protocol = self.protocol
+        known = calibration_of(self.folder, protocol)
+        return estimate(protocol, self.results(protocol), known)
+
+    def exported(self) -> bytes:
+        """The catalog without paths: folders and files have their last name only."""
+        return dump(without_paths(self.catalog))
 
     def status(self) -> Status:
         """How far it is, what failed, and which pairs are undecided."""
@@ -321,6 +412,10 @@ class Trial:
             problem = Problem(str(path), "", f"not a TOML file: {error}")
             raise CatalogError("cannot read the trial", [problem]) from error
         return _asked(table, str(path))
+
+    def _keep_catalog(self, protocol: Protocol, results: Mapping[str, Result]) -> None:
+        with locked(self.folder, "catalog.lock", wait=True):
+            self._write_catalog(protocol, results)
 
     def _write_catalog(self, protocol: Protocol, results: Mapping[str, Result]) -> Path:
         path = self.folder / TRIAL_CATALOG

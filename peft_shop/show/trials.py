@@ -1,0 +1,162 @@
+"""A trial as documents: what it will do, and how far it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
+from peft_shop.units import format_quantity
+
+if TYPE_CHECKING:
+    from peft_shop.trial.costing import Estimate
+    from peft_shop.trial.records import Contestant, Protocol
+    from peft_shop.trial.status import Progress, Status
+
+__all__ = ["plan_document", "status_document"]
+
+_OUTCOMES: Final = {
+    "finished": "finished",
+    "diverged": "diverged",
+    "out_of_memory": "out of memory",
+    "timeout": "too slow",
+    "failed": "failed",
+}
+
+
+def plan_document(protocol: Protocol, left: Estimate) -> Document:
+    """What a trial will do: data, candidates, rates, runs, and what they take."""
+    asked = protocol.asked
+    sizes = ", ".join(
+        f"{split.examples} {name}"
+        for name, split in (
+            ("to train on", protocol.train),
+            ("to choose rates", protocol.valid),
+            ("to test", protocol.test),
+            ("of general text", protocol.general),
+        )
+        if split is not None
+    )
+    candidates = len(protocol.contestants) - 1
+    runs = (
+        f"1 of the base, {candidates} x {asked.rates} rates, {candidates} x {asked.seeds} seeds; "
+        "up to 2 rates more for a candidate whose best rate is the outermost"
+    )
+    length = (
+        f"{asked.steps} steps of {asked.batch_size} examples of at most {asked.max_length} tokens"
+    )
+    return Document(
+        title=f"Trial {protocol.benchmark}: {candidates} candidates on {asked.model}",
+        paragraphs=(
+            f"Examples: {sizes}.",
+            f"Every run: {length}, on {protocol.device} in {protocol.dtype}.",
+            f"Runs: {runs}.",
+            f"Time, one run after another: {_time(left)}.",
+        ),
+        parts=(
+            Table(
+                key="candidates",
+                title="Candidates",
+                columns=(
+                    Column("name", "Candidate", least=24),
+                    Column("title", "Method"),
+                    Column("rates", "Learning rates"),
+                    Column("trainable_parameters", "Trainable", right=True, priority=1),
+                    Column("peak_memory_bytes", "Peak memory", right=True, priority=1),
+                ),
+                rows=tuple(_candidate(each) for each in protocol.contestants[1:]),
+            ),
+            *_left_out(protocol.left_out),
+        ),
+        warnings=protocol.notes,
+        footnotes=("Peak memory is a forecast with its 90 % interval.",),
+    )
+
+
+def status_document(status: Status, left: Estimate | None = None) -> Document:
+    """How far a trial is, what failed and what is open."""
+    outcomes = ", ".join(
+        f"{number} {_OUTCOMES.get(name, name)}" for name, number in status.outcomes.items()
+    )
+    paragraphs = [
+        f"{status.done} of {status.total} runs have an outcome: {outcomes or 'none yet'}."
+    ]
+    if status.base_test_loss is not None:
+        paragraphs.append(f"The model as it is: test loss {status.base_test_loss:.4f}.")
+    if left is not None and left.runs:
+        paragraphs.append(f"What is left takes {_time(left)}.")
+    failed = tuple(
+        Item(f"{each.run}: {_OUTCOMES.get(each.outcome, each.outcome)}", (each.detail[-600:],))
+        for each in status.failed
+    )
+    return Document(
+        title=f"Trial {status.benchmark}",
+        paragraphs=tuple(paragraphs),
+        parts=(
+            Table(
+                key="candidates",
+                title="Candidates, best mean test loss first",
+                columns=(
+                    Column("name", "Candidate", least=24),
+                    Column("rates", "Validation loss by learning rate", least=20),
+                    Column("chosen", "Chosen", right=True),
+                    Column("seeds", "Seeds", right=True),
+                    Column("test_loss", "Test loss", right=True),
+                ),
+                rows=tuple(_progress(each) for each in status.candidates),
+            ),
+            *((Listing("Without figures", failed),) if failed else ()),
+            *_left_out(status.left_out),
+        ),
+        warnings=status.notes,
+    )
+
+
+def _candidate(contestant: Contestant) -> Row:
+    count, peak = contestant.trainable_parameters, contestant.peak
+    shown = "-"
+    if peak is not None:
+        low, value, high = (format_quantity(each, "bytes") for each in peak)
+        shown = f"{value} ({low} to {high})"
+    return Row(
+        (
+            label(contestant.name),
+            label(contestant.title),
+            label(", ".join(f"{rate:g}" for rate in contestant.rates)),
+            Cell("-" if count is None else f"{count:,}", count),
+            Cell(shown, None if peak is None else peak[1]),
+        )
+    )
+
+
+def _progress(progress: Progress) -> Row:
+    rates = ", ".join(
+        f"{rate}: {'-' if loss is None else f'{loss:.4f}'}" for rate, loss in progress.rates.items()
+    )
+    chosen = "-" if progress.chosen is None else f"{progress.chosen:g}"
+    return Row(
+        (
+            label(progress.name),
+            label(rates or "-"),
+            Cell(chosen + (" (edge)" if progress.at_edge else ""), progress.chosen),
+            Cell(str(progress.seeds), progress.seeds),
+            Cell(
+                "-" if progress.test_loss is None else f"{progress.test_loss:.4f}",
+                progress.test_loss,
+            ),
+        )
+    )
+
+
+def _left_out(reasons: dict[str, str]) -> tuple[Listing, ...]:
+    if not reasons:
+        return ()
+    items = tuple(Item(name, (reason,)) for name, reason in reasons.items())
+    return (Listing("Left out", items),)
+
+
+def _time(left: Estimate) -> str:
+    if left.low is None or left.high is None:
+        return f"not known ({left.because}; --calibrate tells)"
+    low, high = (format_quantity(each, "seconds") for each in (left.low, left.high))
+    span = low if low == high else f"{low} to {high}"
+    return f"about {span} ({left.because})"
