@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         PeftShopError,
     )
     from peft_shop.model.inspection import Target, inspect_model
+    from peft_shop.trial.trial import Trial
 
     __version__: str
 
@@ -47,6 +48,7 @@ __all__ = [
     "PeftShopError",
     "Recommendation",
     "Target",
+    "Trial",
     "any_of",
     "convert",
     "inspect_model",
@@ -71,6 +73,7 @@ if not TYPE_CHECKING:
         "PeftShopError": ("errors", "PeftShopError"),
         "Recommendation": ("ask.answer", "Recommendation"),
         "Target": ("model.inspection", "Target"),
+        "Trial": ("trial.trial", "Trial"),
         "any_of": ("ask.requirements", "any_of"),
         "convert": ("conversion.verb", "convert"),
         "inspect_model": ("model.inspection", "inspect_model"),

@@ -1,0 +1,229 @@
+"""Real trainings in processes of their own: what they are, how they end, and what kills them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from peft_shop import recommend
+from peft_shop.catalog.export import dump
+from peft_shop.trial import running
+from peft_shop.trial.records import Job, Result
+from peft_shop.trial.running import Running, script_of
+from peft_shop.trial.stages import every_job
+from peft_shop.trial.trial import Trial
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peft_shop.trial.records import Protocol
+
+pytestmark = pytest.mark.slow
+
+STEPS = 5
+
+
+def trial(tiny: Path, folder: Path, *candidates: str, **settings: Any) -> Trial:
+    usual = {"steps": STEPS, "max_length": 32, "rates": 1, "seeds": 2, "batch_size": 4}
+    return Trial.create(
+        folder,
+        model=tiny / "model",
+        train=tiny / "train.jsonl",
+        general=tiny / "general.txt",
+        candidates=candidates,
+        **{**usual, **settings},
+    )
+
+
+def job_of(protocol: Protocol, name: str) -> Job:
+    contestant = protocol.contestant(name)
+    return Job(stage="rates", contestant=name, learning_rate=contestant.rates[0], seed=0)
+
+
+def ended(run: Running, *, within: float = 240) -> Result | None:
+    deadline = time.monotonic() + within
+    while not run.over:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return run.result()
+
+
+def losses(run: Running) -> list[float]:
+    log = (run.place / "log.txt").read_text(encoding="utf-8", errors="replace")
+    return [float(loss) for loss in re.findall(r"^step \d+ loss (\S+)$", log, re.MULTILINE)]
+
+
+def test_what_a_snippet_trains_is_what_was_measured(tiny: Path, tmp_path: Path) -> None:
+    asked = trial(tiny, tmp_path / "t", "lora", "lorafa", "loraplus", "riemannian", "prompt_tuning")
+    protocol = asked.freeze()
+    optimizers = {each.recipe.training.optimizer for each in protocol.contestants[1:]}
+    assert len(optimizers) >= 3, protocol.left_out
+    for contestant in protocol.contestants[1:]:
+        job = job_of(protocol, contestant.name)
+        run = Running(asked.folder, protocol, job)
+        result = ended(run)
+        assert result is not None
+        assert result.outcome == "finished", result.detail
+        script = f"{script_of(protocol, job)}\nprint('last', repr(loss.item()))\n"
+        plain = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert float(plain.stdout.split()[-1]) == pytest.approx(losses(run)[-1], abs=1e-6)
+        assert len(losses(run)) == STEPS
+
+
+def test_every_way_to_fail_is_an_outcome(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = trial(tiny, tmp_path / "t", "lora", "miss")
+    protocol = asked.freeze()
+    job = job_of(protocol, protocol.contestants[1].name)
+    wild = job.model_copy(update={"learning_rate": 1e6})
+    result = ended(Running(asked.folder, protocol, wild))
+    assert result is not None
+    assert result.outcome == "diverged", result.detail
+    assert "loss" in result.detail
+
+    result = ended(Running(asked.folder, protocol, job, timeout=0.2))
+    assert result is not None
+    assert result.outcome == "timeout"
+
+    interrupted = Running(asked.folder, protocol, job)
+    interrupted.process.send_signal(signal.SIGTERM)
+    assert ended(interrupted) is None
+    assert not (interrupted.place / "result.json").exists()
+
+    aborting = "import os\nos.abort()\n"
+    monkeypatch.setattr(running, "script_of", lambda *_, **__: aborting)
+    result = ended(Running(asked.folder, protocol, job))
+    assert result is not None
+    assert result.outcome == "failed"
+
+    hungry = "import torch\ntorch.ones(2**36)\n"
+    monkeypatch.setattr(running, "script_of", lambda *_, **__: hungry)
+    monkeypatch.setattr(running, "_die_with_parent", _little_memory)
+    result = ended(Running(asked.folder, protocol, job))
+    assert result is not None
+    assert result.outcome == "out_of_memory", result.detail
+
+
+def _little_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
+
+
+def timeless(folder: Path) -> str:
+    """The trial's catalog without what differs from one time to the next."""
+    text = dump(Trial(folder).catalog).decode()
+    own = json.loads(text)
+    runs = [run for run in own["runs"] if run["benchmark"] == own["benchmarks"][0]["id"]]
+    for run in runs:
+        run["created_at"] = ""
+        for name in ("cpu_seconds", "step_seconds"):
+            run["metrics"].pop(name, None)
+    return json.dumps([own["benchmarks"][0], runs, own["noise"]], sort_keys=True)
+
+
+def test_twenty_kills_change_nothing(tiny: Path, tmp_path: Path) -> None:
+    settings = {"seeds": 3, "steps": 3}
+    straight = trial(tiny, tmp_path / "straight" / "t", "lora", "miss", **settings)
+    assert not straight.run().failed
+    killed = trial(tiny, tmp_path / "killed" / "t", "lora", "miss", **settings)
+    draw = random.Random(0)
+    command = [sys.executable, "-m", "peft_shop", "trial", "run", str(killed.folder)]
+    for _ in range(20):
+        driver = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(draw.uniform(3, 14))
+        driver.kill()
+        driver.wait()
+    time.sleep(5)
+    assert trainings(killed.folder) == []
+    done = {path.parent.name: path.stat().st_mtime_ns for path in results(killed.folder)}
+    last = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    again = {path.parent.name: path.stat().st_mtime_ns for path in results(killed.folder)}
+    assert {name: again[name] for name in done} == done, "a run was measured twice"
+    where = {str(tmp_path / name): "" for name in ("straight", "killed")}
+    texts = [timeless(straight.folder), timeless(killed.folder)]
+    for old in where:
+        texts = [text.replace(old, "") for text in texts]
+    digests = [re.sub(r"[0-9a-f]{64}|--[0-9a-f]{8}", "", text) for text in texts]
+    assert digests[0] == digests[1]
+
+
+def results(folder: Path) -> list[Path]:
+    return sorted((folder / "runs").glob("*/result.json"))
+
+
+def trainings(folder: Path) -> list[str]:
+    """Processes that work in the folder of a run."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal():
+            try:
+                place = os.readlink(f"/proc/{entry.name}/cwd")
+            except OSError:
+                continue
+            if place.startswith(str(folder)):
+                found.append(place)
+    return found
+
+
+def test_a_broken_result_is_put_aside_and_done_again(tiny: Path, tmp_path: Path) -> None:
+    asked = trial(tiny, tmp_path / "t", "lora", seeds=1)
+    asked.run()
+    broken, foreign, *_ = results(asked.folder)
+    broken.write_text(broken.read_text(encoding="utf-8")[:-40], encoding="utf-8")
+    other = json.loads(foreign.read_text(encoding="utf-8")) | {"protocol": "0" * 64}
+    foreign.write_text(json.dumps(other), encoding="utf-8")
+    assert asked.status().done == 1
+    asked.run()
+    assert asked.status().complete
+    assert broken.with_suffix(".bad").exists()
+    assert foreign.with_suffix(".bad").exists()
+
+
+def test_from_a_file_to_a_front(tiny: Path, tmp_path: Path) -> None:
+    asked = trial(
+        tiny,
+        tmp_path / "t",
+        "lora",
+        "miss",
+        "vera",
+        rates=2,
+        steps=40,
+        full_finetuning=True,
+    )
+    status = asked.run(slots=2)
+    assert not status.failed, status.failed
+    answer = recommend(catalog=asked, peft_version="any")
+    assert answer.benchmark.id == asked.protocol.benchmark
+    for candidate in status.candidates:
+        assert candidate.test_loss < status.base_test_loss, candidate
+    by_name = {candidate.name: candidate for candidate in status.candidates}
+    assert by_name["full_finetuning"].test_loss is not None
+    lora = next(name for name in by_name if name.startswith("lora/"))
+    forgetting = [
+        run.metrics["forgetting"]
+        for run in sorted(asked.runs, key=lambda run: run.recipe.training.learning_rate)
+        if run.experiment.startswith(f"{lora}-lr")
+    ]
+    assert forgetting[0] < forgetting[-1]
+    frame = asked.to_frame()
+    assert len(frame) == len(asked.runs)
+    assert all(map(math.isfinite, frame["test_loss"]))
+    assert {job.id(asked.protocol) for job in every_job(asked.protocol, asked.results())} == set(
+        asked.results()
+    )
