@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import re
 import resource
@@ -12,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,8 +25,6 @@ from peft_shop.trial.stages import every_job
 from peft_shop.trial.trial import Trial
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from peft_shop.trial.records import Protocol
 
 pytestmark = pytest.mark.slow
@@ -170,14 +168,13 @@ def results(folder: Path) -> list[Path]:
 def trainings(folder: Path) -> list[str]:
     """Processes that work in the folder of a run."""
     found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdecimal():
-            try:
-                place = os.readlink(f"/proc/{entry.name}/cwd")
-            except OSError:
-                continue
-            if place.startswith(str(folder)):
-                found.append(place)
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            place = str((entry / "cwd").readlink())
+        except OSError:  # it ended meanwhile, or is not ours
+            continue
+        if place.startswith(str(folder)):
+            found.append(place)
     return found
 
 
