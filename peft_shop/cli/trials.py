@@ -110,7 +110,13 @@ def new(
     ] = None,
     dtype: Annotated[
         Dtype,
-        typer.Option("--dtype", help="Of the base.", rich_help_panel=_EQUAL),
+        typer.Option(
+            "--dtype",
+            help="Of the base: auto (bfloat16 on an accelerator, else float32), float32, bfloat16 "
+            "or float16.",
+            rich_help_panel=_EQUAL,
+            metavar="TYPE",
+        ),
     ] = Dtype.AUTO,
     gradient_checkpointing: Annotated[
         bool,
