@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from peft_shop.model.structure import Structure
     from peft_shop.units import Unit
 
-__all__ = ["relaxations", "warnings"]
+__all__ = ["FLAGGED", "relaxations", "warnings"]
+
+FLAGGED: Final = "left out as flagged: "
+"""How the warning begins that names the runs left out for their flags."""
 
 
 def relaxations(
@@ -194,7 +197,7 @@ def warnings(
     if query.training is not None and unknown:
         yield _unknown_memory(unknown, len(kept))
     if flagged:
-        yield f"left out as flagged: {', '.join(flagged)} (`why` tells the reason)"
+        yield f"{FLAGGED}{', '.join(flagged)} (`why` tells the reason)"
     if query.include_flagged:
         yield "flagged runs are ranked because you asked for it"
     demanded = {requirement.name for requirement in query.requirements}

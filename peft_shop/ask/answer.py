@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from pydantic import PrivateAttr, ValidationError
 
@@ -22,6 +22,8 @@ from peft_shop.ask.candidates import (
 from peft_shop.ask.query import Query
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.runs import Benchmark, Metric
+from peft_shop.catalog.short_names import shortened
+from peft_shop.catalog.store import load
 from peft_shop.errors import CatalogError, ConfigError, Problem, QueryError, UnknownNameError
 from peft_shop.forecast.records import NothingFits, Setup
 from peft_shop.records import Record, Text
@@ -32,7 +34,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from peft_shop.catalog.catalog import Catalog
     from peft_shop.model.inspection import Target
+
+Section: TypeAlias = Literal["why", "ties", "left-out", "sure", "all"]
+"""What stands behind the first screen."""
 
 __all__ = [
     "Baseline",
@@ -50,12 +56,17 @@ __all__ = [
 
 
 class _Again:
-    """How an answer is asked for again: goes with a record, is no part of it."""
+    """How an answer is asked for again, and of what: goes with a record, is no part of it."""
 
-    __slots__ = ("ask",)
+    __slots__ = ("ask", "catalog")
 
-    def __init__(self, ask: Callable[[], Recommendation] | None = None) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], Recommendation] | None = None,
+        catalog: Catalog | None = None,
+    ) -> None:
         self.ask = ask
+        self.catalog = catalog
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Again)
@@ -144,10 +155,19 @@ class Recommendation(Record):
             candidate._model = LiveModel(target)  # noqa: SLF001 - the answer owns them
         return self
 
-    def asked_by(self, ask: Callable[[], Recommendation]) -> Self:
-        """The same answer, which knows how to be asked for again."""
-        self._again = _Again(ask)
+    def asked_by(self, ask: Callable[[], Recommendation], catalog: Catalog | None = None) -> Self:
+        """The same answer, which knows how to be asked for again, and of which catalog."""
+        self._again = _Again(ask, catalog)
         return self
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog that answered; for an answer that was read from JSON, the embedded one."""
+        return load() if self._again.catalog is None else self._again.catalog
+
+    def short(self, one: Candidate | Dropped) -> str:
+        """Short name of a candidate, such as `lora/rank64-rslora`; unique on its benchmark."""
+        return one.name if one.run is None else shortened(self.catalog, one.run, one.name)
 
     def preflighted(self) -> Recommendation:
         """The answer with a preflight for every member of the front.
@@ -216,23 +236,36 @@ class Recommendation(Record):
         # what is not known beside much that is known not to fit promises nothing
         return None if any(setups) or (setups and self.nothing_fits is None) else False
 
-    def __str__(self) -> str:
-        from peft_shop.show.answers import answer_document  # noqa: PLC0415 - as above
-        from peft_shop.show.terminal import text  # noqa: PLC0415 - only when shown
+    def text(self, *sections: Section, width: int = 80) -> str:
+        """What `peft-shop recommend` prints: the first screen, at most 25 lines.
 
-        return text(answer_document(self), 100, colour=False)
+        Args:
+            *sections: what stands below it: `why`, `ties`, `left-out`, `sure`; `all` is everything
+                that the answer holds, in place of the first screen.
+            width: of a line [characters]; text is laid out for 60 and more.
+
+        Raises:
+            UnknownNameError: there is no such section; names the nearest.
+        """
+        from peft_shop.show.printing import answer_text  # noqa: PLC0415 - only when shown
+
+        return answer_text(self, sections, width)
+
+    def __str__(self) -> str:
+        return self.text()
 
     def __repr__(self) -> str:
         best = f", best {self.front[0].name}" if self.front else ""
         return f"<Recommendation for {self.benchmark.id}: {len(self.front)} on the front{best}>"
 
     def __getitem__(self, name: str | int) -> Candidate:
-        """Member of the front by place, or any candidate with a run by name."""
+        """Member of the front by place, or any candidate with a run by its name, short or whole."""
         if isinstance(name, int):
             return self.front[name]
         # a baseline may be a candidate too, whose own record says more
         groups = (self.baselines, self.too_close, self.dominated, self.ties, self.front)
-        found: dict[str, Candidate] = {one.name: one for group in groups for one in group}
+        found: dict[str, Candidate] = {self.short(one): one for group in groups for one in group}
+        found |= {one.name: one for group in groups for one in group}
         if name not in found:
             raise UnknownNameError("candidate", name, found, hint="dropped ones are in `.dropped`")
         return found[name]
@@ -269,7 +302,7 @@ class Recommendation(Record):
         """
         import pandas as pd
 
-        from peft_shop.show.answers import answer_records  # noqa: PLC0415 - only when shown
+        from peft_shop.show.answer_records import answer_records  # noqa: PLC0415 - only when shown
 
         return pd.DataFrame.from_records(answer_records(self))
 
@@ -280,7 +313,7 @@ class Recommendation(Record):
         return html(answer_document(self))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from peft_shop.show.answers import answer_document  # noqa: PLC0415 - as above
-        from peft_shop.show.terminal import renderables  # noqa: PLC0415 - only when shown
+        from peft_shop.show.printing import screen_lines  # noqa: PLC0415 - only when shown
+        from peft_shop.show.terminal import rich_lines  # noqa: PLC0415 - only when shown
 
-        yield from renderables(answer_document(self), width=options.max_width)
+        yield rich_lines(screen_lines(self, options.max_width))

@@ -19,6 +19,7 @@ from peft_shop.ask.reading import build_query, resolve_benchmark
 from peft_shop.ask.reasons import cost
 from peft_shop.catalog.methods import Method
 from peft_shop.catalog.runs import Run
+from peft_shop.catalog.short_names import run_of_short
 from peft_shop.errors import QueryError, UnknownNameError
 from peft_shop.serve.adapter import adapter_of_method, adapter_of_run, read_adapter
 
@@ -233,7 +234,9 @@ def resolve_adapter(catalog: Catalog, name: str, benchmark: str | None = None) -
         AdapterError: the folder's configuration cannot be read.
     """
     path = Path(name)
-    called = any(name in {run.experiment, run.id} for run in catalog.runs)
+    called = any(name in {run.experiment, run.id} for run in catalog.runs) or bool(
+        run_of_short(catalog, name, catalog.runs)
+    )
     looks_like_path = name.startswith((".", "/", "~")) or path.suffix == ".json"
     # what looks like a path is meant as one, and its own error says more
     if not called and (

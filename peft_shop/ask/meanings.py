@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.contenders import in_snapshot, newest_snapshot
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.short_names import run_of_short
 from peft_shop.errors import AmbiguousNameError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class Meaning:
     def canonical(self) -> str:
         """The run, variant or method that is meant, as answers call it."""
         if self.run is not None:
-            return self.name if self.name == self.run.id else self.run.experiment
+            stamp = f"@{self.run.created_at}"
+            return self.run.id if self.name.endswith(stamp) else self.run.experiment
         return self.variant or self.method
 
     def covers(self, run: Run) -> bool:
@@ -127,8 +129,9 @@ def meaning_of(
         UnknownNameError: nothing is called so; names the nearest of all kinds.
         AmbiguousNameError: several are; names them.
     """
-    exact = [run for run in _runs(catalog, benchmarks) if name in {run.id, run.experiment}]
-    if not exact:
+    runs = _runs(catalog, benchmarks)
+    exact = any(name in {run.id, run.experiment} for run in runs)
+    if not exact and not run_of_short(catalog, name, runs):
         found = _index(catalog).get(_key(name), ())
         if len(found) == 1:
             return _named(found[0], name)
@@ -175,18 +178,19 @@ def runs_called(
 ) -> dict[str, Run]:
     """The newest run of every experiment that `name` stands for, by experiment.
 
-    A run is called by its id, its experiment, or the end of it: `rank32` of
-    `lora/llama-3.2-3B-rank32`, also behind its folder, `lora/rank32`.
+    A run is called by its id, its experiment, its short name `lora/rank32`, or the end of its
+    experiment: `rank32` of `lora/llama-3.2-3B-rank32`.
     """
     runs = _runs(catalog, benchmarks)
     plain = _plain(name)
     for called in (
         [run for run in runs if name in {run.id, run.experiment}],
+        run_of_short(catalog, name, runs),
         [run for run in runs if plain == _plain(run.experiment)],
         [run for run in runs if plain and _ends(_plain(run.experiment), plain)],
     ):
         if called:
-            return _newest(catalog, called, one=any(run.id == name for run in called))
+            return _newest(catalog, called, one="@" in name)
     return {}
 
 

@@ -211,7 +211,7 @@ def recommend(
 
         return settled(source, query, target, seconds=limit).about(target)
 
-    return asked().asked_by(asked)
+    return asked().asked_by(asked, source)
 
 
 def read_question(**stated: Any) -> Query:

@@ -14,6 +14,7 @@ from peft_shop.cli.output import Output, output
 from peft_shop.cli.values import split
 from peft_shop.errors import QueryError
 from peft_shop.show.comparisons import compare_document
+from peft_shop.show.naming import briefly
 
 __all__ = ["compare"]
 
@@ -55,4 +56,5 @@ def compare(
     document = compare_document(source, query, subjects, everything=everything)
     meanings = [method_meaning(source, name) for name in names if is_method(source, name)]
     remarks = [f"{meaning.remark}." for meaning in meanings if meaning.remark]
-    out.show(replace(document, paragraphs=(*remarks, *document.paragraphs)))
+    document = replace(document, paragraphs=(*remarks, *document.paragraphs))
+    out.show(briefly(source, document))

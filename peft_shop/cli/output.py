@@ -19,7 +19,7 @@ from peft_shop.files import write_all
 from peft_shop.show.documents import Document, Value
 from peft_shop.show.markup import markdown
 from peft_shop.show.tables import csv_text, json_text, records
-from peft_shop.show.terminal import text
+from peft_shop.show.terminal import Line, document_lines, lines_text
 
 __all__ = [
     "NOTHING_FOUND",
@@ -29,6 +29,7 @@ __all__ = [
     "Output",
     "output",
     "say",
+    "terminal_width",
     "write_code",
     "write_file",
     "write_files",
@@ -63,6 +64,7 @@ class Output:
         self,
         document: Document,
         *,
+        lines: Sequence[Line] | None = None,
         rows: Sequence[Mapping[str, Value]] | None = None,
         json: Callable[[], str] | None = None,
     ) -> None:
@@ -70,12 +72,13 @@ class Output:
 
         Args:
             document: for people, and for programs where nothing else is given.
+            lines: for a terminal, laid out already, instead of the document.
             rows: for CSV, instead of the document's first table.
             json: JSON text, instead of the document's tables.
         """
         if self.format is Format.TABLE:
-            width = shutil.get_terminal_size().columns
-            write_out(text(document, width, colour=_has_colour()))
+            made = document_lines(document, terminal_width()) if lines is None else lines
+            write_out(lines_text(made, terminal_width(), colour=_has_colour()))
         elif self.format is Format.MARKDOWN:
             write_out(markdown(document))
         elif self.format is Format.CSV:
@@ -110,6 +113,11 @@ def output(
     if as_json and form not in {Format.TABLE, Format.JSON}:
         raise QueryError(f"--json and --format {form} contradict each other")
     return Output(Format.JSON if as_json else form)
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; `COLUMNS` goes before, and 80 where neither tells."""
+    return shutil.get_terminal_size().columns
 
 
 def _has_colour() -> bool:

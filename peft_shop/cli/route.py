@@ -14,6 +14,7 @@ from peft_shop.cli.values import split
 from peft_shop.serve.bases import base_of_structure
 from peft_shop.serve.routes import resolve_engine
 from peft_shop.serve.routes import route as route_to
+from peft_shop.show.naming import briefly
 from peft_shop.show.routes import route_document, route_records, routes_document
 
 __all__ = ["route"]
@@ -80,6 +81,6 @@ def route(
         plain: list[Any] = [one.model_dump(mode="json") for one in found]
         return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
-    out.show(document, rows=route_records(found), json=whole)
+    out.show(briefly(source, document), rows=route_records(found), json=whole)
     if not any(one.best for one in found):
         raise typer.Exit(NOTHING_FOUND)

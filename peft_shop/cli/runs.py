@@ -10,6 +10,7 @@ from peft_shop.catalog.store import load
 from peft_shop.cli.options import Benchmark, CatalogFile, Snapshot, takes
 from peft_shop.cli.output import NOTHING_FOUND, Output, output
 from peft_shop.cli.values import split
+from peft_shop.show.naming import briefly
 from peft_shop.show.runs import runs_document
 
 __all__ = ["runs"]
@@ -41,6 +42,6 @@ def runs(
         if not meanings or any(meaning.covers(run) for meaning in meanings)
     ]
     by = resolve_metric(source, where, sort_by) if sort_by else None
-    out.show(runs_document(source, where, found, sort_by=by))
+    out.show(briefly(source, runs_document(source, where, found, sort_by=by)))
     if not found:
         raise typer.Exit(NOTHING_FOUND)

@@ -9,6 +9,7 @@ from peft_shop.catalog.store import load
 from peft_shop.cli.options import CatalogFile, takes
 from peft_shop.cli.output import Output, output
 from peft_shop.show.methods import card_document
+from peft_shop.show.naming import briefly
 from peft_shop.show.tables import json_text
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def show(
         return json_text(card)
 
     out.show(
-        card_document(source, found, variant, meaning.remark),
+        briefly(source, card_document(source, found, variant, meaning.remark)),
         rows=_capability_rows(source, found, variant),
         json=whole,
     )

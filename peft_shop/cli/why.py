@@ -14,6 +14,7 @@ from peft_shop.cli.options import takes
 from peft_shop.cli.output import Output, output
 from peft_shop.cli.question import question
 from peft_shop.errors import QueryError
+from peft_shop.show.naming import briefly
 from peft_shop.show.progress import progress_bar
 from peft_shop.show.verdicts import why_document
 
@@ -25,13 +26,20 @@ def why(
     asked: dict[str, Any],
     out: Output,
     name: Annotated[
-        str, typer.Argument(help="A run, or a method for all its runs.", metavar="NAME")
+        str,
+        typer.Argument(
+            help="A run, a method for all its runs, or a place among the best such as 2.",
+            metavar="NAME",
+        ),
     ],
 ) -> None:
     """Tell why a run or method is, or is not, among the best: all constraints that it fails.
 
     Takes the options of recommend: the answer is about that question.
     """
+    if name.isdigit():
+        _by_rank(asked, out, int(name))
+        return
     catalog = asked["catalog"]
     asked["benchmark"] = asked["benchmark"] or benchmark_of(catalog, [name])
     place = resolve_benchmark(catalog, asked["benchmark"]) if asked["benchmark"] else None
@@ -46,4 +54,19 @@ def why(
     document = why_document(answer, meaning.canonical)
     if meaning.remark:
         document = replace(document, paragraphs=(f"{meaning.remark}.", *document.paragraphs))
-    out.show(document)
+    out.show(briefly(catalog, document))
+
+
+def _by_rank(asked: dict[str, Any], out: Output, rank: int) -> None:
+    """The candidate at a place of the front.
+
+    Raises:
+        QueryError: there is no such place.
+    """
+    with progress_bar("Dry runs") as tell, watched(tell):
+        answer = ask(**asked)
+    if not 1 <= rank <= len(answer.front):
+        places = f"1 to {len(answer.front)}" if answer.front else "none"
+        raise QueryError(f"there is no place {rank} among the best: {places}")
+    member = answer.front[rank - 1]
+    out.show(briefly(answer.catalog, why_document(answer, member.name)))

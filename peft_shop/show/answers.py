@@ -1,4 +1,4 @@
-"""An answer as a document, and as flat records for tables and data frames."""
+"""An answer as a document: everything that it holds, in the order in which it is argued."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.show.adaptations import adaptation_sentences
+from peft_shop.show.answer_notes import failures, footnotes
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 from peft_shop.show.figures import chance, figure, heading, metric_column, signed
-from peft_shop.show.questions import demands, provenance
+from peft_shop.show.questions import demands
 from peft_shop.show.routes import route_sentence
-from peft_shop.show.setups import answer_setup, interval, setup_sentences, setup_words
+from peft_shop.show.setups import answer_setup, interval, setup_sentences
 from peft_shop.show.trainers import acceptance_sentence
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import TypeAlias
+    from collections.abc import Sequence
 
     from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Baseline, Candidate, Dropped, FrontMember, Unmeasured
-    from peft_shop.catalog.runs import Metric, Run
-    from peft_shop.show.documents import Value
+    from peft_shop.catalog.runs import Metric
 
-    _Record: TypeAlias = dict[str, Value]
-
-__all__ = ["answer_document", "answer_records"]
+__all__ = ["answer_document"]
 
 _FURTHER: Final = ("train_time", "checkpoint_size", "trainable_parameters")
 """Metrics shown beside the objectives where the width allows."""
@@ -81,39 +78,8 @@ def answer_document(recommendation: Recommendation, *, everything: bool = False)
         paragraphs=tuple(paragraphs),
         parts=tuple(parts),
         warnings=recommendation.warnings,
-        footnotes=_footnotes(recommendation, objectives),
+        footnotes=footnotes(recommendation, objectives),
     )
-
-
-def answer_records(recommendation: Recommendation) -> list[_Record]:
-    """Every candidate with a run and the baselines, one dictionary each, figures in base units.
-
-    Keys: place (`front`, `tie`, `too_close`, `dominated`, `dropped`, `baseline`), name, method,
-    variants (joined by spaces), front_probability, every metric by its field, reasons; where setups
-    were chosen also fits, own_peak_bytes, low_bytes, high_bytes, setup. Absent values are `None`.
-    """
-    found = [
-        _record(recommendation, "front", one, f"{one.why} {one.gives_up}")
-        for one in recommendation.front
-    ]
-    found += [_record(recommendation, "tie", one, one.because) for one in recommendation.ties]
-    found += [
-        _record(recommendation, "too_close", one, one.because) for one in recommendation.too_close
-    ]
-    found += [
-        _record(recommendation, "dominated", one, f"dominated by {one.dominated_by}")
-        for one in recommendation.dominated
-    ]
-    found += [
-        _dropped_record(recommendation, one, one.run)
-        for one in recommendation.dropped
-        if one.run is not None
-    ]
-    found += [
-        _record(recommendation, "baseline", one, f"baseline: {one.kind}")
-        for one in recommendation.baselines
-    ]
-    return found
 
 
 def _metrics(recommendation: Recommendation) -> tuple[list[Metric], list[Metric]]:
@@ -372,95 +338,5 @@ def _dropped_table(recommendation: Recommendation) -> Table:
         key="dropped",
         title="Dropped, with every constraint that each fails",
         columns=(Column("name", "Configuration", least=24), Column("reasons", "Fails", least=30)),
-        rows=tuple(Row((_name(one), label(_failures(one)))) for one in recommendation.dropped),
+        rows=tuple(Row((_name(one), label(failures(one)))) for one in recommendation.dropped),
     )
-
-
-def _failures(one: Dropped) -> str:
-    return "; ".join(f"{failure.constraint}: {failure.reason}" for failure in one.failures)
-
-
-def _footnotes(recommendation: Recommendation, objectives: Sequence[Metric]) -> tuple[str, ...]:
-    found = []
-    groups = (recommendation.front, recommendation.ties, recommendation.dominated)
-    measured = [one for group in groups for one in group]
-    noisy = [metric for metric in objectives if any(metric.id in one.sds for one in measured)]
-    if measured:
-        text = "P(front): probability of being on the front of the true figures"
-        if noisy:
-            names = " and ".join(metric.label for metric in noisy)
-            text += f", when {names} would change as in a re-run (±: one standard deviation)"
-        seeds = {one.run.provenance.seed for one in measured}
-        if len(seeds) == 1:
-            text += (
-                f". Every run has seed {next(iter(seeds))}: another seed adds noise that is not "
-                "counted, so all of this is surer than it should be"
-            )
-        found.append(text + ".")
-    several = {
-        one.method: one.configurations
-        for one in sorted(measured, key=lambda one: (-one.configurations, one.method))
-        if one.configurations > 1
-    }
-    if several:
-        listed = ", ".join(f"{method} {count}" for method, count in several.items())
-        found.append(
-            f"Configurations tried: {listed}; one of every other method. More tries give a better "
-            "best one by luck alone."
-        )
-    return (*found, provenance(recommendation))
-
-
-# --- records ---
-
-
-def _record(recommendation: Recommendation, place: str, one: Candidate, reasons: str) -> _Record:
-    return _flat(recommendation, place, one, one.values, one.front_probability, reasons=reasons)
-
-
-def _dropped_record(recommendation: Recommendation, one: Dropped, run: Run) -> _Record:
-    """Figures as measured, comparable or not: the reasons tell."""
-    values = {
-        metric.id: run.metrics[metric.field]
-        for metric in recommendation.metrics
-        if metric.field in run.metrics
-    }
-    return _flat(recommendation, "dropped", one, values, None, reasons=_failures(one))
-
-
-def _flat(
-    recommendation: Recommendation,
-    place: str,
-    one: Candidate | Dropped,
-    values: Mapping[str, float],
-    probability: float | None,
-    *,
-    reasons: str,
-) -> _Record:
-    return {
-        "place": place,
-        "name": one.name,
-        "method": one.method,
-        "variants": " ".join(one.variants),
-        "front_probability": probability,
-        **{metric.field: values.get(metric.id) for metric in recommendation.metrics},
-        "reasons": reasons,
-        **_fit(recommendation, one),
-    }
-
-
-def _fit(recommendation: Recommendation, one: Candidate | Dropped) -> _Record:
-    """Whether it fits and under which setup, where the question asks for one."""
-    if recommendation.query.fit == "off":
-        return {}
-    setup = getattr(one, "setup", None)
-    if setup is None:
-        return dict.fromkeys(("fits", "own_peak_bytes", "low_bytes", "high_bytes", "setup"))
-    model = recommendation.query.model
-    return {
-        "fits": setup.fits,
-        "own_peak_bytes": round(setup.peak.value),
-        "low_bytes": round(setup.peak.low),
-        "high_bytes": round(setup.peak.high),
-        "setup": setup_words(setup.settings, "text" if model is None else model.modality),
-    }

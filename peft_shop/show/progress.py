@@ -17,9 +17,9 @@ _PATIENCE: Final = 0.7
 
 
 @contextlib.contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Tells what is being done, once it has taken a moment."""
-    if not sys.stderr.isatty():
+def waiting(what: str, *, shown: bool = True) -> Iterator[None]:
+    """Tells what is being done, once it has taken a moment, if it is to be `shown` at all."""
+    if not shown or not sys.stderr.isatty():
         yield
         return
     over = threading.Event()
@@ -43,9 +43,9 @@ def waiting(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(title: str, *, shown: bool = True) -> Iterator[Callable[[int, int, str], None]]:
     """A function that is told the number of steps done, of all, and the next one's name."""
-    if not sys.stderr.isatty():
+    if not shown or not sys.stderr.isatty():
         yield lambda _done, _total, _name: None
         return
     from rich.console import Console
@@ -65,10 +65,10 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         TextColumn("{task.fields[step]}", markup=False),
         console=Console(stderr=True),
         transient=True,
-    ) as shown:
-        task = shown.add_task(title, total=None, step="")
+    ) as bar:
+        task = bar.add_task(title, total=None, step="")
 
         def tell(done: int, total: int, name: str) -> None:
-            shown.update(task, completed=done, total=total, step=name)
+            bar.update(task, completed=done, total=total, step=name)
 
         yield tell

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from peft_shop.show.documents import Column, Document, Listing, Row
 
-__all__ = ["fold", "renderables", "text", "width_of"]
+__all__ = [
+    "Line",
+    "document_lines",
+    "fold",
+    "lines_text",
+    "renderables",
+    "rich_lines",
+    "text",
+    "width_of",
+]
 
 Line: TypeAlias = "list[tuple[str, str]]"
 """Pieces of one line, each with its style."""
@@ -32,7 +41,13 @@ _PROSE: Final = 100
 _EASY: Final = 44
 """Width of a text column that is worth more than another column beside it [characters]."""
 _GAP: Final = "  "
-_STYLES: Final = {"title": "bold", "head": "bold", "faint": "dim", "careful": "bold yellow"}
+_STYLES: Final = {
+    "title": "bold",
+    "head": "bold",
+    "faint": "dim",
+    "careful": "bold yellow",
+    "good": "green",
+}
 # a number keeps its unit beside it
 _SPACE: Final = re.compile(r" +(?:(?<!\d )|(?!(?:%|[KMGT]?i?B|k|M|min|h|s|points)(?!\w)))")
 _PIECES: Final = re.compile(r"[^/_=.,;:|+-]*[/_=.,;:|+-]+|[^/_=.,;:|+-]+")
@@ -46,7 +61,22 @@ def text(document: Document, width: int = 80, *, colour: bool = False) -> str:
         width: of the terminal [characters].
         colour: whether to add the codes that terminals understand.
     """
-    lines = list(_document(document, max(width, _LEAST_WIDTH)))
+    return lines_text(document_lines(document, width), width, colour=colour)
+
+
+def document_lines(document: Document, width: int = 80) -> list[Line]:
+    """The document laid out, each line in pieces with their styles."""
+    return list(_document(document, max(width, _LEAST_WIDTH)))
+
+
+def lines_text(lines: Sequence[Line], width: int = 80, *, colour: bool = False) -> str:
+    """Lines that are laid out already, as text with a final newline.
+
+    Args:
+        lines: pieces with their styles.
+        width: of the terminal [characters].
+        colour: whether to add the codes that terminals understand.
+    """
     if not colour:
         return "".join("".join(piece for piece, _ in line).rstrip() + "\n" for line in lines)
     from rich.console import Console
@@ -54,16 +84,17 @@ def text(document: Document, width: int = 80, *, colour: bool = False) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=width, color_system="standard")
     for line in lines:
-        console.print(_rich([line]), soft_wrap=True)
+        console.print(rich_lines([line]), soft_wrap=True)
     return stream.getvalue()
 
 
 def renderables(document: Document, width: int = 80) -> Iterator[Text]:
     """The document for a rich console of `width` characters."""
-    yield _rich(list(_document(document, max(width, _LEAST_WIDTH))))
+    yield rich_lines(document_lines(document, width))
 
 
-def _rich(lines: Sequence[Line]) -> Text:
+def rich_lines(lines: Sequence[Line]) -> Text:
+    """Lines that are laid out already, for a rich console."""
     from rich.text import Text
 
     whole = Text(no_wrap=True, overflow="ignore")
@@ -141,6 +172,7 @@ def _broken(word: str, width: int) -> list[str]:
 def _document(document: Document, width: int) -> Iterator[Line]:
     prose = min(width, _PROSE)
     yield from ([(line, "title")] for line in fold(document.title, prose))
+    above = bool(document.title)
     for paragraph in document.paragraphs:
         yield []
         yield from ([(line, "")] for line in fold(paragraph, prose))
@@ -148,8 +180,11 @@ def _document(document: Document, width: int) -> Iterator[Line]:
         yield []
     for warning in document.warnings:
         yield from _hanging("Careful:", "careful", (warning,), prose)
+    above = above or bool(document.paragraphs or document.warnings)
     for part in document.shown:
-        yield []
+        if above:
+            yield []
+        above = True
         yield from ([(line, "head")] for line in fold(part.title, prose))
         yield from _table(part, width) if isinstance(part, Table) else _listing(part, prose)
     if document.footnotes:

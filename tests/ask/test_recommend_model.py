@@ -200,7 +200,7 @@ def test_the_command_line_shows_changes_and_preflight(tmp_path: Path, target: Ta
     assert done.exit_code == 0, done.output
     answer = Recommendation.from_json(done.stdout)
     assert all(one.preflighted is not None for one in answer.front)
-    shown = run(["recommend", "--model", folder(tmp_path, target)])
+    shown = run(["recommend", "--model", folder(tmp_path, target), "--all"])
     assert "trainable parameters" in " ".join(shown.stdout.split())
 
 

@@ -34,7 +34,8 @@ from peft_shop.curate.reports.maintenance import (
 from peft_shop.curate.sources import rules
 from peft_shop.curate.sources.rules import Report, validate
 from peft_shop.errors import CatalogError, Problem, QueryError, UnknownNameError
-from peft_shop.show.answers import answer_document, answer_records
+from peft_shop.show.answer_records import answer_records
+from peft_shop.show.answers import answer_document
 from peft_shop.show.comparisons import compare_document
 from peft_shop.show.differences import difference_document
 from peft_shop.show.figures import chance, signed, uncertain
@@ -192,7 +193,7 @@ def test_a_rich_console_prints_the_answer_in_its_width() -> None:
     stream = io.StringIO()
     Console(file=stream, width=70).print(answer)
     printed = [line.rstrip() for line in stream.getvalue().splitlines()]
-    assert printed == text(answer_document(answer), 70).splitlines()
+    assert printed == answer.text(width=70).splitlines()
 
 
 def test_the_answer_tells_all_that_the_record_has() -> None:

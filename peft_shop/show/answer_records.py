@@ -1,0 +1,104 @@
+"""An answer as flat records, for tables and data frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peft_shop.show.answer_notes import failures
+from peft_shop.show.setups import setup_words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeAlias
+
+    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.candidates import Candidate, Dropped
+    from peft_shop.catalog.runs import Run
+    from peft_shop.show.documents import Value
+
+    _Record: TypeAlias = dict[str, Value]
+
+__all__ = ["answer_records"]
+
+
+def answer_records(recommendation: Recommendation) -> list[_Record]:
+    """Every candidate with a run and the baselines, one dictionary each, figures in base units.
+
+    Keys: place (`front`, `tie`, `too_close`, `dominated`, `dropped`, `baseline`), name, method,
+    variants (joined by spaces), front_probability, every metric by its field, reasons; where setups
+    were chosen also fits, own_peak_bytes, low_bytes, high_bytes, setup. Absent values are `None`.
+    """
+    found = [
+        _record(recommendation, "front", one, f"{one.why} {one.gives_up}")
+        for one in recommendation.front
+    ]
+    found += [_record(recommendation, "tie", one, one.because) for one in recommendation.ties]
+    found += [
+        _record(recommendation, "too_close", one, one.because) for one in recommendation.too_close
+    ]
+    found += [
+        _record(recommendation, "dominated", one, f"dominated by {one.dominated_by}")
+        for one in recommendation.dominated
+    ]
+    found += [
+        _dropped_record(recommendation, one, one.run)
+        for one in recommendation.dropped
+        if one.run is not None
+    ]
+    found += [
+        _record(recommendation, "baseline", one, f"baseline: {one.kind}")
+        for one in recommendation.baselines
+    ]
+    return found
+
+
+def _record(recommendation: Recommendation, place: str, one: Candidate, reasons: str) -> _Record:
+    return _flat(recommendation, place, one, one.values, one.front_probability, reasons=reasons)
+
+
+def _dropped_record(recommendation: Recommendation, one: Dropped, run: Run) -> _Record:
+    """Figures as measured, comparable or not: the reasons tell."""
+    values = {
+        metric.id: run.metrics[metric.field]
+        for metric in recommendation.metrics
+        if metric.field in run.metrics
+    }
+    return _flat(recommendation, "dropped", one, values, None, reasons=failures(one))
+
+
+def _flat(
+    recommendation: Recommendation,
+    place: str,
+    one: Candidate | Dropped,
+    values: Mapping[str, float],
+    probability: float | None,
+    *,
+    reasons: str,
+) -> _Record:
+    return {
+        "place": place,
+        "name": one.name,
+        "method": one.method,
+        "variants": " ".join(one.variants),
+        "front_probability": probability,
+        **{metric.field: values.get(metric.id) for metric in recommendation.metrics},
+        "reasons": reasons,
+        **_fit(recommendation, one),
+    }
+
+
+def _fit(recommendation: Recommendation, one: Candidate | Dropped) -> _Record:
+    """Whether it fits and under which setup, where the question asks for one."""
+    if recommendation.query.fit == "off":
+        return {}
+    setup = getattr(one, "setup", None)
+    if setup is None:
+        return dict.fromkeys(("fits", "own_peak_bytes", "low_bytes", "high_bytes", "setup"))
+    model = recommendation.query.model
+    return {
+        "fits": setup.fits,
+        "own_peak_bytes": round(setup.peak.value),
+        "low_bytes": round(setup.peak.low),
+        "high_bytes": round(setup.peak.high),
+        "setup": setup_words(setup.settings, "text" if model is None else model.modality),
+    }

@@ -1,0 +1,68 @@
+"""What a first screen says of the user's model, device and engine: forecast, setup, changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peft_shop.ask.candidates import Unmeasured
+from peft_shop.show.serving import routes_of
+from peft_shop.show.setups import answer_setup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from peft_shop.ask.answer import Recommendation
+    from peft_shop.show.overview import Entry
+
+__all__ = ["model_lines", "serving_lines"]
+
+
+def model_lines(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterable[str]:
+    """What is forecast, which setup fits, what changed for the model; nothing without a model."""
+    query = recommendation.query
+    if query.model is None:
+        return
+    yield from answer_setup(recommendation)
+    told = []
+    if query.training is not None:
+        told.append("Memory and file are forecasts")
+    if query.ranked:
+        whose = recommendation.benchmark.model_id.rpartition("/")[2]
+        told.append(f"scores are those of {whose}: yours will differ, the order may too")
+    changed = _changed(shown)
+    if changed:
+        told.append(changed)
+    if told:
+        text = "; ".join(told)
+        yield f"{text[0].upper()}{text[1:]}."
+
+
+def _changed(shown: Sequence[Entry]) -> str:
+    """Fields of the configurations that differ from the measured ones, and in how many."""
+    counts: dict[str, int] = {}
+    total = 0
+    for entry in shown:
+        one = entry.one
+        if isinstance(one, Unmeasured) or one.retargeted is None:
+            continue
+        total += 1
+        for change in one.retargeted.changes:
+            if change.before != change.after:
+                counts[change.field] = counts.get(change.field, 0) + 1
+    if not total:
+        return ""
+    if not counts:
+        return "configurations as measured"
+    listed = ", ".join(f"{name} ({count} of {total})" for name, count in counts.items())
+    return f"changed: {listed}"
+
+
+def serving_lines(recommendation: Recommendation, best: Entry | None) -> Iterable[str]:
+    """What to do so that the demanded engines serve the entry to go on with."""
+    if best is None or not any(one.name == "serve" for one in recommendation.query.requirements):
+        return
+    for route in routes_of(recommendation, best.one):
+        if route.best is not None and (route.best.conditions or route.best.warnings):
+            what = " ".join((*route.best.conditions, *route.best.warnings))
+            who = best.rank if best.rank is not None else best.title
+            yield f"{who} to {route.engine}: {what}"

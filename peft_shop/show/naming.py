@@ -1,0 +1,74 @@
+"""Short names of runs in whatever is shown to people; programs read the whole names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from peft_shop.catalog.short_names import short_names
+from peft_shop.show.documents import Cell, Document, Item, Listing, Row, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peft_shop.catalog.catalog import Catalog
+
+__all__ = ["briefly", "in_short"]
+
+Part = TypeVar("Part", Table, Listing)
+
+
+def in_short(catalog: Catalog, text: str) -> str:
+    """`text` with every run's name as short as it can be."""
+    names, pattern = _known(catalog)
+    if pattern is None or "/" not in text:
+        return text
+    return pattern.sub(lambda match: names[match[0]], text)
+
+
+def briefly(catalog: Catalog, document: Document) -> Document:
+    """The document with short names wherever people read; values stay as they are."""
+
+    def short(text: str) -> str:
+        return in_short(catalog, text)
+
+    def texts(several: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(short, several))
+
+    def cell(one: Cell) -> Cell:
+        return replace(one, text=short(one.text), detail=short(one.detail))
+
+    def part(one: Table | Listing) -> Table | Listing:
+        if isinstance(one, Listing):
+            items = tuple(Item(short(item.label), texts(item.texts)) for item in one.items)
+            return Listing(short(one.title), items)
+        rows = tuple(Row(tuple(map(cell, row.cells)), short(row.note)) for row in one.rows)
+        columns = tuple(replace(column, title=short(column.title)) for column in one.columns)
+        return replace(one, title=short(one.title), columns=columns, rows=rows)
+
+    return Document(
+        title=short(document.title),
+        paragraphs=texts(document.paragraphs),
+        parts=tuple(map(part, document.parts)),
+        warnings=texts(document.warnings),
+        footnotes=texts(document.footnotes),
+    )
+
+
+def _known(catalog: Catalog) -> tuple[Mapping[str, str], re.Pattern[str] | None]:
+    """Short names by whole ones, and what finds the whole ones in a text."""
+    key = "names in texts"
+    if key not in catalog.derived:
+        names: dict[str, str] = {}
+        for benchmark in catalog.benchmarks:
+            for name, short in short_names(catalog, benchmark.id).items():
+                # one name on two benchmarks, short in two ways, stays whole
+                names[name] = short if names.get(name, short) == short else name
+        longer = sorted((name for name, short in names.items() if short != name), key=len)
+        listed = "|".join(re.escape(name) for name in reversed(longer))
+        # not a part of a longer name or of a path
+        whole = rf"(?<![\w./-])(?:{listed})(?![\w-]|[./+=]\w)"
+        catalog.derived[key] = names, re.compile(whole) if listed else None
+    found: tuple[Mapping[str, str], re.Pattern[str] | None] = catalog.derived[key]
+    return found

@@ -1,0 +1,43 @@
+"""What to do with an answer next, as command lines."""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from peft_shop.ask.meanings import runs_called
+from peft_shop.show.cautions import cautions
+from peft_shop.show.overview import advised, entries, objectives_of
+
+if TYPE_CHECKING:
+    from peft_shop.ask.answer import Recommendation
+
+__all__ = ["next_command", "next_commands"]
+
+
+def next_command(recommendation: Recommendation) -> str | None:
+    """The command that writes the script of the member to go on with; `None` without one."""
+    shown = entries(recommendation) if recommendation.query.ranked else ()
+    found = cautions(recommendation, shown, objectives_of(recommendation))
+    best = advised(shown, [name for caution in found for name in caution.about])
+    return None if best is None else next_commands(recommendation, best.short)[0]
+
+
+def next_commands(recommendation: Recommendation, short: str) -> tuple[str, ...]:
+    """Commands about one candidate of the answer: for its script, its place, its configuration."""
+    query = recommendation.query
+    if not query.ranked:
+        return ()
+    about = "" if query.model is None else f" -m {quote(query.model.name)}"
+    where = ""
+    if len(runs_called(recommendation.catalog, short)) > 1:
+        where = f" -b {query.benchmark}"
+    script = f"{where}{about}"
+    limit = query.memory
+    if limit is not None and limit.device is not None and query.fit == "auto":
+        script += f" --device {quote(limit.text)}"
+    return (
+        f"peft-shop snippet {short}{script} -o train.py",
+        f"peft-shop why {short}{where}{about}",
+        f"peft-shop config {short}{where}{about}",
+    )
