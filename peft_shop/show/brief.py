@@ -109,6 +109,8 @@ def brief_record(
             _yardstick(recommendation, entry, metrics, rows) for entry in yardsticks(recommendation)
         ],
     }
+    if recommendation.benchmark.caveats:
+        record["caveats"] = list(recommendation.benchmark.caveats)
     setup = answer_setup(recommendation)
     if setup:
         record["setup"] = " ".join(setup)

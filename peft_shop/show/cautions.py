@@ -134,6 +134,7 @@ def _lucky(
     recommendation: Recommendation, shown: Sequence[Entry], objectives: Sequence[Metric]
 ) -> Iterable[Caution]:
     ranks = {entry.name: entry.rank for entry in shown}
+    named = any(one.name == "serve" for one in recommendation.query.requirements)
     for entry in shown:
         one = entry.one
         if not isinstance(one, FrontMember) or one.warning is None:
@@ -144,7 +145,8 @@ def _lucky(
             ahead = amount(lead(one, rival, objectives[0]), objectives[0])
             whom = ranks.get(rival.name) or recommendation.short(rival)
             text += f" and leads {whom} by {ahead}, which luck explains"
-        yield Caution(_LUCK, text, (one.name,))
+        # who names an engine wants to serve: luck is told, and no reason to go on with another
+        yield Caution(_LUCK, text, () if named else (one.name,))
 
 
 def _rival(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from peft_shop.show.overview import Entry
     from peft_shop.show.terminal import Line
 
-__all__ = ["LINES", "Screen", "first_screen"]
+__all__ = ["LINES", "Screen", "first_screen", "summary"]
 
 LINES: Final = 25
 """Lines of the first screen."""
@@ -121,6 +121,8 @@ class _Writer:
         if asked:
             lines += self._plain(f"Asked: {'; '.join(asked)}", most=2)
         lines += self._plain(_counts(answer))
+        for caveat in answer.benchmark.caveats:
+            lines += self._plain(caveat, most=2)
         for remark in self.screen.remarks:
             lines += self._plain(remark, most=2)
         for text in model_lines(answer, self.entries):
@@ -289,6 +291,13 @@ def _joined(blocks: Sequence[Sequence[Line]], most: int) -> list[Line]:
 
 
 # --- words ---
+
+
+def summary(answer: Recommendation) -> tuple[str, ...]:
+    """What was asked and how many there are of what: title, demands, counts, caveats."""
+    asked = demands(answer)
+    texts = (_title(answer), f"Asked: {'; '.join(asked)}" if asked else "", _counts(answer))
+    return (*filter(None, texts), *answer.benchmark.caveats)
 
 
 def _title(answer: Recommendation) -> str:
