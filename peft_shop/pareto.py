@@ -24,6 +24,8 @@ __all__ = ["dominates", "dominators", "front"]
 
 _LARGE = 2000
 """From this many distinct rows on, four and more columns go through numpy."""
+_MANY_PAIRS = 100_000
+"""From this many pairs of a row and a candidate on, dominators are found through numpy."""
 
 
 def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
@@ -99,7 +101,7 @@ def dominators(costs: Costs, candidates: Sequence[int]) -> dict[int, int]:
         costs: (n, m) costs.
         candidates: indices of rows, usually the front in order of preference.
     """
-    if len(costs) * len(candidates) > _LARGE**2:
+    if len(costs) * len(candidates) > _MANY_PAIRS:
         return _dominators_large(costs, candidates)
     first: dict[int, int] = {}
     for index, row in enumerate(costs):

@@ -7,10 +7,15 @@ answers and catalogs are shared by everything in the process. A copy of one (`di
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager
 from copy import deepcopy
-from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "Date",
@@ -25,6 +30,7 @@ __all__ = [
     "Text",
     "Url",
     "frozen",
+    "uncollected",
 ]
 
 _T = TypeVar("_T")
@@ -122,3 +128,30 @@ class Record(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
+
+    @classmethod
+    def trusted(cls, **values: Any) -> Self:
+        """A record of `values` that come from checked records and are not checked again.
+
+        Takes half the time and makes half the objects: a question over 10,000 runs makes as many
+        records. Containers among `values` must be read-only, and fields with a container as
+        default must be given: `frozen` makes either so.
+        """
+        record: Self = cls.model_construct(**values)
+        return record
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Leaves cyclic garbage alone while many records are made, which make none.
+
+    The collector would walk over a catalog of 10,000 runs again and again, a quarter of a second
+    each time, as the number of records grows.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()

@@ -137,9 +137,10 @@ class Recommendation(Record):
 
     def model_post_init(self, context: Any, /) -> None:  # noqa: ARG002 - pydantic's signature
         """Tells every candidate its benchmark, which snippets name, and its model."""
+        live = LiveModel(self.query.model)
         for candidate in self.candidates:
             candidate._benchmark = self.benchmark  # noqa: SLF001 - the answer owns them
-            candidate._model = LiveModel(self.query.model)  # noqa: SLF001 - as above
+            candidate._model = live  # noqa: SLF001 - as above
             if self.query.memory is not None:
                 candidate._device = self.query.memory.text  # noqa: SLF001 - as above
 
@@ -151,8 +152,9 @@ class Recommendation(Record):
 
     def about(self, target: Target) -> Self:
         """The same answer, whose candidates know the model itself besides its structure."""
+        live = LiveModel(target)
         for candidate in self.candidates:
-            candidate._model = LiveModel(target)  # noqa: SLF001 - the answer owns them
+            candidate._model = live  # noqa: SLF001 - the answer owns them
         return self
 
     def asked_by(self, ask: Callable[[], Recommendation], catalog: Catalog | None = None) -> Self:

@@ -26,8 +26,10 @@ from peft_shop.ask.demanding import SERVE, TRAINER
 from peft_shop.ask.judging import MEMORY, judge
 from peft_shop.ask.noise import significance_threshold
 from peft_shop.ask.ranking import best_first
+from peft_shop.ask.rivals import Rivals
 from peft_shop.ask.standing import standings
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.records import frozen, uncollected
 from peft_shop.serve.routes import demanded
 from peft_shop.serve.trainers import demanded_trainer
 from peft_shop.units import format_quantity
@@ -51,6 +53,7 @@ PLAIN: Final = "lora"
 """The method that comes first where nothing else tells them apart."""
 
 
+@uncollected()
 def answer(
     catalog: Catalog, query: Query, traced: Mapping[str, Traced] | None = None
 ) -> Recommendation:
@@ -153,25 +156,26 @@ class _Records:
     ) -> None:
         self.catalog = catalog
         self.query = query
-        self.placed = placed
         self.objectives = objectives
         self.baselines = baselines
         self.members = [standing.contender for standing in placed.front]
         self.tried = Counter(one.method for one in contenders if one.run is not None)
+        self.rivals = Rivals(placed.kept, placed.costs)
         self.threshold = significance_threshold(query.confidence)
+        self.titles: dict[tuple[str, tuple[str, ...]], str] = {}
+        self.engines = tuple(_engines(query))
+        self.trainers = tuple(_trainers(query))
 
     def front_member(self, standing: Standing) -> FrontMember:
         """The record of a member of the front, with what it beats and gives up."""
-        contender, placed = standing.contender, self.placed
+        contender = standing.contender
         configurations = self.tried[contender.method]
         return FrontMember(
             **self._candidate(contender, standing.chance),
-            why=reasons.why(standing.row, placed.kept, placed.costs, self.objectives),
+            why=reasons.why(standing.row, self.rivals, self.objectives),
             gives_up=reasons.gives_up(contender, self.members, self.objectives),
             versus=tuple(_difference(contender, other) for _, other in self.baselines),
-            warning=reasons.luck(
-                standing.row, placed.kept, placed.costs, self.objectives, configurations
-            ),
+            warning=reasons.luck(standing.row, self.rivals, self.objectives, configurations),
         )
 
     def tied(self, standing: Standing) -> Tied:
@@ -187,7 +191,7 @@ class _Records:
 
     def dominated(self, standing: Standing) -> Dominated:
         """The record of a dominated contender."""
-        return Dominated(
+        return Dominated.trusted(
             **self._candidate(standing.contender, standing.chance),
             dominated_by=_above(standing).name,
         )
@@ -209,18 +213,24 @@ class _Records:
         """The record of a baseline, which stands nowhere."""
         return Baseline(**self._candidate(contender), kind=kind)
 
+    def _title(self, contender: Contender) -> str:
+        key = contender.method, contender.variants
+        if key not in self.titles:
+            self.titles[key] = title(self.catalog, *key)
+        return self.titles[key]
+
     def _candidate(self, contender: Contender, chance: float | None = None) -> dict[str, Any]:
         run = contender.run
         flags = run.flags if run is not None else ()
         return {
             "name": contender.name,
-            "title": title(self.catalog, contender.method, contender.variants),
+            "title": self._title(contender),
             "method": contender.method,
             "variants": contender.variants,
             "run": run,
-            "values": contender.values,
-            "unusable": contender.unusable,
-            "sds": contender.sds,
+            "values": frozen(contender.values),
+            "unusable": frozen(contender.unusable),
+            "sds": frozen(contender.sds),
             "front_probability": chance,
             "configurations": max(self.tried[contender.method], 1),
             "pooled": contender.pooled,
@@ -229,14 +239,20 @@ class _Records:
                 *base_notes(self.catalog, self.query, contender),
                 *(f"{flag.code}: {flag.reason}" for flag in flags),
             ),
-            "routes": {
-                engine: routed(self.catalog, self.query, contender, engine)
-                for engine in _engines(self.query)
-            },
-            "trainers": {
-                demanded_trainer(demand)[0]: trained_by(self.catalog, self.query, contender, demand)
-                for demand in _trainers(self.query)
-            },
+            "routes": frozen(
+                {
+                    engine: routed(self.catalog, self.query, contender, engine)
+                    for engine in self.engines
+                }
+            ),
+            "trainers": frozen(
+                {
+                    demanded_trainer(demand)[0]: trained_by(
+                        self.catalog, self.query, contender, demand
+                    )
+                    for demand in self.trainers
+                }
+            ),
             "retargeted": retargeted(self.catalog, self.query, contender),
             "forecasted": contender.forecast,
             "setup": contender.setup,
@@ -310,7 +326,7 @@ def _unmeasured(catalog: Catalog, query: Query, one: Contender) -> Unmeasured:
 
 
 def _dropped(catalog: Catalog, contender: Contender, verdict: Verdict) -> Dropped:
-    return Dropped(
+    return Dropped.trusted(
         name=contender.name,
         title=title(catalog, contender.method, contender.variants),
         method=contender.method,

@@ -94,6 +94,15 @@ def fixed_loading(query: Query) -> Loading | None:
     return "prepared" if query.training.prepare_kbit else "loaded"
 
 
+def _demanded_backends(query: Query) -> set[str]:
+    return {
+        value.partition(":")[0]
+        for requirement in query.requirements
+        if requirement.name == "quantization"
+        for value in requirement.values
+    }
+
+
 def base_notes(catalog: Catalog, query: Query, contender: Contender) -> Iterable[str]:
     """What to know of a kept contender on its quantized base: conditions, and what is unknown."""
     setup = contender.setup
@@ -101,13 +110,8 @@ def base_notes(catalog: Catalog, query: Query, contender: Contender) -> Iterable
     backend: str | None = None if base is None else base[0]
     if setup is not None:
         backend = setup.settings.quantization or backend
-    demanded = {
-        value.partition(":")[0]
-        for requirement in query.requirements
-        if requirement.name == "quantization"
-        for value in requirement.values
-    }
-    if contender.method not in catalog.method_by_id:
+    demanded = _demanded_backends(query) if query.requirements else set()
+    if (backend is None and not demanded) or contender.method not in catalog.method_by_id:
         return
     method = catalog.method_by_id[contender.method]
     for name in dict.fromkeys([*([] if backend is None else [backend]), *sorted(demanded)]):

@@ -6,7 +6,7 @@ Records hold figures and reasons; what needs peft (`.config`) or a model is made
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, PrivateAttr
 
@@ -50,7 +50,10 @@ __all__ = [
 
 
 class LiveModel:
-    """The question's model itself, where there is one: goes with a record, is no part of it."""
+    """The question's model itself, where there is one: goes with a record, is no part of it.
+
+    Never changed, so that all candidates of an answer share one.
+    """
 
     __slots__ = ("target",)
 
@@ -62,6 +65,9 @@ class LiveModel:
 
     def __hash__(self) -> int:
         return hash(LiveModel)
+
+
+_NOBODY: Final = LiveModel()
 
 
 class Candidate(Record):
@@ -107,7 +113,7 @@ class Candidate(Record):
     forecasted: Forecast | None = None
     setup: Setup | None = None
     _benchmark: Benchmark | None = PrivateAttr(default=None)
-    _model: LiveModel = PrivateAttr(default_factory=LiveModel)
+    _model: LiveModel = PrivateAttr(default_factory=lambda: _NOBODY)
     _device: str | None = PrivateAttr(default=None)
 
     @property

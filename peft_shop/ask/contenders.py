@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from peft_shop.ask.pooling import ALL_SNAPSHOTS, Shifts, runs_until, same_recipe
 from peft_shop.ask.uncertainty import NoiseBook
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.records import FrozenDict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
@@ -126,20 +127,27 @@ def _field(catalog: Catalog, query: Query) -> Field:
     on_file = catalog.runs_by_benchmark[query.benchmark]
     runs = [run for run in on_file if in_snapshot(run, query.snapshot)]
     until = runs_until(catalog, on_file, query.snapshot)
-    reference = _usual_conditions(runs, query.accelerator)
+    conditions = _conditions_of(on_file)
+    reference = _usual_conditions(runs, conditions, query.accelerator)
     metrics = [catalog.metric_by_id[name] for name in benchmark.metrics]
     noise = NoiseBook(item for item in catalog.noise if item.benchmark == benchmark.id)
     shifts = [shift for shift in catalog.era_shifts if shift.benchmark == benchmark.id]
     names = Counter(run.experiment for run in runs)
+    defined = [(metric, _older_definitions(metric, metrics)) for metric in metrics]
+    noisy = [metric for metric in metrics if any(metric.id == name for name, _ in noise)]
+    alike: dict[str, list[Run]] = {}
+    for run in until:
+        alike.setdefault(run.experiment, []).append(run)
 
     def contender(run: Run) -> Contender:
         pool: Sequence[Run] = (run,)
         if query.evidence == "pooled":
-            pool = same_recipe(run, until, any_era=query.era == SHIFTED_ERAS)
+            candidates = alike.get(run.experiment, ())
+            pool = same_recipe(run, candidates, any_era=query.era == SHIFTED_ERAS)
         moved = Shifts(benchmark, shifts, catalog) if query.era == SHIFTED_ERAS else None
-        found = _figures(run, pool, metrics, reference, moved)
+        found = _figures(run, pool, defined, _Compared(conditions, reference, moved))
         notes = [] if moved is None else moved.notes(found.values, pool)
-        for metric in metrics:
+        for metric in noisy:
             if metric.id in found.values:
                 _set_noise(found, metric, run, noise)
         if len(pool) > 1:
@@ -149,9 +157,9 @@ def _field(catalog: Catalog, query: Query) -> Field:
             method=run.method,
             variants=run.variants,
             run=run,
-            values=found.values,
-            unusable=found.unusable,
-            sds=found.sds,
+            values=FrozenDict(found.values),  # so that records of answers share them
+            unusable=FrozenDict(found.unusable),
+            sds=FrozenDict(found.sds),
             pooled=len(pool),
             notes=tuple(notes),
         )
@@ -179,32 +187,56 @@ class _Figures:
     counts: dict[str, int] = member(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What makes figures comparable.
+
+    Attributes:
+        conditions: of every run, by its identity.
+        reference: those under which figures are compared; `None` compares all.
+        moved: brings scores of older eras to the newest; `None` leaves them.
+    """
+
+    conditions: Mapping[int, _Conditions]
+    reference: _Conditions | None
+    moved: Shifts | None
+
+
 def _figures(
     run: Run,
     pool: Sequence[Run],
-    metrics: Sequence[Metric],
-    reference: _Conditions | None,
-    moved: Shifts | None,
+    defined: Iterable[tuple[Metric, Sequence[Metric]]],
+    compared: _Compared,
 ) -> _Figures:
+    """Figures of a run or of its pool.
+
+    Args:
+        run: whose.
+        pool: runs whose mean is taken, `run` first.
+        defined: the metrics of the benchmark, each with its retired definitions.
+        compared: what makes figures comparable.
+    """
     found = _Figures()
-    conditions = [_conditions(each) for each in pool]
-    own = _conditions(run)
-    for metric in metrics:
+    conditions, reference, moved = compared.conditions, compared.reference, compared.moved
+    own = conditions[id(run)]
+    for metric, retired in defined:
         reason = _why_unusable(run, own, metric, reference)
         if reason is not None:
-            older = _older_definition(run, metric, metrics)
-            found.unusable[metric.id] = reason if older is None else older
-            continue
-        measured = [
-            each.metrics[metric.field] if moved is None else moved.figure(each, metric)
-            for each, theirs in zip(pool, conditions, strict=True)
-            if _why_unusable(each, theirs, metric, reference) is None
-        ]
-        found.values[metric.id] = (
-            # fsum: the mean does not depend on the order of the file
-            measured[0] if len(measured) == 1 else math.fsum(measured) / len(measured)
-        )
-        found.counts[metric.id] = len(measured)
+            found.unusable[metric.id] = _retired_only(run, metric, retired) or reason
+        elif len(pool) == 1 and moved is None:
+            found.values[metric.id] = run.metrics[metric.field]
+        else:
+            measured = [
+                each.metrics[metric.field] if moved is None else moved.figure(each, metric)
+                for each in pool
+                if each is run
+                or _why_unusable(each, conditions[id(each)], metric, reference) is None
+            ]
+            found.counts[metric.id] = len(measured)
+            found.values[metric.id] = (
+                # fsum: the mean does not depend on the order of the file
+                measured[0] if len(measured) == 1 else math.fsum(measured) / len(measured)
+            )
     return found
 
 
@@ -245,10 +277,22 @@ def _conditions(run: Run) -> _Conditions:
     )
 
 
-def _usual_conditions(runs: Sequence[Run], accelerator: str | None) -> _Conditions | None:
+def _conditions_of(runs: Iterable[Run]) -> dict[int, _Conditions]:
+    """The conditions of every run, by its identity; equal ones are one object."""
+    known: dict[_Conditions, _Conditions] = {}
+    found = {}
+    for run in runs:
+        mine = _conditions(run)
+        found[id(run)] = known.setdefault(mine, mine)
+    return found
+
+
+def _usual_conditions(
+    runs: Sequence[Run], conditions: Mapping[int, _Conditions], accelerator: str | None
+) -> _Conditions | None:
     """The conditions of most runs, on `accelerator` if one is named; ties by name."""
     counts = Counter(
-        _conditions(run)
+        conditions[id(run)]
         for run in runs
         if accelerator is None or run.provenance.accelerator == accelerator
     )
@@ -263,7 +307,7 @@ def _why_unusable(
             if flag.code == "sentinel" and metric.field in flag.metrics:
                 return flag.reason
         return "not measured"
-    if reference is None:
+    if reference is None or mine is reference:
         return None
     if metric.scope in _ENVIRONMENT_SCOPES and mine.environment != reference.environment:
         differences = ", ".join(
@@ -281,13 +325,17 @@ def _why_unusable(
     return None
 
 
-def _older_definition(run: Run, metric: Metric, metrics: Iterable[Metric]) -> str | None:
+def _older_definitions(metric: Metric, metrics: Iterable[Metric]) -> list[Metric]:
+    """Retired metrics of the same name with another meaning: the name with its date added."""
+    return [one for one in metrics if one.retired and one.id.startswith(f"{metric.id}_")]
+
+
+def _retired_only(run: Run, metric: Metric, retired: Iterable[Metric]) -> str | None:
     """Why a run that lacks `metric` has a figure of the same name with another meaning."""
     if metric.field in run.metrics:
         return None
-    for other in metrics:
-        # an old definition keeps the name and adds its date
-        if other.retired and other.id.startswith(f"{metric.id}_") and other.field in run.metrics:
+    for other in retired:
+        if other.field in run.metrics:
             return f"measured by an older definition only, which is never ranked ({other.title})"
     return None
 
@@ -300,7 +348,7 @@ def _set_noise(found: _Figures, metric: Metric, run: Run, noise: NoiseBook) -> N
     if item is None or item.sd == 0:
         return
     sd = item.sd * abs(found.values[metric.id]) if item.relative else item.sd
-    found.sds[metric.id] = sd / found.counts[metric.id] ** 0.5
+    found.sds[metric.id] = sd / found.counts.get(metric.id, 1) ** 0.5
 
 
 def _era_warnings(

@@ -6,6 +6,7 @@ satisfies a requirement, and a figure that is missing or not comparable never me
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.adapted import retargeted
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Bound, MemoryLimit, Query
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Metric, Run
+    from peft_shop.catalog.runs import Metric, Run
 
 __all__ = ["FORECAST_METRICS", "MEMORY", "MODEL", "judge"]
 
@@ -36,16 +37,44 @@ FORECAST_METRICS: Final = ("peak_memory", "checkpoint_size", "trainable_paramete
 
 def judge(catalog: Catalog, query: Query, contenders: Iterable[Contender]) -> list[Verdict]:
     """A verdict for every contender, in their order, with every constraint that it fails."""
-    benchmark = catalog.benchmark_by_id[query.benchmark]
+    terms = _terms(catalog, query)
     return [
-        Verdict(candidate=one.name, failures=tuple(_failures(catalog, benchmark, query, one)))
+        Verdict(candidate=one.name, failures=tuple(_failures(catalog, terms, query, one)))
         for one in contenders
     ]
 
 
-def _failures(
-    catalog: Catalog, benchmark: Benchmark, query: Query, one: Contender
-) -> Iterable[Failure]:
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What every run is held against, worked out once for a question.
+
+    Attributes:
+        asked: metrics whose measured figures decide the answer.
+        compares_eras: whether scores are compared, which only mean the same within one era.
+        headline: the score of the benchmark.
+        least: the least score, for people.
+        strangers: what is said of runs of another era, by era; filled as they come.
+    """
+
+    asked: frozenset[str]
+    compares_eras: bool
+    headline: Metric
+    least: str
+    strangers: dict[str | None, Failure]
+
+
+def _terms(catalog: Catalog, query: Query) -> _Terms:
+    headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
+    return _Terms(
+        asked=frozenset(asked_metrics(query)),
+        compares_eras=era_matters(catalog, query),
+        headline=headline,
+        least=format_quantity(query.floor, headline.unit),
+        strangers={},
+    )
+
+
+def _failures(catalog: Catalog, terms: _Terms, query: Query, one: Contender) -> Iterable[Failure]:
     method = catalog.method_by_id[one.method]
     yield from demand_failures(catalog, method, one, query)
     found = retargeted(catalog, query, one)
@@ -55,7 +84,7 @@ def _failures(
     if query.memory is not None:
         yield from _memory_failures(query.memory, one)
     if one.run is not None:
-        yield from _run_failures(catalog, benchmark, query, one, one.run)
+        yield from _run_failures(catalog, terms, query, one, one.run)
 
 
 def asked_metrics(query: Query) -> Iterable[str]:
@@ -75,22 +104,19 @@ def era_matters(catalog: Catalog, query: Query) -> bool:
 
 
 def _run_failures(
-    catalog: Catalog, benchmark: Benchmark, query: Query, one: Contender, run: Run
+    catalog: Catalog, terms: _Terms, query: Query, one: Contender, run: Run
 ) -> Iterable[Failure]:
-    asked = set(asked_metrics(query))
-    if era_matters(catalog, query) and run.era != query.era:
-        yield Failure(
-            constraint="era",
-            reason=f"scored in the {run.era!r} era, not in {query.era!r}",
-            demanded=query.era,
-            found=run.era,
-        )
-    if not query.include_flagged:
-        for flag in run.flags:
-            concerned = {catalog.metric_by_field[name].id for name in flag.metrics}
-            if flag.code in UNFIT and (not concerned or concerned & asked):
-                reason = f"{flag.code}: {flag.reason}"
-                yield Failure(constraint="flagged", reason=reason, found=flag.code)
+    if terms.compares_eras and run.era != query.era:
+        if run.era not in terms.strangers:
+            terms.strangers[run.era] = Failure(
+                constraint="era",
+                reason=f"scored in the {run.era!r} era, not in {query.era!r}",
+                demanded=query.era,
+                found=run.era,
+            )
+        yield terms.strangers[run.era]
+    if run.flags and not query.include_flagged:
+        yield from _flag_failures(catalog, terms, run)
     for name in query.objectives:
         if name not in one.values and not _unforecast(query, name):
             reason = f"{name}: {one.unusable.get(name, 'not measured')}"
@@ -102,22 +128,33 @@ def _run_failures(
             or not _unforecast(query, bound.metric)
         ):
             yield from _bound_failures(catalog, one, bound)
-    score = one.values.get(benchmark.headline)
-    unit = catalog.metric_by_id[benchmark.headline].unit
-    least = format_quantity(query.floor, unit)
+    yield from _floor_failures(terms, query, one)
+
+
+def _flag_failures(catalog: Catalog, terms: _Terms, run: Run) -> Iterable[Failure]:
+    for flag in run.flags:
+        concerned = {catalog.metric_by_field[name].id for name in flag.metrics}
+        if flag.code in UNFIT and (not concerned or concerned & terms.asked):
+            reason = f"{flag.code}: {flag.reason}"
+            yield Failure(constraint="flagged", reason=reason, found=flag.code)
+
+
+def _floor_failures(terms: _Terms, query: Query, one: Contender) -> Iterable[Failure]:
+    headline = terms.headline
+    score = one.values.get(headline.id)
     if score is None:
         if query.floor > 0:
-            reason = one.unusable.get(benchmark.headline, "not measured")
+            reason = one.unusable.get(headline.id, "not measured")
             yield Failure(
-                constraint="floor", reason=f"{benchmark.headline}: {reason}", demanded=least
+                constraint="floor", reason=f"{headline.id}: {reason}", demanded=terms.least
             )
-    elif _worse(catalog.metric_by_id[benchmark.headline], score, query.floor):
+    elif _worse(headline, score, query.floor):
+        shown = format_quantity(score, headline.unit)
         yield Failure(
             constraint="floor",
-            reason=f"{benchmark.headline} {format_quantity(score, unit)} is below "
-            f"{least}: it learned nothing",
-            demanded=least,
-            found=format_quantity(score, unit),
+            reason=f"{headline.id} {shown} is below {terms.least}: it learned nothing",
+            demanded=terms.least,
+            found=shown,
         )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peft_shop.errors import InputError
@@ -37,6 +38,8 @@ _CUT = 0.5
 _SURE = 6.5
 """Differences of more standard deviations than this are taken as certain."""
 _DRAWS = 20_000
+_LARGE = 100_000
+"""From this many pairs on rows are compared as arrays."""
 
 
 def probability_below(difference: float, sd: float) -> float:
@@ -111,6 +114,8 @@ def _close_to_front(costs: Matrix, sds: Matrix, noisy: Sequence[int]) -> list[in
     if not noisy:
         return members
     exact = [k for k in range(len(costs[0])) if k not in noisy]
+    if len(members) * len(costs) >= _LARGE:
+        return _close_of_many(costs, sds, members, exact, noisy)
     best = [(costs[i], sds[i]) for i in members]
 
     def beaten(row: Sequence[float], sd: Sequence[float]) -> bool:
@@ -124,6 +129,27 @@ def _close_to_front(costs: Matrix, sds: Matrix, noisy: Sequence[int]) -> list[in
     return [i for i, (row, sd) in enumerate(zip(costs, sds, strict=True)) if not beaten(row, sd)]
 
 
+def _close_of_many(
+    costs: Matrix,
+    sds: Matrix,
+    members: Sequence[int],
+    exact: Sequence[int],
+    noisy: Sequence[int],
+) -> list[int]:
+    """As `_close_to_front`; a member drops all at once that it certainly dominates."""
+    import numpy as np
+
+    rows, deviations = np.asarray(costs, dtype=float), np.asarray(sds, dtype=float)
+    close = np.arange(len(rows))
+    for member in members:
+        leads = rows[close][:, noisy] - rows[member, noisy]
+        spread = np.hypot(deviations[close][:, noisy], deviations[member, noisy])
+        beaten = (leads > _SURE * spread).all(axis=1)
+        beaten &= (rows[member, exact] <= rows[close][:, exact]).all(axis=1)
+        close = close[~beaten]
+    return [int(i) for i in close]
+
+
 def _rivals(costs: Matrix, exact: Sequence[int]) -> list[list[int]]:
     """For each row the other rows that are nowhere worse in the `exact` columns."""
     if len(exact) == 1:
@@ -134,7 +160,16 @@ def _rivals(costs: Matrix, exact: Sequence[int]) -> list[list[int]]:
             [j for j in order[: bisect_right(ascending, value)] if j != i]
             for i, value in enumerate(column)
         ]
+    if not exact:
+        every = list(range(len(costs)))
+        return [[j for j in every if j != i] for i in every]
     keys = [tuple(row[k] for k in exact) for row in costs]
+    if len(keys) ** 2 >= _LARGE:
+        import numpy as np
+
+        columns = np.asarray(keys, dtype=float)
+        found = (np.flatnonzero((columns <= key).all(axis=1)).tolist() for key in columns)
+        return [[j for j in others if j != i] for i, others in enumerate(found)]
     return [
         [
             j
@@ -304,9 +339,55 @@ def tie_set(
         # what an exact row beats, the member of the front that dominates it beats as well
         judges, suspects = front(costs), list(range(len(costs)))
 
+    if len(judges) * len(suspects) >= _LARGE:
+        rule = _Significance(exact, noisy, threshold, slack)
+        return _unbeaten(costs, sds, judges, suspects, rule)
+
     def no_worse(j: int, i: int) -> bool:
         return all(costs[j][k] <= costs[i][k] for k in exact)
 
     return [
         i for i in suspects if not any(j != i and no_worse(j, i) and beats(j, i) for j in judges)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Significance:
+    """When a row beats another that is no better in the exact columns.
+
+    Attributes:
+        exact: columns without noise.
+        noisy: columns with noise.
+        threshold: standard deviations by which every noisy column must lead.
+        slack: by column the lead that counts where none is noisy.
+    """
+
+    exact: Sequence[int]
+    noisy: Sequence[int]
+    threshold: float
+    slack: Sequence[float]
+
+
+def _unbeaten(
+    costs: Matrix,
+    sds: Matrix,
+    judges: Sequence[int],
+    suspects: Sequence[int],
+    rule: _Significance,
+) -> list[int]:
+    """As the last step of `tie_set`; a judge strikes all at once that it beats."""
+    import numpy as np
+
+    exact, noisy = rule.exact, rule.noisy
+    rows, deviations = np.asarray(costs, dtype=float), np.asarray(sds, dtype=float)
+    left = np.asarray(suspects)
+    for judge in judges:
+        mine = rows[left]
+        beaten = (rows[judge, exact] <= mine[:, exact]).all(axis=1) & (left != judge)
+        if noisy:
+            spread = np.hypot(deviations[left][:, noisy], deviations[judge, noisy])
+            beaten &= (mine[:, noisy] - rows[judge, noisy] > rule.threshold * spread).all(axis=1)
+        else:
+            beaten &= (rows[judge] < mine - np.asarray(rule.slack)).any(axis=1)
+        left = left[~beaten]
+    return [int(i) for i in left]

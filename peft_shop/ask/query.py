@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -166,7 +167,8 @@ class Failure(Record):
     found: Text | None = None
 
 
-class Verdict(Record):
+@dataclass(frozen=True, slots=True)
+class Verdict:
     """What a query says of one candidate: kept when nothing failed."""
 
     candidate: str

@@ -6,13 +6,13 @@ import math
 from typing import TYPE_CHECKING, Protocol
 
 from peft_shop.ask.noise import probability_below, significance_threshold
-from peft_shop.pareto import dominates
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from peft_shop.ask.contenders import Contender
+    from peft_shop.ask.rivals import Rivals
     from peft_shop.catalog.runs import Metric
 
 __all__ = ["Measured", "certainty", "gives_up", "lead", "luck", "tie_reason", "why"]
@@ -71,44 +71,25 @@ def _figure(one: Contender, metric: Metric) -> str:
     return format_quantity(one.values[metric.id], metric.unit)
 
 
-def _rivals(place: int, costs: Sequence[tuple[float, ...]]) -> list[int]:
-    """Rows that are no worse than row `place` in every column but the first."""
-    mine = costs[place][1:]
-    if len(mine) == 1:  # the usual question, answered a few times per front member
-        (limit,) = mine
-        return [j for j, row in enumerate(costs) if row[1] <= limit and j != place]
-    return [
-        j
-        for j, row in enumerate(costs)
-        if j != place and all(a <= b for a, b in zip(row[1:], mine, strict=True))
-    ]
-
-
-def why(
-    place: int,
-    kept: Sequence[Contender],
-    costs: Sequence[tuple[float, ...]],
-    objectives: Sequence[Metric],
-) -> str:
+def why(place: int, rivals: Rivals, objectives: Sequence[Metric]) -> str:
     """What puts a member on the front: the best rival that is no worse elsewhere, and the lead.
 
     Args:
-        place: index of the member in `kept`.
-        kept: every kept contender with a run.
-        costs: their costs, (n, m).
+        place: index of the member in `rivals.kept`.
+        rivals: every kept contender with a run.
         objectives: the m metrics optimised, the one to argue with first.
     """
-    one, mine = kept[place], costs[place]
+    kept = rivals.kept
+    one = kept[place]
     first, others = objectives[0], objectives[1:]
-    rivals = [j for j in _rivals(place, costs) if first.id in kept[j].values]
-    beaten = sum(dominates(mine, row) for row in costs)
-    tail = f" It dominates {beaten} of the {len(kept)} kept runs."
+    tail = f" It dominates {rivals.beaten(place)} of the {len(kept)} kept runs."
     title = first.label
     if first.id not in one.values:
         return f"Its {title} is not known, nor that of any other kept run.{tail}"
     # what is not known of it sets no limit for its rivals
     others = [metric for metric in others if metric.id in one.values]
-    if not rivals:
+    rival = next((kept[j] for j in rivals.of(place) if first.id in kept[j].values), None)
+    if rival is None:
         if others:
             names = " and ".join(f"{metric.label} ({_figure(one, metric)})" for metric in others)
             if len(others) == 1:
@@ -116,7 +97,6 @@ def why(
                 return f"No other kept run has as good a {names}; none is {word}.{tail}"
             return f"No other kept run is as good in {names} together.{tail}"
         return f"The only kept run with a {title}.{tail}"
-    rival = kept[min(rivals, key=lambda j: (costs[j][0], kept[j].name))]
     limit = " and ".join(
         f"{metric.label} {'up to' if metric.better == 'lower' else 'of at least'} "
         f"{_figure(one, metric)}"
@@ -219,11 +199,7 @@ def tie_reason(
 
 
 def luck(
-    place: int,
-    kept: Sequence[Contender],
-    costs: Sequence[tuple[float, ...]],
-    objectives: Sequence[Metric],
-    configurations: int,
+    place: int, rivals: Rivals, objectives: Sequence[Metric], configurations: int
 ) -> str | None:
     """Warning when picking the best of several configurations explains the lead, else `None`.
 
@@ -231,24 +207,23 @@ def luck(
     Phi^-1((n - 0.375) / (n + 0.25)) standard deviations (Blom, 1958).
 
     Args:
-        place: index of the member in `kept`.
-        kept: every kept contender with a run.
-        costs: their costs, (n, m).
+        place: index of the member in `rivals.kept`.
+        rivals: every kept contender with a run.
         objectives: the m metrics optimised, the one to argue with first.
         configurations: how many configurations of the member's method were looked at.
     """
-    one, first = kept[place], objectives[0]
+    kept, first = rivals.kept, objectives[0]
+    one = kept[place]
     sd = one.sds.get(first.id, 0.0)
     if configurations < 3 or sd == 0:
         return None
-    rivals = [
-        j
-        for j in _rivals(place, costs)
-        if kept[j].method != one.method and first.id in kept[j].values
-    ]
-    if not rivals:
+    others = (kept[j] for j in rivals.of(place))
+    rival = next(
+        (other for other in others if other.method != one.method and first.id in other.values),
+        None,
+    )
+    if rival is None:
         return None
-    rival = kept[min(rivals, key=lambda j: (costs[j][0], kept[j].name))]
     ahead = lead(one, rival, first)
     expected = sd * significance_threshold((configurations - 0.375) / (configurations + 0.25))
     if ahead > expected:

@@ -27,7 +27,7 @@ from peft_shop.errors import (
     nearest_names,
 )
 from peft_shop.files import parse_json, read_bounded
-from peft_shop.records import Record
+from peft_shop.records import Record, uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -99,6 +99,7 @@ def _embedded() -> Catalog:
     return Catalog.model_validate_json(resource.read_bytes())
 
 
+@uncollected()
 def parse(text: bytes, *, name: str = "catalog") -> Catalog:
     """Catalog that the JSON `text` holds; `name` stands for the file in errors.
 

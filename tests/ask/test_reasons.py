@@ -15,6 +15,7 @@ from peft_shop import load_catalog, recommend
 from peft_shop.ask.contenders import Contender
 from peft_shop.ask.noise import significance_threshold
 from peft_shop.ask.reasons import amount, certainty, cost, gives_up, lead, luck, tie_reason, why
+from peft_shop.ask.rivals import Rivals
 from peft_shop.pareto import dominates
 from peft_shop.units import format_quantity
 
@@ -165,14 +166,14 @@ def test_equal_rivals_are_called_equal() -> None:
         contender("a", test_accuracy=0.5, peak_memory=1),
         contender("b", test_accuracy=0.5, peak_memory=1),
     ]
-    text = why(0, two, [(-0.5, 1), (-0.5, 1)], [ACCURACY, MEMORY])
+    text = why(0, Rivals(two, [(-0.5, 1), (-0.5, 1)]), [ACCURACY, MEMORY])
     assert text.startswith("Equal best ")
     assert "with b." in text
 
 
 def test_a_sole_candidate_is_called_so() -> None:
     one = contender("a", test_accuracy=0.5, peak_memory=1.0)
-    assert why(0, [one], [(-0.5,)], [ACCURACY]).startswith("The only kept run")
+    assert why(0, Rivals([one], [(-0.5,)]), [ACCURACY]).startswith("The only kept run")
     assert gives_up(one, [one], [ACCURACY]) == "Nothing: it is the whole front."
 
 
@@ -288,7 +289,7 @@ def test_luck_is_told_when_the_best_of_many_would_be_that_far_ahead(
     own = contender("lora/other", sd, test_accuracy=0.5 + ahead, peak_memory=1)
     group = [one, rival, own]
     costs = [tuple(cost(each, metric) for metric in (ACCURACY, MEMORY)) for each in group]
-    text = luck(0, group, costs, [ACCURACY, MEMORY], count)
+    text = luck(0, Rivals(group, costs), [ACCURACY, MEMORY], count)
     expected = sd * NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
     told = count >= 3 and one.values["test_accuracy"] - 0.5 <= expected
     assert (text is not None) == told
@@ -315,7 +316,7 @@ def test_without_noise_or_rival_there_is_no_luck(case: str) -> None:
     if case == "exact":
         group.append(contender("oft/x", sd, "oft", test_accuracy=0.5, peak_memory=1))
     costs = [tuple(cost(each, metric) for metric in (ACCURACY, MEMORY)) for each in group]
-    assert luck(0, group, costs, [ACCURACY, MEMORY], 9) is None
+    assert luck(0, Rivals(group, costs), [ACCURACY, MEMORY], 9) is None
 
 
 def test_members_of_the_front_count_the_configurations_that_were_tried() -> None:
