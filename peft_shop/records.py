@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self, TypeAlias, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -137,8 +137,8 @@ class Record(BaseModel):
         records. Containers among `values` must be read-only, and fields with a container as
         default must be given: `frozen` makes either so.
         """
-        record: Self = cls.model_construct(**values)
-        return record
+        record = cls.model_construct(**values)
+        return cast("Self", record)  # the plugin of mypy forgets it
 
 
 @contextmanager
