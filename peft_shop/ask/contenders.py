@@ -134,7 +134,8 @@ def _field(catalog: Catalog, query: Query) -> Field:
     shifts = [shift for shift in catalog.era_shifts if shift.benchmark == benchmark.id]
     names = Counter(run.experiment for run in runs)
     defined = [(metric, _older_definitions(metric, metrics)) for metric in metrics]
-    noisy = [metric for metric in metrics if any(metric.id == name for name, _ in noise)]
+    uncertain = {item.metric for item in catalog.noise if item.benchmark == benchmark.id}
+    noisy = [metric for metric in metrics if metric.id in uncertain]
     alike: dict[str, list[Run]] = {}
     for run in until:
         alike.setdefault(run.experiment, []).append(run)
