@@ -482,7 +482,7 @@ def _flags(parameter: Any) -> str:
 
 
 def _values(parameter: Any, kind: Any) -> str:
-    if kind is bool:
+    if kind is bool or parameter.is_flag:
         return ""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " ".join(f"`{choice.value}`" for choice in kind)

@@ -57,7 +57,6 @@ app = typer.Typer(
     "model and hardware: answered from measured runs, with the reason and its certainty.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     # a failure on purpose is one line; any other is a mistake of ours and shows itself whole
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

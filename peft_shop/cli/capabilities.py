@@ -8,6 +8,7 @@ import typer
 
 from peft_shop.catalog.features import SINGLES
 from peft_shop.catalog.store import load
+from peft_shop.cli.completion import method_names
 from peft_shop.cli.options import CatalogFile, Several, option, parameters_of
 from peft_shop.cli.values import names, partial, split, supported
 
@@ -82,11 +83,23 @@ def capabilities(
     ] = None,
     method: Annotated[
         Several,
-        option("--method", text="Only these methods.", panel=_KIND, metavar="METHOD"),
+        option(
+            "--method",
+            text="Only these methods.",
+            panel=_KIND,
+            metavar="METHOD",
+            offers=method_names,
+        ),
     ] = None,
     exclude: Annotated[
         Several,
-        option("--exclude", text="None of these methods.", panel=_KIND, metavar="METHOD"),
+        option(
+            "--exclude",
+            text="None of these methods.",
+            panel=_KIND,
+            metavar="METHOD",
+            offers=method_names,
+        ),
     ] = None,
     family: Annotated[
         Several,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -16,19 +16,40 @@ if TYPE_CHECKING:
 __all__ = ["Command", "Entry", "Group"]
 
 
+_FIRST: Final = (
+    *("--benchmark", "--model", "--device", "--serve", "--max"),
+    *("--min", "--quantization", "--merging", "--method", "--objective"),
+)
+"""Options of a question that people use first, in the order of the help."""
+_FIRST_PANEL: Final = "The options that are used first"
+
+
 class Command(TyperCommand):
-    """A command whose help names the flags whole: with their opposites they would be cut off."""
+    """A command whose help names the flags whole: with their opposites they would be cut off.
+
+    Of a question, the options that people use first stand in a panel above all others.
+    """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help with the positive half of every pair of flags."""
-        opposites = {id(parameter): parameter.secondary_opts for parameter in self.params}
+        before = list(self.params)
+        kept: dict[int, tuple[Any, Any]] = {
+            id(one): (one.secondary_opts, getattr(one, "rich_help_panel", None)) for one in before
+        }
         try:
-            for parameter in self.params:
+            for parameter in before:
                 parameter.secondary_opts = []
+            first = [one for name in _FIRST for one in before if name in one.opts]
+            if len(first) == len(_FIRST):
+                for one in first:
+                    setattr(one, "rich_help_panel", _FIRST_PANEL)  # noqa: B010 - typer's own, untyped
+                self.params = [*first, *(one for one in before if one not in first)]
             super().format_help(ctx, formatter)
         finally:
-            for parameter in self.params:
-                parameter.secondary_opts = opposites[id(parameter)]
+            self.params = before
+            for parameter in before:
+                parameter.secondary_opts, panel = kept[id(parameter)]
+                setattr(parameter, "rich_help_panel", panel)  # noqa: B010 - as above
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from peft_shop.ask.lookup import benchmark_of, resolve_subjects
 from peft_shop.ask.meanings import is_method, method_meaning
 from peft_shop.ask.reading import build_query
 from peft_shop.catalog.store import load
+from peft_shop.cli.completion import run_or_method_names
 from peft_shop.cli.options import Benchmark, CatalogFile, Snapshot, takes
 from peft_shop.cli.output import Output, output
 from peft_shop.cli.values import split
@@ -23,7 +24,12 @@ __all__ = ["compare"]
 def compare(
     out: Output,
     names: Annotated[
-        list[str], typer.Argument(help="Runs or methods, two or more.", metavar="NAME...")
+        list[str],
+        typer.Argument(
+            help="Runs or methods, two or more.",
+            metavar="NAME...",
+            autocompletion=run_or_method_names,
+        ),
     ],
     *,
     benchmark: Benchmark = None,

@@ -13,6 +13,7 @@ from peft_shop.ask.model import read_options, read_training
 from peft_shop.ask.settling import plans_of
 from peft_shop.ask.watching import watched
 from peft_shop.catalog.store import load
+from peft_shop.cli.completion import run_or_method_names
 from peft_shop.cli.model import Adapt, Device, Fit, Training, TrustRemoteCode, inspected
 from peft_shop.cli.options import Benchmark, CatalogFile, takes
 from peft_shop.cli.output import NOTHING_FOUND, OK, TOO_CLOSE, Output, output
@@ -49,7 +50,9 @@ def forecast(
     out: Output,
     candidate: Annotated[
         str | None,
-        typer.Argument(help="A run, or a method.", metavar="CANDIDATE"),
+        typer.Argument(
+            help="A run, or a method.", metavar="CANDIDATE", autocompletion=run_or_method_names
+        ),
     ] = None,
     *,
     model: Annotated[

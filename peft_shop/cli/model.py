@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
+from peft_shop.cli.completion import device_names
 from peft_shop.show.progress import waiting
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ Device: TypeAlias = Annotated[
         help="What it must fit on: 'RTX 4090', L40S, 2xA100-80GB (one of them counts) or 24GiB.",
         rich_help_panel=_PANEL,
         metavar="NAME|SIZE",
+        autocompletion=device_names,
     ),
 ]
 Fit: TypeAlias = Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
+from peft_shop.cli.completion import benchmark_names, run_or_method_names
 from peft_shop.names import BENCHMARK_ALIASES
 
 __all__ = [
@@ -60,9 +61,17 @@ def parameters_of(function: Callable[..., Any]) -> Sequence[inspect.Parameter]:
     return tuple(inspect.signature(function).parameters.values())
 
 
-def option(*names: str, text: str, panel: str, metavar: str | None = None) -> Any:
-    """An option in a panel of the help."""
-    return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar)
+def option(
+    *names: str,
+    text: str,
+    panel: str,
+    metavar: str | None = None,
+    offers: Callable[[str], list[str]] | None = None,
+) -> Any:
+    """An option in a panel of the help; a shell completes what it `offers`."""
+    return typer.Option(
+        *names, help=text, rich_help_panel=panel, metavar=metavar, autocompletion=offers
+    )
 
 
 Several: TypeAlias = list[str] | None
@@ -77,6 +86,7 @@ Benchmark: TypeAlias = Annotated[
         + ". Default: what is evidence for the model, else the first.",
         panel=_ASK,
         metavar="NAME",
+        offers=benchmark_names,
     ),
 ]
 Snapshot: TypeAlias = Annotated[
@@ -105,5 +115,9 @@ Destination: TypeAlias = Annotated[
 Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 RunName: TypeAlias = Annotated[
     str,
-    typer.Argument(help="A run, or a method that has one run only.", metavar="NAME"),
+    typer.Argument(
+        help="A run, or a method that has one run only.",
+        metavar="NAME",
+        autocompletion=run_or_method_names,
+    ),
 ]

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 from peft_shop.ask.keywords import KEYWORDS
 from peft_shop.ask.links import read_url
 from peft_shop.cli.capabilities import capabilities
+from peft_shop.cli.completion import engine_names
 from peft_shop.cli.model import Adapt, Device, Fit, Model, Training, TrustRemoteCode, inspected
 from peft_shop.cli.options import Benchmark, Several, Snapshot, option, takes
 from peft_shop.cli.values import limits, names, ranking, settings, split
@@ -88,6 +89,7 @@ def question(
             "...; vllm:native demands one kind of way. Commas and bars as above.",
             panel=_CAN,
             metavar="ENGINE",
+            offers=engine_names,
         ),
     ] = None,
     trainer: Annotated[

@@ -7,6 +7,7 @@ import typer
 
 from peft_shop.ask.lookup import resolve_adapter
 from peft_shop.catalog.store import load
+from peft_shop.cli.completion import engine_names, run_or_method_names
 from peft_shop.cli.model import TrustRemoteCode, inspected
 from peft_shop.cli.options import Benchmark, CatalogFile, takes
 from peft_shop.cli.output import NOTHING_FOUND, Output, output
@@ -41,6 +42,7 @@ def route(
             help="A method or variant such as lora or dora, a run, or the folder of a saved "
             "adapter, of which only adapter_config.json and names of tensors are read.",
             metavar="METHOD|RUN|ADAPTER_DIR",
+            autocompletion=run_or_method_names,
         ),
     ],
     *,
@@ -51,6 +53,7 @@ def route(
             "-e",
             help="Only these engines, such as vllm; one alone is shown with the facts behind it.",
             metavar="ENGINE",
+            autocompletion=engine_names,
         ),
     ] = None,
     model: BaseModel = None,
@@ -74,7 +77,7 @@ def route(
     document = (
         route_document(source, adapter, found[0])
         if engine and len(found) == 1
-        else routes_document(adapter, found)
+        else routes_document(adapter, found, {one.id: one.title for one in source.engines})
     )
 
     def whole() -> str:

@@ -6,8 +6,10 @@ import typer
 
 from peft_shop.ask.meanings import method_meaning
 from peft_shop.catalog.store import load
+from peft_shop.cli.completion import method_names
 from peft_shop.cli.options import CatalogFile, takes
-from peft_shop.cli.output import Output, output
+from peft_shop.cli.output import Output, output, terminal_width
+from peft_shop.show.method_screen import method_lines, method_sections
 from peft_shop.show.methods import card_document
 from peft_shop.show.naming import briefly
 from peft_shop.show.tables import json_text
@@ -19,14 +21,40 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 
+def _section(flag: str, text: str) -> Any:
+    return typer.Option(flag, help=text, rich_help_panel="What is shown")
+
+
 @takes(output)
 def show(
     out: Output,
-    method: Annotated[str, typer.Argument(help="A method or a variant, such as lora or dora.")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            help="A method or a variant, such as lora or dora.", autocompletion=method_names
+        ),
+    ],
     *,
+    layers: Annotated[
+        bool, _section("--layers", "Also which layers it adapts, and how that is known.")
+    ] = False,
+    quantization: Annotated[
+        bool, _section("--quantization", "Also on which quantized bases it trains.")
+    ] = False,
+    capabilities: Annotated[
+        bool, _section("--capabilities", "Also what else it can do, with notes.")
+    ] = False,
+    variants: Annotated[bool, _section("--variants", "Also its variants.")] = False,
+    runs: Annotated[bool, _section("--runs", "Also all its runs.")] = False,
+    everything: Annotated[bool, _section("--all", "Everything, in place of the first screen.")] = (
+        False
+    ),
     catalog: CatalogFile = None,
 ) -> None:
-    """Show one method on a page: what it does, what it can do, variants, and all its runs."""
+    """Show one method on a page: what it does, what it can do, variants, and all its runs.
+
+    The first screen has at most 30 lines; flags tell the rest.
+    """
     source = load(catalog)
     meaning = method_meaning(source, method)
     found = source.method_by_id[meaning.method]
@@ -44,8 +72,22 @@ def show(
             card["quantization"] = meaning.quantization
         return json_text(card)
 
+    wanted = {
+        "layers": layers,
+        "quantization": quantization,
+        "capabilities": capabilities,
+        "variants": variants,
+        "runs": runs,
+    }
+    width = terminal_width()
+    lines = None
+    if not everything:
+        lines = method_lines(source, found, variant, meaning.remark, width)
+        names = [name for name, asked in wanted.items() if asked]
+        lines += method_sections(source, found, variant, names, width) if names else []
     out.show(
         briefly(source, card_document(source, found, variant, meaning.remark)),
+        lines=lines,
         rows=_capability_rows(source, found, variant),
         json=whole,
     )

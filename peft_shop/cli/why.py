@@ -10,6 +10,7 @@ from peft_shop.ask.meanings import meaning_of
 from peft_shop.ask.reading import resolve_benchmark
 from peft_shop.ask.recommendation import recommend as ask
 from peft_shop.ask.watching import watched
+from peft_shop.cli.completion import run_or_method_names
 from peft_shop.cli.options import takes
 from peft_shop.cli.output import Output, output
 from peft_shop.cli.question import question
@@ -30,6 +31,7 @@ def why(
         typer.Argument(
             help="A run, a method for all its runs, or a place among the best such as 2.",
             metavar="NAME",
+            autocompletion=run_or_method_names,
         ),
     ],
 ) -> None:

@@ -8,7 +8,7 @@ from peft_shop.serve.loading import least_flag
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.engines import Engine
@@ -29,6 +29,7 @@ _FOOTNOTES: Final = (
 )
 
 
+_ITSELF: Final = " must serve the base model itself."
 _SILENT: Final = "Not as it is: it loads, and something else answers without a word"
 
 
@@ -78,24 +79,42 @@ def route_records(routes: Iterable[Route]) -> list[dict[str, Value]]:
     ]
 
 
-def routes_document(adapter: Adapter, routes: Sequence[Route]) -> Document:
-    """The best way to each engine, one a row."""
+def routes_document(
+    adapter: Adapter, routes: Sequence[Route], titles: Mapping[str, str] | None = None
+) -> Document:
+    """The best way to each engine; engines with the same verdict share a row.
 
-    def row(route: Route) -> Row:
+    Args:
+        adapter: what is served.
+        routes: its routes.
+        titles: how engines call themselves, by identifier: what is said of one reads alike.
+    """
+    groups: dict[tuple[str, str, str], list[Route]] = {}
+    for route in routes:
         best = route.best
         todo = " ".join(best.conditions) if best else f"{route.obstacles()}."
         if best and route.silent:
             todo = f"{_silence(route)} {todo}"
+        title = (titles or {}).get(route.engine)
+        if title and todo.endswith(f" {title}{_ITSELF}"):
+            todo = f"{todo.removesuffix(f'{title}{_ITSELF}')}The engine{_ITSELF}"
         kinds = {way.kind: None for way in route.ways[1:] if way.works == "yes"}
-        others = [kind for kind in kinds if kind != route.kind]
+        others = " ".join(kind for kind in kinds if kind != route.kind)
         rank = best.rank if best else None
+        kind = route.kind if rank is None else f"{route.kind}, rank {rank}"
+        groups.setdefault((kind, others, todo), []).append(route)
+
+    def row(verdict: tuple[str, str, str], same: Sequence[Route]) -> Row:
+        kind, others, todo = verdict
+        engines = ", ".join(route.engine for route in same)
+        versions = ", ".join(route.version for route in same)
         return Row(
             (
-                label(route.engine),
-                Cell(route.kind if rank is None else f"{route.kind}, rank {rank}", route.kind),
-                Cell(" ".join(others) or "-", " ".join(others) or None),
+                Cell(engines, ", ".join(route.engine for route in same)),
+                Cell(kind, same[0].kind),
+                Cell(others or "-", others or None),
                 Cell(todo or "Nothing.", todo or None),
-                Cell(route.version, route.version),
+                Cell(versions, versions),
             )
         )
 
@@ -107,13 +126,13 @@ def routes_document(adapter: Adapter, routes: Sequence[Route]) -> Document:
                 key="routes",
                 title="",
                 columns=(
-                    Column("engine", "Engine", least=12),
+                    Column("engine", "Engine", least=18),
                     Column("route", "Route", least=8),
                     Column("also", "Also", least=7, priority=2),
                     Column("conditions", "What to do, or what stands in the way", least=24),
                     Column("version", "Facts about", least=10, priority=3),
                 ),
-                rows=tuple(map(row, routes)),
+                rows=tuple(row(verdict, same) for verdict, same in groups.items()),
             ),
         ),
         footnotes=_FOOTNOTES,
