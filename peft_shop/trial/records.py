@@ -185,7 +185,8 @@ class Protocol(Record):
     @cached_property
     def digest(self) -> str:
         """What tells one protocol from another; when it was frozen does not count."""
-        whole = self.model_dump(mode="json", exclude={"frozen_at"})
+        # without defaults: a field that a later version adds changes no digest
+        whole = self.model_dump(mode="json", exclude={"frozen_at"}, exclude_defaults=True)
         return hashlib.sha256(compact_json(whole).encode()).hexdigest()
 
     @property

@@ -87,8 +87,19 @@ class Status(Record):
         return self.done >= self.total
 
 
-def status_of(protocol: Protocol, results: Mapping[str, Result]) -> Status:
-    """How far a trial is, from its results by identifier of the run."""
+def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int = 0) -> Status:
+    """How far a trial is.
+
+    Args:
+        protocol: of the trial.
+        results: by identifier of the run.
+        foreign: result files that do not belong to the protocol [count].
+    """
+    strangers = (
+        (f"{foreign} result files are broken or of another protocol: they do not count",)
+        if foreign
+        else ()
+    )
     base = next((each.measured for each in results.values() if each.job.stage == "base"), None)
     jobs = next_jobs(protocol, results)
     total = expected_jobs(protocol, results) if jobs or base is not None else len(results)
@@ -113,7 +124,7 @@ def status_of(protocol: Protocol, results: Mapping[str, Result]) -> Status:
             for each in sorted(failed, key=lambda each: (order[each.job.contestant], each.id))
         ),
         left_out=dict(protocol.left_out),
-        notes=(*protocol.notes, *edge_notes(protocol, results)),
+        notes=(*strangers, *protocol.notes, *edge_notes(protocol, results)),
     )
 
 

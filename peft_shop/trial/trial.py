@@ -329,7 +329,9 @@ class Trial:
     def status(self) -> Status:
         """How far it is, what failed, and which pairs are undecided."""
         protocol = self.protocol
-        return status_of(protocol, self.results(protocol))
+        results = self.results(protocol)
+        on_file = len(list((self.folder / "runs").glob(f"*/{RESULT}")))
+        return status_of(protocol, results, foreign=on_file - len(results))
 
     @property
     def complete(self) -> bool:
