@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.ask.meanings import Meaning, meaning_of
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.runs import Recipe, Training
-from peft_shop.errors import UnknownNameError
+from peft_shop.catalog.short_names import shortened
 from peft_shop.records import Record
 from peft_shop.scripts.data import CHAT, TRAIN_FILE
 from peft_shop.trial.records import BASE, Asked, Contestant
 from peft_shop.trial.stages import SPACING, at_two_digits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate
+    from peft_shop.catalog.catalog import Catalog
 
 __all__ = ["Conditions", "base_contestant", "contestants", "full_contestant"]
 
@@ -74,21 +76,25 @@ class Conditions(Record):
 
 
 def contestants(
-    answer: Recommendation, conditions: Conditions
+    answer: Recommendation, conditions: Conditions, catalog: Catalog
 ) -> tuple[list[Contestant], dict[str, str]]:
     """Candidates of a trial, and what was left out with the reason.
 
     By number: the front, then the ties, then the rest by rank, one a method, plain LoRA always.
 
+    Args:
+        answer: whose candidates stand for selection.
+        conditions: equal for all.
+        catalog: that the answer is from, for names.
+
     Raises:
-        UnknownNameError: a name that no candidate has.
+        UnknownNameError: a name that stands for nothing.
     """
     asked = conditions.asked.candidates
-    model_id = answer.benchmark.model_id
     # the yardstick first, so that `lora` means it
     yardstick = [each for each in answer.baselines if each.kind == _PLAIN]
     everyone: dict[str, Candidate] = {
-        _short(candidate.name, model_id): candidate
+        shortened(catalog, candidate.run, candidate.name): candidate
         for candidate in (
             *yardstick,
             *answer.front,
@@ -102,30 +108,16 @@ def contestants(
         chosen = _by_number(everyone, asked)
         made = [_contestant(name, everyone[name], conditions, plain) for name in chosen]
         return made, _too_large(answer)
-    reasons = {
-        alias: "; ".join(failure.reason for failure in dropped.failures)
-        for dropped in answer.dropped
-        for alias in (dropped.method, _short(dropped.name, model_id), dropped.name)
-    }
     made = []
     left_out: dict[str, str] = {}
     for wanted in dict.fromkeys(asked):
-        name = _named(everyone, wanted)
+        meaning = meaning_of(catalog, wanted, benchmarks=[answer.benchmark.id], kind="candidate")
+        name = _named(everyone, meaning)
         if name is not None:
             made.append(_contestant(name, everyone[name], conditions, plain))
-        elif wanted in reasons:
-            left_out[wanted] = reasons[wanted]
         else:
-            valid = [*(each.method for each in everyone.values()), *everyone]
-            raise UnknownNameError("candidate", wanted, dict.fromkeys(valid))
-    return made, left_out
-
-
-def _short(name: str, model_id: str) -> str:
-    """The name of a run without that of the model it was measured on."""
-    group, slash, rest = name.partition("/")
-    model = f"{model_id.rpartition('/')[2]}-"
-    return group + slash + (rest[len(model) :] if rest.lower().startswith(model.lower()) else rest)
+            left_out[wanted] = _why_not(answer, meaning)
+    return list({contestant.name: contestant for contestant in made}.values()), left_out
 
 
 def base_contestant(conditions: Conditions) -> Contestant:
@@ -177,6 +169,14 @@ def _plain_training() -> Training:
     )
 
 
+def _why_not(answer: Recommendation, meaning: Meaning) -> str:
+    """Why no candidate of the answer is what is meant."""
+    covered = [each for each in answer.dropped if each.run is not None and meaning.covers(each.run)]
+    for dropped in covered or [each for each in answer.dropped if each.method == meaning.method]:
+        return "; ".join(failure.reason for failure in dropped.failures)
+    return f"no published run of it on {answer.benchmark.title} gives a configuration and a rate"
+
+
 def _too_large(answer: Recommendation) -> dict[str, str]:
     """Candidates that do not fit the device, with the reason."""
     return {
@@ -201,25 +201,17 @@ def _by_number(everyone: Mapping[str, Candidate], number: int) -> list[str]:
     for name, candidate in everyone.items():
         if candidate.method != _PLAIN:
             best.setdefault(candidate.method, name)
-    plain = _named(everyone, _PLAIN)
+    plain = _named(everyone, Meaning(_PLAIN, _PLAIN))
     if plain is None:
         return list(best.values())[:number]
     return [*list(best.values())[: number - 1], plain]
 
 
-def _named(everyone: Mapping[str, Candidate], wanted: str) -> str | None:
-    """The best candidate that a name stands for; `lora` is plain LoRA."""
-    kinds: tuple[Callable[[str, Candidate], bool], ...] = (
-        lambda name, candidate: wanted in {name, candidate.name},
-        lambda _, candidate: wanted == candidate.method and not candidate.variants,
-        lambda _, candidate: wanted == candidate.method,
-        lambda _, candidate: wanted in candidate.variants,
-    )
-    for is_it in kinds:
-        for name, candidate in everyone.items():
-            if is_it(name, candidate):
-                return name
-    return None
+def _named(everyone: Mapping[str, Candidate], meaning: Meaning) -> str | None:
+    """The best candidate that is meant; a method's own run without variants goes first."""
+    covered = [name for name, each in everyone.items() if meaning.covers(each.run)]
+    plain = [name for name in covered if not everyone[name].variants]
+    return next(iter(covered if meaning.variant else plain + covered), None)
 
 
 def _contestant(

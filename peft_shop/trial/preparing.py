@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.ask.recommendation import recommend
+from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError, InputError, MissingExtraError
 from peft_shop.trial.choosing import Conditions, base_contestant, contestants, full_contestant
 from peft_shop.trial.data import divide, written
@@ -88,7 +89,7 @@ def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) ->
             adapt={"total_steps": asked.steps},
             floor=0,
         )
-    chosen, left_out = contestants(answer, conditions)
+    chosen, left_out = contestants(answer, conditions, load())
     everyone = [base_contestant(conditions), *chosen]
     if asked.full_finetuning:
         everyone.append(full_contestant(answer, conditions))

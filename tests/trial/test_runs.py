@@ -63,7 +63,7 @@ def losses(run: Running) -> list[float]:
 
 
 def test_what_a_snippet_trains_is_what_was_measured(tiny: Path, tmp_path: Path) -> None:
-    asked = trial(tiny, tmp_path / "t", "lora", "lorafa", "loraplus", "riemannian", "prompt_tuning")
+    asked = trial(tiny, tmp_path / "t", "lora", "lora-fa", "riemannian", "adalora", "prompt_tuning")
     protocol = asked.freeze()
     optimizers = {each.recipe.training.optimizer for each in protocol.contestants[1:]}
     assert len(optimizers) >= 3, protocol.left_out
