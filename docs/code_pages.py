@@ -21,6 +21,8 @@ from peft_shop.model import structure
 from peft_shop.names import Bounds
 from peft_shop.records import Record
 from peft_shop.serve import cases, routes, trainers
+from peft_shop.trial import costing, status
+from peft_shop.trial import records as trial_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -55,6 +57,13 @@ MODEL_RECORDS: tuple[type[Record], ...] = (
     structure.Structure,
     structure.ModuleGroup,
     structure.Dimensions,
+)
+TRIAL_RECORDS: tuple[type[Record], ...] = (
+    trial_records.Asked,
+    status.Status,
+    status.Progress,
+    status.Failed,
+    costing.Estimate,
 )
 QUESTION_RECORDS: tuple[type[Record], ...] = (
     query.Query,
@@ -161,6 +170,9 @@ def api() -> str:
         "## A model of your own",
         _class("Target", peft_shop.Target),
         *(_record(cls) for cls in MODEL_RECORDS),
+        "## A trial of your own",
+        _class("Trial", peft_shop.Trial),
+        *(_record(cls) for cls in TRIAL_RECORDS),
         "## The question, as the answer repeats it",
         *(_record(cls) for cls in QUESTION_RECORDS),
         "## The catalog",
@@ -238,11 +250,13 @@ def _class(name: str, cls: type) -> str:
     """A class that is no record: its attributes and public methods."""
     prose, entries, _ = sections(cls.__doc__)
     rows = [(f"`{field}`", text) for field, text in entries.get("Attributes", {}).items()]
-    rows += [
-        (f"`{own}()`", one_line(member.__doc__))
-        for own, member in vars(cls).items()
-        if inspect.isfunction(member) and not own.startswith("_")
-    ]
+    for own, member in vars(cls).items():
+        if isinstance(member, property) and not own.startswith("_"):
+            rows.append((f"`{own}`", one_line(member.__doc__)))
+        elif inspect.isfunction(member) and not own.startswith("_"):
+            rows.append((f"`{own}()`", one_line(member.__doc__)))
+        elif isinstance(member, classmethod):
+            rows.append((f"`{own}()`", one_line(member.__func__.__doc__)))
     return "\n\n".join([f"### `{name}`", prose, table(("member", "meaning"), rows)])
 
 
