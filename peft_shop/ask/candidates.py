@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr
 from peft_shop.adapt.records import Preflight, Retargeted, TargetOptions, retargeted_recipe
 from peft_shop.ask.model import read_options, read_settings
 from peft_shop.ask.query import Failure
+from peft_shop.ask.snippets import Snippet, snippet_of
 from peft_shop.catalog.methods import Capability
 from peft_shop.catalog.runs import Benchmark, Run
 from peft_shop.catalog.store import load
@@ -308,13 +309,14 @@ class Candidate(Record):
         return route(source, adapter, name)
 
     @property
-    def snippet(self) -> str:
-        """A complete training script with the measured hyper-parameters, under the setup if any."""
-        from peft_shop.scripts.script import snippet  # noqa: PLC0415 - not needed for an answer
+    def snippet(self) -> Snippet:
+        """A complete training script with the measured hyper-parameters, under the setup if any.
 
+        It is text; called, as in `snippet(trainer="axolotl")`, it is what that tool reads.
+        """
         if self._benchmark is None:
             raise ConfigError("a snippet needs the benchmark: take the candidate from an answer")
-        return snippet(
+        return snippet_of(
             self.run,
             self._benchmark,
             self.retargeted,

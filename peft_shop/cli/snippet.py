@@ -1,6 +1,7 @@
 """`peft-shop snippet`: the training script of a run."""
 
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,7 +10,15 @@ from peft_shop.ask.model import read_training
 from peft_shop.catalog.store import load
 from peft_shop.cli.adapting import adapted
 from peft_shop.cli.model import Adapt, Device, Fit, Model, Training, TrustRemoteCode, inspected
-from peft_shop.cli.options import Benchmark, CatalogFile, Destination, Force, RunName, takes
+from peft_shop.cli.options import (
+    Benchmark,
+    CatalogFile,
+    Destination,
+    Force,
+    RunName,
+    option,
+    takes,
+)
 from peft_shop.cli.output import (
     NOTHING_FOUND,
     Output,
@@ -22,11 +31,19 @@ from peft_shop.cli.values import settings
 from peft_shop.errors import QueryError
 from peft_shop.forecast.records import Settings
 from peft_shop.scripts.script import snippet as script_of
+from peft_shop.scripts.trainers.file import LANGUAGES
+from peft_shop.serve.trainers import (
+    PARTLY,
+    demanded_trainer,
+    resolve_trainer,
+    resolve_trainer_demand,
+)
 from peft_shop.show.tables import json_text
 
 if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Run
+    from peft_shop.catalog.trainers import Trainer
     from peft_shop.forecast.records import Setup
     from peft_shop.model.structure import Structure
 
@@ -46,6 +63,16 @@ def snippet(
     benchmark: Benchmark = None,
     model: Model = None,
     adapt: Adapt = None,
+    trainer: Annotated[
+        str | None,
+        option(
+            "--trainer",
+            text="Write what this tool reads instead of the plain loop: trl, axolotl, "
+            "llama-factory, unsloth, ms-swift, diffusers or kohya; trl==1.15.0 names your version.",
+            panel="Which tool",
+            metavar="TRAINER",
+        ),
+    ] = None,
     training: Training = None,
     device: Device = None,
     fit: Fit = None,
@@ -56,6 +83,9 @@ def snippet(
 
     With --training it runs as you say, on a quantized base for instance; the rest is as measured.
     With --model and --device it has the setup that fits, the one that recommend tells.
+
+    With --trainer it is the script, configuration or command of that tool, with the same recipe in
+    its words; what it cannot express is told above it, and the plain loop stays the reference.
 
     Exit code with --device: 0 it fits or may, 1 it has no setup that does.
     """
@@ -78,6 +108,7 @@ def snippet(
             "fit": fit,
             "adapt": settings("adapt", adapt) or None,
             "training": step or None,
+            "trainer": None if trainer is None else _at_least_partly(source, trainer),
         }
         setup = _planned(source, run, asked)
     script = script_of(
@@ -88,7 +119,10 @@ def snippet(
         setup=setup,
         device=device,
         catalog=source,
+        trainer=trainer,
     )
+    if trainer is not None:
+        _compare_versions(source, trainer)
     if choice.remark:
         say(choice.remark)
     if destination is not None:
@@ -96,7 +130,38 @@ def snippet(
         say(f"wrote {destination}")
     else:
         whole = {"name": run.experiment, "benchmark": run.benchmark, "script": script}
-        write_code(out, script, "python", json_text(whole))
+        language = "python"
+        if trainer is not None:
+            tool = _tool(source, trainer)
+            language = LANGUAGES[tool.file or "script"]
+            whole |= {"trainer": tool.id, "language": language}
+        write_code(out, script, language, json_text(whole))
+
+
+def _tool(catalog: "Catalog", demand: str) -> "Trainer":
+    return resolve_trainer(catalog, demanded_trainer(resolve_trainer_demand(catalog, demand))[0])
+
+
+def _at_least_partly(catalog: "Catalog", demand: str) -> str:
+    """The demand on a trainer of a plan: what is lost is told in the file."""
+    usual = resolve_trainer_demand(catalog, demand)
+    return usual if demanded_trainer(usual)[2] else f"{usual}:{PARTLY}"
+
+
+def _compare_versions(catalog: "Catalog", demand: str) -> None:
+    """Tells where the installed tool is not the one that the facts are about."""
+    tool = _tool(catalog, demand)
+    if tool.package is None:
+        return
+    try:
+        installed = version(tool.package)
+    except PackageNotFoundError:
+        return
+    if installed != tool.version and tool.version[:1].isdigit():
+        say(
+            f"careful: the facts are about {tool.title} {tool.version}, installed is {installed}: "
+            "try a few steps first"
+        )
 
 
 def _stated(step: dict[str, str], model: "Structure | None") -> Settings | None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.forecast.records import Setup
 from peft_shop.scripts.data import CHAT, TRAIN_FILE
-from peft_shop.scripts.source import WIDTH, comment
+from peft_shop.scripts.source import comment, wrapped
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from peft_shop.adapt.records import Retargeted
     from peft_shop.catalog.methods import Method
     from peft_shop.catalog.runs import Benchmark, Recipe, Run
     from peft_shop.forecast.records import Settings
     from peft_shop.scripts.step import Step
 
-__all__ = ["header"]
+__all__ = ["about", "docstring", "packages"]
 
 _VERSIONS: Final = {"peft", "torch", "transformers", "diffusers"}
 _HANDLED: Final = {
@@ -33,7 +34,7 @@ _BASES: Final = {"bnb_4bit": "base in 4 bit (nf4)", "bnb_8bit": "base in 8 bit"}
 _FITS: Final = {"yes": "fits surely", "maybe": "too close to call"}
 
 
-def header(
+def about(
     run: Run,
     recipe: Recipe,
     benchmark: Benchmark,
@@ -42,9 +43,8 @@ def header(
     retargeted: Retargeted | None = None,
     setup: Setup | Settings | None = None,
     device: str | None = None,
-    method: Method | None = None,
-) -> str:
-    """The docstring, in quotes."""
+) -> list[str]:
+    """Lines that name the run, what was measured, what differs and the setup."""
     score = run.metrics.get(benchmark.headline)
     memory = run.metrics.get("peak_memory_bytes")
     versions = [
@@ -54,7 +54,7 @@ def header(
     ]
     label = benchmark.headline.replace("_", " ")
     shown = "not recorded" if score is None else f"{score:.4g}"
-    lines = [
+    return [
         (
             f"Train all weights of {recipe.training.model_id}."
             if recipe.peft_type is None
@@ -72,10 +72,13 @@ def header(
         "These figures belong to that model, data and hardware; on others they will differ.",
         "",
         *_setup(recipe, benchmark, step, setup, device),
-        f"pip install {' '.join(_packages(recipe, benchmark, step, method))}",
     ]
-    # a docstring: the characters that comment lets through cannot end it
-    return '"""' + "\n".join(_wrapped(comment(line)) for line in lines) + '\n"""\n'
+
+
+def docstring(lines: Iterable[str]) -> str:
+    """Lines as the docstring of a script, in quotes."""
+    # the characters that comment lets through cannot end it
+    return '"""' + "\n".join(wrapped(comment(line)) for line in lines) + '\n"""\n'
 
 
 def _changes(retargeted: Retargeted | None) -> list[str]:
@@ -149,19 +152,13 @@ def _described(step: Step, things: str, length: str) -> list[str]:
     return words
 
 
-def _packages(recipe: Recipe, benchmark: Benchmark, step: Step, method: Method | None) -> list[str]:
-    packages = ["peft", "torch", "transformers"]
-    packages += [] if TRAIN_FILE in recipe.training.options else ["datasets"]
-    packages += ["'diffusers>=0.40'", "pillow"] if benchmark.modality == "image" else []
-    packages += () if method is None else method.requires
-    packages += [] if step.backend is None else ["accelerate"]
-    packages += ["flash-attn"] if step.attention == "flash_attention_2" else []
+def packages(recipe: Recipe, benchmark: Benchmark, step: Step, method: Method | None) -> list[str]:
+    """What must be installed for a script, as pip takes it."""
+    needed = ["peft", "torch", "transformers"]
+    needed += [] if TRAIN_FILE in recipe.training.options else ["datasets"]
+    needed += ["'diffusers>=0.40'", "pillow"] if benchmark.modality == "image" else []
+    needed += () if method is None else method.requires
+    needed += [] if step.backend is None else ["accelerate"]
+    needed += ["flash-attn"] if step.attention == "flash_attention_2" else []
     bits_and_bytes = step.eight_bit or (step.backend or "").startswith("bnb_")
-    return [*packages, *(["bitsandbytes"] if bits_and_bytes else [])]
-
-
-def _wrapped(line: str) -> str:
-    folded = textwrap.wrap(
-        line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    )
-    return "\n".join(folded)
+    return [*needed, *(["bitsandbytes"] if bits_and_bytes else [])]

@@ -20,6 +20,7 @@ __all__ = [
     "backward",
     "check",
     "chunked_loss",
+    "gradient_check",
     "optimizer",
     "precise",
     "update",
@@ -43,7 +44,7 @@ halves = [weight for weight in trainable if weight.dtype == torch.float16]
 for weight in halves:  # gradients can only be scaled in float32
     weight.data = weight.data.float()"""
 
-_CHECK: Final = '''\
+_CHECK: Final = Template('''\
 # Nothing trained is a result too: it is found in the first steps, and its cause is told.
 initial = {
     name: weight.detach().to("cpu", copy=True)
@@ -52,10 +53,9 @@ initial = {
 }
 
 
-def check_training(loss):
+def check_training($argument):
     """Stops where nothing trains; tells which weights stay as they are, and why."""
-    if not torch.isfinite(loss):
-        raise SystemExit(f"stopped: the loss is {loss.item()}")
+$broken
     still = {}
     for name, weight in model.named_parameters():
         if name not in initial:
@@ -73,7 +73,14 @@ def check_training(loss):
         print(f"{len(names)} of {len(initial)} trainable tensors stay: {cause} ({names[0]}, ...)")
     if len(still) == len(initial):
         raise SystemExit("stopped: nothing trains, for the causes above")
-'''
+''')
+_BROKEN_LOSS: Final = """\
+    if not torch.isfinite(loss):
+        raise SystemExit(f"stopped: the loss is {loss.item()}")"""
+_BROKEN_GRADIENTS: Final = """\
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    if not all(torch.isfinite(gradient).all() for gradient in gradients):
+        raise SystemExit("stopped: gradients are not finite")"""
 
 _CHUNKED: Final = Template('''\
 # The loss in chunks: logits of so many tokens exist at a time, never all of them.
@@ -124,8 +131,13 @@ def chunked_loss(method: Method | None) -> str:
     )
 
 
-def optimizer(step: Step, training: Training) -> str:
+def optimizer(step: Step, training: Training, *, schedules: bool = True) -> str:
     """Statements that make the optimizer and, where there is one, the schedule.
+
+    Args:
+        step: how the training step runs.
+        training: what was measured.
+        schedules: whether the schedule and the scaling of gradients are the loop's to make.
 
     Raises:
         ConfigError: no script knows the optimizer.
@@ -146,11 +158,11 @@ def optimizer(step: Step, training: Training) -> str:
         known = ", ".join(["a class of torch.optim", *FACTORIES])
         msg = f"no script for training.optimizer {step.optimizer!r}; known: {known}"
         raise ConfigError(msg)
-    if training.lr_scheduler == "cosine":
+    if training.lr_scheduler == "cosine" and schedules:
         schedule = {"num_warmup_steps": Raw("STEPS // 10"), "num_training_steps": Raw("STEPS")}
         made = call("get_cosine_schedule_with_warmup", schedule, "optimizer", used=12)
         lines.append(f"scheduler = {made}")
-    if step.half:
+    if step.half and schedules:
         lines.append("scaler = torch.amp.GradScaler(device)")
     return "\n".join(lines)
 
@@ -158,7 +170,15 @@ def optimizer(step: Step, training: Training) -> str:
 def check(step: Step) -> str:
     """Definition of the function that looks whether anything trains."""
     number = _CHECKED_HALF if step.half else _CHECKED
-    return f"CHECK_STEP = min(STEPS, {number})\n{_CHECK}"
+    source = _CHECK.substitute(argument="loss", broken=_BROKEN_LOSS)
+    return f"CHECK_STEP = min(STEPS, {number})\n{source}"
+
+
+def gradient_check(step: Step) -> str:
+    """The same for a trainer that keeps its loss to itself."""
+    number = _CHECKED_HALF if step.half else _CHECKED
+    source = _CHECK.substitute(argument="", broken=_BROKEN_GRADIENTS)
+    return f"CHECK_STEP = min(STEPS, {number})\n{source}"
 
 
 def precise(step: Step, statements: str) -> str:

@@ -30,6 +30,8 @@ class Parts:
         shared: source for the template, by placeholder.
         update: statements once all gradients of a step are there.
         watch: file with the order to a trial's meter; `None` where nothing is measured.
+        packages: what must be installed, as pip takes it.
+        prefix: statements between wrapping and training that start a prefix.
     """
 
     recipe: Recipe
@@ -39,6 +41,8 @@ class Parts:
     shared: dict[str, str]
     update: str
     watch: str | None = None
+    packages: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
 
     @property
     def adapts(self) -> bool:
@@ -52,8 +56,16 @@ class Parts:
         options = {"autocast_adapter_dtype": self.step.autocast_adapter_dtype}
         return call("get_peft_model", options, base, "config", used=8)
 
-    def modules(self, own: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-        """Names to import by module: a script's `own`, and those that all kinds need."""
+    def modules(
+        self, own: Mapping[str, Sequence[str]], *, handed: bool | None = None
+    ) -> dict[str, list[str]]:
+        """Names to import by module: a script's `own`, and those that all kinds need.
+
+        Args:
+            own: names by module.
+            handed: whether the script makes the optimizer and a trainer the schedule; `None`
+                where the script makes both, and `False` where it makes neither.
+        """
         training = self.recipe.training
         modules = {module: list(names) for module, names in own.items()}
         names = modules.setdefault("peft", [])
@@ -65,8 +77,8 @@ class Parts:
             names.append("initialize_kv_prefix_from_text")
         if self.step.optimizer in FACTORIES:
             modules["peft.optimizers"] = [FACTORIES[self.step.optimizer][0]]
-        if self.step.eight_bit:
+        if self.step.eight_bit and handed is not False:
             modules["bitsandbytes.optim"] = ["AdamW8bit"]
-        if training.lr_scheduler:
+        if training.lr_scheduler and handed is None:
             modules.setdefault("transformers", []).append("get_cosine_schedule_with_warmup")
         return {module: names for module, names in modules.items() if names}

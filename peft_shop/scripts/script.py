@@ -13,13 +13,15 @@ from peft_shop.adapt.records import retargeted_recipe
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
 from peft_shop.scripts.data import TRAIN_FILE
-from peft_shop.scripts.header import header
+from peft_shop.scripts.header import about, docstring, packages
 from peft_shop.scripts.image import image_script
 from peft_shop.scripts.loop import optimizer, update
 from peft_shop.scripts.parts import Parts
 from peft_shop.scripts.source import WIDTH, Raw, call, comment, literal
 from peft_shop.scripts.step import step_of
 from peft_shop.scripts.text import text_script
+from peft_shop.scripts.trainers.file import trainer_file
+from peft_shop.serve.trainers import resolve_trainer_demand
 from peft_shop.upstream.configs import config_dict
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def snippet(
     device: str | None = None,
     catalog: Catalog | None = None,
     watch: str | None = None,
+    trainer: str | None = None,
 ) -> str:
     """Python script that trains with the configuration and settings of `run`.
 
@@ -65,19 +68,24 @@ def snippet(
         device: what the setup is for, in words.
         catalog: holds what is known of the method; the embedded one by default.
         watch: file with the order to a trial's meter, for a trial's own copy of the script.
+        trainer: the tool that is to train it, such as `trl`, `axolotl` or `trl==1.15.0`: then what
+            that tool reads is written instead. `None` writes the plain loop, the reference.
 
     Raises:
-        ConfigError: full fine-tuning on data that is not the user's own; a method or setting that
-            such a script cannot have, or that was seen not to train so; a value that is no JSON
-            value; a model of another kind than the benchmark's.
+        UnknownNameError: there is no such trainer; names the nearest.
+        ConfigError: a method that the trainer refuses, or of which nobody knows; full fine-tuning
+            on data that is not the user's own; a method or setting that such a script cannot have,
+            or that was seen not to train so; a value that is no JSON value; a model of another kind
+            than the benchmark's.
     """
     recipe = run.recipe
+    source = load() if catalog is None else catalog
+    tool = None if trainer is None else resolve_trainer_demand(source, trainer)
     if retargeted is not None and model is not None:
-        recipe = _for_model(recipe, retargeted, model, benchmark)
+        recipe = _for_model(recipe, retargeted, model, benchmark, any_image=tool is not None)
     whole = recipe.peft_type is None and TRAIN_FILE in recipe.training.options
     configuration = {} if whole else config_dict(recipe)
     peft_type = configuration.pop("peft_type", None)
-    source = load() if catalog is None else catalog
     method = next(
         (method for method in source.methods if method.peft_type == peft_type and not whole), None
     )
@@ -90,21 +98,13 @@ def snippet(
         msg = f"no script for training.lr_scheduler {training.lr_scheduler!r}; known: cosine, None"
         raise ConfigError(msg)
     step = step_of(run, recipe, benchmark, setup=setup, method=method, model=model)
-    docstring = header(
-        run,
-        recipe,
-        benchmark,
-        step,
-        retargeted=retargeted,
-        setup=setup,
-        device=device,
-        method=method,
-    )
+    lines = about(run, recipe, benchmark, step, retargeted=retargeted, setup=setup, device=device)
     variants = _variants(configuration, method)
     allocates = any(variant.allocates for variant in variants)
     allocates = allocates or (method is not None and method.allocates)
+    needed = tuple(packages(recipe, benchmark, step, method))
     shared = {
-        "header": docstring,
+        "header": docstring([*lines, f"pip install {' '.join(needed)}"]),
         "model_id": literal(training.model_id),
         "dataset": literal(benchmark.dataset or "path-or-id-of-your-data"),
         "origin": "as measured" if setup is None else "as measured, in the setup above",
@@ -128,16 +128,35 @@ def snippet(
         shared=shared,
         update=update(step, training, allocates=allocates),
         watch=watch,
+        packages=needed,
+        prefix=tuple(_prefix(recipe)),
     )
     shared["model"] = parts.wrap("base")
+    if tool is not None:
+        return trainer_file(
+            source,
+            tool,
+            run,
+            benchmark,
+            parts,
+            config=configuration,
+            about=lines,
+            architecture=None if model is None else model.architecture,
+            allocates=allocates,
+        )
     return image_script(parts) if benchmark.modality == "image" else text_script(parts)
 
 
 def _for_model(
-    recipe: Recipe, retargeted: Retargeted, model: Structure, benchmark: Benchmark
+    recipe: Recipe,
+    retargeted: Retargeted,
+    model: Structure,
+    benchmark: Benchmark,
+    *,
+    any_image: bool,
 ) -> Recipe:
     """The recipe with the other model's configuration and name."""
-    known = benchmark.modality != "image" or model.architecture == _IMAGE_MODEL
+    known = any_image or benchmark.modality != "image" or model.architecture == _IMAGE_MODEL
     if model.benchmark != benchmark.id or not known:
         msg = (
             f"no script for {model.name}: the script of {benchmark.title} trains another kind of "
@@ -178,6 +197,18 @@ def _config(
         whole = literal({"peft_type": peft_type, **configuration}, indent=4, used=4)
         lines.append("config = " + call(_ANY_CLASS, {}, whole, used=9))
     return "\n".join(lines)
+
+
+def _prefix(recipe: Recipe) -> list[str]:
+    """Statements that start a prefix from a text, where the run did."""
+    prefix = recipe.training.options.get("init_kv_cache_prefix")
+    if prefix is None:
+        return []
+    start = {"text": prefix, "use_chat_template": False}
+    return [
+        "# The prefix starts as the model's own cache of a text instead of random numbers.",
+        call("initialize_kv_prefix_from_text", start, "model", "tokenizer"),
+    ]
 
 
 def _variants(configuration: dict[str, Json], method: Method | None) -> list[Variant]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import math
 import re
+import textwrap
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from peft_shop.records import Json
 
-__all__ = ["INDENT", "WIDTH", "Raw", "call", "comment", "imports", "literal"]
+__all__ = ["INDENT", "WIDTH", "Raw", "call", "comment", "imports", "literal", "wrapped"]
 
 WIDTH: Final = 100
 INDENT: Final = 4
@@ -39,6 +40,15 @@ def comment(text: str) -> str:
     'lora/?rank32?'
     """
     return _UNSAFE.sub("?", text)
+
+
+def wrapped(line: str, width: int = WIDTH) -> str:
+    """A line of text folded at spaces to at most `width` characters, the rest indented."""
+    return "\n".join(
+        textwrap.wrap(
+            line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
+    )
 
 
 def literal(value: Json, *, indent: int = 0, used: int = 0) -> str:

@@ -188,11 +188,4 @@ def _preparation(parts: Parts) -> list[str]:
             "model.enable_input_require_grads()",
             call("model.gradient_checkpointing_enable", enabled),
         ]
-    prefix = parts.recipe.training.options.get("init_kv_cache_prefix")
-    if prefix is not None:
-        start = {"text": prefix, "use_chat_template": False}
-        lines += [
-            "# The prefix starts as the model's own cache of a text instead of random numbers.",
-            call("initialize_kv_prefix_from_text", start, "model", "tokenizer"),
-        ]
-    return lines
+    return [*lines, *parts.prefix]

@@ -62,6 +62,12 @@ def deep_language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_language_model(tmp_path_factory.mktemp("deep"), width=256, layers=28)
 
 
+@pytest.fixture(scope="module")
+def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Llama of two layers."""
+    return make_language_model(tmp_path_factory.mktemp("two"), width=64, layers=2)
+
+
 def make_language_model(folder: Path, *, width: int, layers: int) -> Path:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -1,0 +1,1 @@
+"""A recipe and its settings -> the file that a training tool reads."""
