@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.adapt.exceptions import HEADLESS, UNMIRRORED
 from peft_shop.adapt.intent import measured_model
-from peft_shop.adapt.towers import takes_text_alone
+from peft_shop.adapt.towers import WRAPPED, takes_text_alone
 from peft_shop.upstream.defaults import LENGTH, STEPS
 from peft_shop.upstream.targets import wildcard
 
@@ -69,6 +69,14 @@ def _task_type(case: Case) -> None:
         because = "peft's wrapper for SEQ_CLS hands on text arguments, which image models refuse"
         fit = None
         _train_head(case)
+    elif fit in WRAPPED and not structure.takes_embeddings:
+        because = (
+            f"peft's wrapper for {fit} passes inputs_embeds, and the forward pass of "
+            f"{structure.architecture} has no such argument"
+        )
+        if fit in _TRAINED_HEADS:
+            _train_head(case)
+        fit = None
     stated = draft.value("task_type")
     if fit is None:
         draft.drop("task_type", because)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.adapt.exceptions import HEADLESS, NO_PAST, refused_model
-from peft_shop.adapt.towers import takes_text_alone
+from peft_shop.adapt.towers import WRAPPED, takes_text_alone
 from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
     from peft_shop.adapt.drafts import Case
 
-__all__ = ["refuse"]
+__all__ = ["refuse", "refuse_optimizer"]
 
 _HEAD_STAYS: Final = {"ADAPTION_PROMPT", "TRAINABLE_TOKENS"}
 _BY_PAST: Final = {"CARTRIDGE", "PREFIX_TUNING"}
 _SECOND_STREAM: Final = {"add_k_proj", "add_q_proj", "ff_context"}
 _ATTENTION: Final = ("attention_query", "attention_qkv", "attention_output")
+_CONVOLUTIONS: Final = frozenset({"conv1d", "conv2d", "conv3d"})
 _ADAPTION_MODELS: Final = ("gpt2", "llama", "mistral")
 
 
@@ -36,6 +37,24 @@ def refuse(case: Case) -> None:
     known = refused_model(case.peft_type, case.structure)
     if known:
         case.draft.problem(known)
+
+
+def refuse_optimizer(case: Case) -> None:
+    """Say where the recipe's own optimizer cannot run on the modules that were chosen.
+
+    peft's (0.21.2) multiplies a factor with its transpose: of matrices, not of kernels.
+    """
+    own = "" if case.recipe is None else case.recipe.training.optimizer.lower()
+    kernels = [group for group in case.groups if group.kind in _CONVOLUTIONS]
+    if own == "lora-fa" and kernels:
+        case.draft.problem(
+            f"the LoRA-FA optimizer multiplies matrices, and {kernels[0].pattern} is a convolution"
+        )
+    elif own == "riemannian" and not case.parameters and len(kernels) == len(case.groups):
+        case.draft.problem(
+            "the Riemannian optimizer preconditions pairs of matrices, and only convolutions are "
+            "adapted here"
+        )
 
 
 def _versions(case: Case) -> None:
@@ -95,6 +114,11 @@ def _prompts(case: Case) -> None:
             "transformers"
         )
         return
+    if task in WRAPPED and not structure.takes_embeddings:
+        case.draft.problem(
+            f"{case.method.title} goes through peft's wrapper for {task}, which passes "
+            f"inputs_embeds, and the forward pass of {structure.architecture} has no such argument"
+        )
     if task is None:
         case.draft.problem(
             f"{case.method.title} needs a task_type, and none fits {structure.architecture}"

@@ -12,7 +12,7 @@ from peft_shop.adapt.naming import name_targets
 from peft_shop.adapt.plans import plan_fields
 from peft_shop.adapt.records import Retargeted, TargetOptions
 from peft_shop.adapt.references import fit_references
-from peft_shop.adapt.refusals import refuse
+from peft_shop.adapt.refusals import refuse, refuse_optimizer
 from peft_shop.catalog.runs import Run
 from peft_shop.upstream.defaults import class_defaults
 from peft_shop.upstream.tables import own_targets
@@ -62,6 +62,7 @@ def retarget(
     if case.peft_type not in _WITHOUT_TARGETS:
         choose_modules(case, intent_of(case))
         if case.groups or case.parameters:
+            refuse_optimizer(case)
             name_targets(case)
             fit_values(case)
         fit_references(case)

@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 
     from peft_shop.model.structure import Role, Structure, Tower
 
-__all__ = ["main_towers", "takes_text_alone", "told"]
+__all__ = ["WRAPPED", "main_towers", "takes_text_alone", "told"]
 
 _LANGUAGE: Final[tuple[Tower, ...]] = ("text", "encoder", "decoder")
 _HEADS: Final = {"CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}
+WRAPPED: Final = frozenset({*_HEADS, "FEATURE_EXTRACTION"})
+"""Task types whose wrapper in peft (0.21.2) always passes `inputs_embeds` to the model."""
 
 
 def told(roles: Iterable[Role]) -> str:

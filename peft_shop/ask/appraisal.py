@@ -13,9 +13,10 @@ from peft_shop.ask.adapted import retargeted
 from peft_shop.ask.bases import condition, feature_of
 from peft_shop.ask.judging import FORECAST_METRICS
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.errors import ConfigError
+from peft_shop.errors import ConfigError, PeftShopError
 from peft_shop.forecast.asking import settings_of
 from peft_shop.forecast.quick.closed_forms import closed_form
+from peft_shop.forecast.traced import traced_base
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.forecast.records import Forecast, Settings, Setup
+    from peft_shop.model.structure import Structure
+    from peft_shop.records import Json
 
 __all__ = [
     "REPLACED",
@@ -144,9 +147,29 @@ def forecast_of(
         try:
             catalog.derived[key] = closed_form(query.model, config, settings), ""
         except ConfigError as error:
+            made = None if config is None else _beside(query.model, config, settings)
+            if made is not None:
+                return made, ""  # what was traced may be forgotten
             catalog.derived[key] = None, f"no forecast: {error}"
     found: tuple[Forecast | None, str] = catalog.derived[key]
+    if found[0] is None and config is not None:
+        made = _beside(query.model, config, settings)
+        return found if made is None else (made, "")
     return found
+
+
+def _beside(
+    structure: Structure, config: Mapping[str, Json], settings: Settings
+) -> Forecast | None:
+    """The forecast beside a base that was traced; `None` where it was not, or tells nothing."""
+    if traced_base(structure, settings) is None:
+        return None
+    from peft_shop.forecast.quick.beside import beside  # noqa: PLC0415 - seldom needed
+
+    try:
+        return beside(structure, config, settings)
+    except PeftShopError:
+        return None
 
 
 def own_settings(catalog: Catalog, query: Query, one: Contender, settings: Settings) -> Settings:

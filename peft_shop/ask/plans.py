@@ -17,6 +17,7 @@ from peft_shop.forecast.devices import device_of
 from peft_shop.forecast.fitting import Fittable, Fitting, fitted
 from peft_shop.forecast.ladder import ladder
 from peft_shop.forecast.quick.base_memory import base_bytes
+from peft_shop.forecast.traced import traced_base
 from peft_shop.serve.trainers import demanded_trainer
 from peft_shop.units import format_quantity
 
@@ -79,7 +80,7 @@ def planned(
     key = (
         *("plans", query.benchmark, query.snapshot, query.era, query.evidence, query.accelerator),
         *(query.ranked, query.peft_version, query.training, query.fixed, query.effective_batch),
-        *(query.memory, query.adapt, query.model, _trainers(query)),
+        *(query.memory, query.adapt, query.model, _trainers(query), _looked_at(query)),
     )
     if traced:
         return _plans(catalog, query, contenders, baselines, traced)
@@ -125,7 +126,7 @@ def _fitting(catalog: Catalog, query: Query, everyone: Sequence[Contender]) -> F
     key = (
         *("fitting", query.benchmark, query.snapshot, query.ranked, query.peft_version),
         *(settings, query.fixed, query.effective_batch, limit, query.adapt, model),
-        _trainers(query),
+        *(_trainers(query), _looked_at(query)),
     )
     if key not in catalog.derived:
         asked = [fittable_of(catalog, query, one) for one in everyone]
@@ -144,6 +145,14 @@ def _fitting(catalog: Catalog, query: Query, everyone: Sequence[Contender]) -> F
         catalog.derived[key] = made
     found: Fitting = catalog.derived[key]
     return found
+
+
+def _looked_at(query: Query) -> int:
+    """Branches of setups in which the model was traced [count]: with them the answer changes."""
+    if query.model is None or query.training is None:
+        return 0
+    base = traced_base(query.model, query.training)
+    return 0 if base is None else len(base.peaks)
 
 
 def device_in(query: Query) -> Device | int:

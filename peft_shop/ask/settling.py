@@ -14,16 +14,18 @@ from peft_shop.ask.adapted import retargeted
 from peft_shop.ask.answering import answer
 from peft_shop.ask.appraisal import Traced, own_settings
 from peft_shop.ask.contenders import Contender, field_of_play
+from peft_shop.ask.judging import MEMORY
 from peft_shop.ask.model import read_memory, read_training
 from peft_shop.ask.plans import device_in, fittable_of, planned, rungs_of
 from peft_shop.ask.reading import build_query
 from peft_shop.ask.watching import told
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.runs import Run
-from peft_shop.errors import PeftShopError
+from peft_shop.errors import ForecastError, PeftShopError
 from peft_shop.forecast.devices import Device
 from peft_shop.forecast.records import Setup
 from peft_shop.forecast.reference import is_beyond_shapes
+from peft_shop.forecast.traced import traced_base
 from peft_shop.model.structure import Structure
 
 if TYPE_CHECKING:
@@ -44,6 +46,10 @@ __all__ = ["plans_of", "settled"]
 
 USUAL_SECONDS: Final = 60.0
 """Time for a model of which no closed form knows anything, unless the question says another."""
+_LISTED_SECONDS: Final = 10.0
+"""The same where nothing is ranked: plain LoRA comes first, and what is left is listed without."""
+_HOPELESS: Final = 3
+"""Dry runs that fail for one and the same reason, before any goes through, end the attempt."""
 _BASE_SECONDS: Final = 30.0
 """Least time in which plain LoRA can be traced in all setups of a model without closed forms."""
 _TRIES: Final = 8
@@ -70,19 +76,23 @@ def settled(
     if query.fit == "auto" and roomy and _can_run():
         _look_at_base(query, target)
     found = answer(catalog, query)
+    if query.fit == "auto" and roomy and _can_run() and _lacks_room(found):
+        _look_at_base(query, target, every=True)
+        found = answer(catalog, query)
     waiting = list(_waiting(found))
     if not waiting or not _can_run():
         return found
     if seconds is None:
+        usual = USUAL_SECONDS if query.ranked else _LISTED_SECONDS
         known = any("peak_memory" in one.values for one in found.candidates)
         known = known or any(one.forecasted is not None for one in found.unmeasured)
-        seconds = 0.0 if known else USUAL_SECONDS
+        seconds = 0.0 if known else usual
     field = field_of_play(catalog, query)
     everyone = (*field.contenders, *field.baselines)
     runs = _DryRuns(catalog, query, target, everyone, time.monotonic() + seconds)
     while waiting and runs.time_left():
         for name in waiting:
-            if not runs.time_left():
+            if not runs.time_left() and not runs.hopeless:
                 break
             told(len(runs.traced), len(runs.traced) + len(waiting), name)
             runs.trace(name)
@@ -91,8 +101,23 @@ def settled(
     return found
 
 
-def _look_at_base(query: Query, target: Target) -> None:
-    """Trace plain LoRA where closed forms know nothing of the model, for the search to go by."""
+def _lacks_room(found: Recommendation) -> bool:
+    """Whether something does not fit though setups are left that were not looked at."""
+    model, settings = found.query.model, found.query.training
+    base = None if model is None or settings is None else traced_base(model, settings)
+    if base is None or base.complete:
+        return False
+    return any(failure.constraint == MEMORY for one in found.dropped for failure in one.failures)
+
+
+def _look_at_base(query: Query, target: Target, *, every: bool = False) -> None:
+    """Trace plain LoRA where closed forms know nothing of the model, for the search to go by.
+
+    Args:
+        query: the question.
+        target: the model.
+        every: in all setups, even if there is room in the first.
+    """
     settings = query.training
     if settings is None or not is_beyond_shapes(target.structure, settings):
         return
@@ -104,6 +129,7 @@ def _look_at_base(query: Query, target: Target) -> None:
         settings,
         fixed=query.fixed,
         bfloat16=device.bfloat16 if isinstance(device, Device) else True,
+        usable=None if every or query.memory is None else query.memory.bytes,
         told=lambda done, of: told(done, of, "plain LoRA"),
     )
 
@@ -169,6 +195,11 @@ def plans_of(
     return list(planned(alone, query, contenders, (), runs_dry.traced).contenders)
 
 
+def _core(reason: str) -> str:
+    """What a failure is about, without what the closed forms say of the method."""
+    return reason.partition("; nor do the closed forms know")[0]
+
+
 def _can_run() -> bool:
     return find_spec("torch") is not None and find_spec("peft") is not None
 
@@ -203,14 +234,26 @@ class _DryRuns:
         self.traced: dict[str, Traced] = {}
         self.contenders = {one.name: one for one in contenders}
         self.usual: Settings | None = None
+        self.failed: list[str] = []
+        self.worked = False
 
     def time_left(self) -> bool:
         """Whether another run may be started."""
-        return time.monotonic() < self.end
+        return time.monotonic() < self.end and not self.hopeless
+
+    @property
+    def hopeless(self) -> str:
+        """Why no dry run of this model goes through; empty while that is open."""
+        last = self.failed[-_HOPELESS:]
+        alike = len(last) == _HOPELESS and len(set(last)) == 1
+        return last[0] if alike and not self.worked else ""
 
     def trace(self, name: str) -> None:
         """Looks at one candidate: as asked, or for a setup that fits."""
         contender = self.contenders[name]
+        if self.hopeless:
+            self.traced[name] = Traced(None, reason=self.hopeless)
+            return
         if self.query.fit == "auto":
             self.traced[name] = self._fitted(contender)
             return
@@ -240,8 +283,12 @@ class _DryRuns:
         if key not in self.catalog.derived:
             try:
                 made = Traced(forecast(self.target, config, settings))
+                self.worked = True
             except PeftShopError as error:
-                made = Traced(None, reason=f"no forecast: {error}")
+                reason = f"no forecast: {error}"
+                made = Traced(None, reason=reason)
+                if isinstance(error, ForecastError):
+                    self.failed.append(_core(reason))
             self.catalog.derived[key] = made
         found: Traced = self.catalog.derived[key]
         return found

@@ -57,23 +57,39 @@ def checkpoint_bytes(
     >>> checkpoint_bytes({"a": ((2, 3), "float32")})
     120
     """
-    entries: list[str] = []
+    header, entries = 2, len(tensors)
     if metadata is not None:
         text = json.dumps(dict(metadata), separators=(",", ":"), ensure_ascii=False)
-        entries.append(f'"__metadata__":{text}')
+        header += len(f'"__metadata__":{text}'.encode())
+        entries += 1
+    groups: dict[object, list[str]] = {}
+    for name, (_, dtype) in tensors.items():
+        groups.setdefault(dtype, []).append(name)
+    named = sorted(
+        (-_place(_name(dtype), names[0]), _name(dtype), names) for dtype, names in groups.items()
+    )
     start = 0
-    for name in sorted(tensors, key=lambda one: (-_place(_name(tensors[one][1]), one), one)):
-        shape, dtype = tensors[name]
-        code, bits = _DTYPES[_name(dtype)]
-        end = start + math.prod(shape) * bits // 8
-        key = json.dumps(name, ensure_ascii=False)
-        sizes = ",".join(str(size) for size in shape)
-        entries.append(
-            f'{key}:{{"dtype":"{code}","shape":[{sizes}],"data_offsets":[{start},{end}]}}'
-        )
-        start = end
-    header = len(("{" + ",".join(entries) + "}").encode())
+    for place in dict.fromkeys(place for place, _, _ in named):
+        code, bits = _DTYPES[next(dtype for one, dtype, _ in named if one == place)]
+        for name in sorted(name for one, _, names in named if one == place for name in names):
+            shape = tensors[name][0]
+            end = start + math.prod(shape) * bits // 8
+            sizes = ",".join(map(str, shape))
+            header += _length(name) + len(f"{code}{sizes}{start}{end}") + _FRAME
+            start = end
+    header += max(entries - 1, 0)
     return 8 + -(-header // 8) * 8 + start
+
+
+_FRAME: Final = len(':{"dtype":"","shape":[],"data_offsets":[,]}')
+"""What stands around the values of an entry [B]."""
+
+
+def _length(name: str) -> int:
+    """Bytes of a name in the header [B]."""
+    if name.isascii() and name.isprintable() and '"' not in name and "\\" not in name:
+        return len(name) + 2
+    return len(json.dumps(name, ensure_ascii=False).encode())
 
 
 def _name(dtype: object) -> str:

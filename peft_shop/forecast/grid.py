@@ -12,6 +12,7 @@ from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import ConfigError, PeftShopError
 from peft_shop.forecast.constants import constants
 from peft_shop.forecast.intervals import memory_shares
+from peft_shop.forecast.quick.beside import require_plain
 from peft_shop.forecast.quick.closed_forms import memory_terms
 from peft_shop.forecast.quick.full import full_parts
 from peft_shop.forecast.quick.methods.registry import adapter_of
@@ -189,7 +190,7 @@ class Grid:
         plain = shape_of(self.structure, adapter_of(self.structure, config), settings)
         lora = Spread(self.structure, [plain])
         found = np.zeros((len(self.rows), len(self.rungs)))
-        for column, rung in enumerate(self.rungs):
+        for column, rung in enumerate(self.rungs if self.rows else ()):
             step = rung.settings
             own = lora.added(step.model_copy(update={"optimizer": "adamw"}))
             found[:, column] = base.peak(step) + self.spread.added(step) - own
@@ -265,8 +266,9 @@ def _require_plain(fittable: Fittable, shape: Shape | None) -> None:
     Raises:
         ConfigError: it trains the base, or lengthens sequences.
     """
-    if shape is None or shape.prompt or shape.prefix:
+    if shape is None:
         msg = (
             f"{fittable.method}: no closed form on such a model; make a dry run, which needs torch"
         )
         raise ConfigError(msg)
+    require_plain(fittable.method, prompts=bool(shape.prompt or shape.prefix))

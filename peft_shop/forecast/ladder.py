@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.features import QuantizationBackend
     from peft_shop.forecast.records import Settings
-    from peft_shop.model.structure import Structure
+    from peft_shop.model.structure import ModuleGroup, Structure
 
 __all__ = [
     "QuantizedTraining",
@@ -242,12 +242,14 @@ class _Work(NamedTuple):
 
     Attributes:
         blocks: weights of all blocks [count].
+        active: of those, what one token goes through; of experts those that are chosen.
         head: weights of the head [count].
         layers: number of blocks.
         hidden: width of the residual stream.
     """
 
     blocks: int
+    active: float
     head: int
     layers: int
     hidden: int
@@ -255,20 +257,38 @@ class _Work(NamedTuple):
 
 def _work_of(structure: Structure) -> _Work:
     blocks = blocks_of(structure)
-    inside = sum(
-        group.parameters * group.count
-        for block in blocks
-        for group in block.groups
-        if group.role != "norm"
-    )
+    inside, active = 0, 0.0
+    for block in blocks:
+        for group in block.groups:
+            if group.role != "norm":
+                weights = group.parameters * group.count
+                inside += weights
+                active += weights * _active_share(structure, group)
     heads = list(structure.of(["head"]))
     widths = [group.out_features for block in blocks for group in block.groups]
     return _Work(
         inside,
+        active,
         sum(group.in_features * group.out_features * group.count for group in heads),
         sum(block.count for block in blocks),
         structure.dimensions.hidden_size or min(widths, default=0),
     )
+
+
+def _active_share(structure: Structure, group: ModuleGroup) -> float:
+    """Share of a group's weights that one token goes through."""
+    chosen = structure.dimensions.active_experts
+    if chosen is None or not group.role.startswith("expert"):
+        return 1.0
+    # held in one parameter, or a list of modules in each block
+    experts = group.experts or _listed(structure, group)
+    return min(1.0, chosen / experts) if experts > 1 else 1.0
+
+
+def _listed(structure: Structure, group: ModuleGroup) -> int:
+    """Experts in one block that are modules of their own [count]."""
+    routers = [one.count for one in structure.of(["router"])]
+    return group.count // max(routers) if routers else 1
 
 
 def time_factor(structure: Structure, settings: Settings) -> float:
@@ -292,7 +312,7 @@ def _seconds(structure: Structure, settings: Settings) -> float:
     again = settings.gradient_checkpointing
     times = settings.accumulation
     tokens = times * settings.batch_size * tokens_of(structure, settings)
-    products = _FORWARD_AND_BACK * (work.blocks + work.head) + _AGAIN * again * work.blocks
+    products = _FORWARD_AND_BACK * (work.active + work.head) + _AGAIN * again * work.active
     traffic = tokens * work.layers * _TRAFFIC * work.hidden * (_TRAFFIC_AGAIN if again else 1.0)
     if stream_dtype(structure, settings) != settings.dtype:
         traffic *= _TRAFFIC_UPCAST

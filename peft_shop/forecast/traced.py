@@ -36,9 +36,11 @@ class TracedBase:
 
     Attributes:
         peaks: per branch, of one and of two sequences at a time [B].
+        complete: whether every branch was looked at; else those that were not needed are missing.
     """
 
     peaks: Mapping[tuple[object, ...], tuple[float, float]]
+    complete: bool = True
 
     def knows(self, settings: Settings) -> bool:
         """Whether the branch of the settings was traced."""
@@ -52,5 +54,6 @@ class TracedBase:
 
 def traced_base(structure: Structure, settings: Settings) -> TracedBase | None:
     """What was traced of a structure at this length, if anything was."""
-    found = recalled(structure, (TRACED, settings.sequence_length))
+    kept = recalled(structure, (TRACED, settings.sequence_length))
+    found = kept.get("base") if isinstance(kept, dict) else None
     return found if isinstance(found, TracedBase) else None

@@ -7,7 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import ModelError
-from peft_shop.model.dimensions import counts, dimensions, task_type_of, text_config, value_of
+from peft_shop.model.dimensions import (
+    counts,
+    dimensions,
+    names_embeddings,
+    task_type_of,
+    text_config,
+    value_of,
+)
 from peft_shop.model.evidence import evidence_for
 from peft_shop.model.layers import find_layers
 from peft_shop.model.quantized import backend_of, remarks
@@ -85,6 +92,7 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
         dtype_stated=not loaded.assumed,
         parameters=parameters,
         dimensions=dimensions(config, groups, unet="UNet" in architecture),
+        takes_embeddings=loaded.library != "transformers" or names_embeddings(instance),
     )
     notes += [f"{text[0].upper()}{text[1:]}." for text in cautions(found)]
     return found.model_copy(update={"notes": tuple(notes)})

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from peft_shop.catalog.features import TaskType
     from peft_shop.model.structure import ModuleGroup
 
-__all__ = ["counts", "dimensions", "task_type_of", "text_config", "value_of"]
+__all__ = [
+    "counts",
+    "dimensions",
+    "names_embeddings",
+    "task_type_of",
+    "text_config",
+    "value_of",
+]
 
 _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "layers": (
@@ -40,6 +47,10 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "max_positions": (
         "max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len",
         "n_ctx", "seq_length", "max_sequence_length",
+    ),
+    "active_experts": (
+        "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk",
+        "moe_top_k", "top_k_experts", "num_selected_experts", "moe_router_topk", "top_k",
     ),
 }  # fmt: skip
 """Names under which configurations state each size, most specific first."""
@@ -130,6 +141,8 @@ def dimensions(config: Any, groups: Sequence[ModuleGroup], *, unet: bool = False
     for name, value in _from_shapes(main).items():
         if found.get(name) is None:
             found[name] = value
+    if not any(one.role.startswith("expert") for one in groups):
+        found["active_experts"] = None
     hidden, heads, head = (found[one] for one in ("hidden_size", "attention_heads", "head_dim"))
     if head is None and hidden and heads and hidden % heads == 0:
         found["head_dim"] = hidden // heads
@@ -222,4 +235,9 @@ def _takes_embeddings(instance: nn.Module) -> bool:
     """
     if getattr(instance, "main_input_name", "") != "input_ids":
         return True
+    return names_embeddings(instance)
+
+
+def names_embeddings(instance: nn.Module) -> bool:
+    """Whether the forward pass has an argument `inputs_embeds` of its own."""
     return "inputs_embeds" in inspect.signature(type(instance).forward).parameters

@@ -139,6 +139,7 @@ class Dimensions(Record):
         head_dim: width of one head.
         vocabulary: rows of the token embedding.
         max_positions: longest sequence that the configuration names [tokens].
+        active_experts: routed experts that a token goes through in one block.
     """
 
     layers: int | None = None
@@ -150,6 +151,7 @@ class Dimensions(Record):
     head_dim: int | None = None
     vocabulary: int | None = None
     max_positions: int | None = None
+    active_experts: int | None = None
 
 
 class StoredQuantization(Record):
@@ -194,6 +196,8 @@ class Structure(Record):
         dtype_stated: whether the model says so itself; else it is assumed.
         parameters: all parameters, tied ones once [count].
         dimensions: sizes.
+        takes_embeddings: whether its forward pass has the argument `inputs_embeds`, which peft's
+            wrappers for language tasks always pass.
         notes: what a reader should know, such as what could not be understood.
     """
 
@@ -213,6 +217,7 @@ class Structure(Record):
     dtype_stated: bool = True
     parameters: int
     dimensions: Dimensions = Field(default_factory=Dimensions)
+    takes_embeddings: bool = True
     notes: tuple[Text, ...] = ()
 
     def of(

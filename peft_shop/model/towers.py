@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.model.vocabulary import TOWER_CONFIGS, TOWER_WORDS
@@ -18,10 +19,28 @@ _ALONE: Final[dict[str, Tower]] = {"image": "vision", "audio": "audio"}
 
 
 def modalities_of(model: nn.Module) -> frozenset[str]:
-    """What a model of transformers says that it takes: `text`, `image`, `audio`, ..."""
+    """What a model of transformers says that it takes: `text`, `image`, `audio`, ...
+
+    A class that only inherits the general answer, text, says by its main input what it takes.
+    """
     given = getattr(type(model), "input_modalities", ())
     given = (given,) if isinstance(given, str) else given
+    if tuple(given) == ("text",):
+        main = _BY_INPUT.get(getattr(model, "main_input_name", ""), ())
+        accepts = inspect.signature(type(model).forward).parameters
+        writes = {"input_ids", "decoder_input_ids"} & set(accepts)
+        given = (*main, *(given if writes or not main else ()))
     return frozenset("image" if one == "video" else one for one in given)
+
+
+_BY_INPUT: Final[dict[str, tuple[str, ...]]] = {
+    "pixel_values": ("image",),
+    "pixel_values_videos": ("image",),
+    "input_features": ("audio",),
+    "input_values": ("audio",),
+    "past_values": ("time",),
+}
+"""What goes in by the name of a model's main input."""
 
 
 class Towers:

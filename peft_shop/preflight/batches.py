@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import torch
 
 from peft_shop.errors import ForecastError
+from peft_shop.preflight.alternatives import alternatives
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import nn
 
-__all__ = ["Batch", "Sizes", "make_batch"]
+__all__ = ["Batch", "Sizes", "make_batch", "make_batches"]
 
 Batch = dict[str, Any]
 """Keyword arguments of a model's forward pass."""
@@ -118,6 +119,36 @@ def make_batch(
     raise ForecastError(msg)
 
 
+def make_batches(
+    model: nn.Module,
+    config: Any,
+    settings: Sizes,
+    *,
+    task_type: str | None = None,
+    length: int | None = None,
+) -> list[Batch]:
+    """The usual batch, and what the model may want where it refuses that, the likeliest first.
+
+    Args:
+        model: the model without an adapter.
+        config: its configuration of transformers or diffusers.
+        settings: batch size, lengths, padding.
+        task_type: what its head is for, as peft names it.
+        length: tokens, where they differ from the settings'.
+
+    Raises:
+        ForecastError: no batch is known for such a model.
+    """
+    try:
+        first = make_batch(model, config, settings, task_type=task_type, length=length)
+    except ForecastError:
+        others = alternatives(model, config, settings, None)
+        if not others:
+            raise
+        return others
+    return [first, *alternatives(model, config, settings, first)]
+
+
 def _tokens(*shape: int) -> torch.Tensor:
     return torch.zeros(shape, dtype=torch.long, device=_META)
 
@@ -133,7 +164,9 @@ def _text(
 ) -> Batch:
     dtype = getattr(torch, settings.dtype)
     text = getattr(config, "text_config", None) or config
-    longest = getattr(text, "max_position_embeddings", None) or length
+    stated = getattr(text, "max_position_embeddings", None)
+    # some state -1 for no limit
+    longest = stated if isinstance(stated, int) and stated > 0 else length
     size, length = settings.batch_size, min(length, longest)
     batch: Batch = {"input_ids": _tokens(size, length)}
     if settings.padding and "attention_mask" in accepts:
@@ -167,6 +200,8 @@ def _has_language_model(config: Any) -> bool:
 def _pixels(config: Any, size: int, accepts: set[str], dtype: torch.dtype) -> Batch:
     vision = getattr(config, "vision_config", None) or config
     side = getattr(vision, "image_size", 224) or 224
+    if isinstance(side, dict):
+        side = (side.get("height", 224), side.get("width", 224))
     height, width = side if isinstance(side, (list, tuple)) else (side, side)
     channels = int(getattr(vision, "num_channels", 3) or 3)
     batch: Batch = {

@@ -14,11 +14,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from peft_shop.errors import ForecastError
-from peft_shop.preflight.batches import make_batch
+from peft_shop.preflight.alternatives import shapes_of
+from peft_shop.preflight.batches import make_batches
 from peft_shop.preflight.depth import cut, everywhere
 from peft_shop.preflight.forward import forward_pass
 from peft_shop.preflight.reading import target_of
-from peft_shop.preflight.wrapping import give_values
+from peft_shop.preflight.wrapping import REFUSALS, give_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from peft_shop.preflight.batches import Batch
     from peft_shop.preflight.forward import Pass
 
-__all__ = ["TASKS", "Tried", "small_batch", "tried"]
+__all__ = ["TASKS", "Bare", "Tried", "bare_of", "choice_of", "small_batch", "tried"]
 
 TASKS: Final = {"POLY": "cpu", "MULTITASK_PROMPT_TUNING": "meta"}
 """Methods that are told which task each sample is of; Poly looks whether there is such a task."""
@@ -68,15 +69,23 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bare:
-    """How the model without an adapter fared; `because` says why that cannot be told."""
+class Bare:
+    """How the model without an adapter fared; `because` says why that cannot be told.
+
+    Attributes:
+        reads: how often it read a number [count].
+        whole: whether it had to be tried with all of its blocks.
+        choice: place of the batch that it takes among those that were made.
+        because: why none could be told to pass.
+    """
 
     reads: int = 0
     whole: bool = False
+    choice: int = 0
     because: str = ""
 
 
-_bare: WeakKeyDictionary[Target, _Bare] = WeakKeyDictionary()
+_bare: WeakKeyDictionary[Target, Bare] = WeakKeyDictionary()
 """The same for every configuration of one model."""
 
 
@@ -91,9 +100,7 @@ def tried(target: Target, model: Any, again: Callable[[], Any]) -> Tried:
         model: the wrapped model, on meta; of no use afterwards.
         again: wraps another instance in the same way.
     """
-    bare = _bare.get(target)
-    if bare is None:
-        bare = _bare[target] = _run_bare(target)
+    bare = bare_of(target)
     if bare.because:
         return Tried(None, bare.because)
     kinds = {} if bare.whole else cut(model.get_base_model())
@@ -115,29 +122,68 @@ def tried(target: Target, model: Any, again: Callable[[], Any]) -> Tried:
 
 
 def _words(error: Exception) -> str:
-    """What was raised, in one line."""
-    said = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    """What was raised, in one line; of a long message its first line, or its last where that says
+    what is wrong and the first only shows a module.
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    said = lines[-1] if lines[0].endswith("(") else lines[0]
+    return f"{type(error).__name__}: {said.removeprefix(') ')}"
 
 
-def _run_bare(target: Target) -> _Bare:
-    shown: Pass | None = None
+def bare_of(target: Target) -> Bare:
+    """How the model without an adapter fares; worked out once."""
+    found = _bare.get(target)
+    if found is None:
+        found = _bare[target] = _run_bare(target)
+    return found
+
+
+def _run_bare(target: Target) -> Bare:
+    """The first batch that goes through the model, cut where that is enough."""
+    first: Exception | None = None
     for whole in (False, True):
         model = target.skeleton()
         if not (whole or cut(model)):
             continue
         try:
-            shown = forward_pass(model, small_batch(target, model))
+            batches = _batches(target, model)
         except ForecastError as error:
-            return _Bare(because=str(error))
-        if shown.error is None:
-            return _Bare(reads=shown.reads, whole=whole)
-    assert shown is not None  # noqa: S101 - tells mypy that the last round always runs
-    assert shown.error is not None  # noqa: S101 - as above, by the condition in the loop
-    return _Bare(
+            return Bare(because=str(error))
+        except REFUSALS as error:
+            name = target.structure.architecture
+            return Bare(because=f"no batch can be made for {name}: {_words(error)}")
+        tried: set[object] = set()
+        for choice, batch in enumerate(batches):
+            shapes = shapes_of(batch)
+            if shapes in tried:
+                continue
+            tried.add(shapes)
+            shown = forward_pass(model, batch)
+            if shown.error is None:
+                return Bare(shown.reads, whole, choice)
+            first = first or shown.error
+    assert first is not None  # noqa: S101 - tells mypy that the last round always runs
+    return Bare(
         because=f"the bare {target.structure.architecture} takes no forward pass without weights: "
-        f"{_words(shown.error)}"
+        f"{_words(first)}"
     )
+
+
+def choice_of(target: Target) -> int:
+    """Place, among the batches that can be made for a model, of the one that it takes.
+
+    The usual one where it is of text and nothing was tried, or where none goes through.
+    """
+    if target not in _bare:
+        try:
+            usual = _batches(target, target.skeleton())[0]
+        except ForecastError:
+            return 0
+        if "input_ids" in usual:
+            return 0
+    return bare_of(target).choice
 
 
 def small_batch(target: Target, model: nn.Module) -> Batch:
@@ -146,8 +192,12 @@ def small_batch(target: Target, model: nn.Module) -> Batch:
     Raises:
         ForecastError: no batch is known for such a model.
     """
+    return _batches(target, model)[bare_of(target).choice]
+
+
+def _batches(target: Target, model: nn.Module) -> list[Batch]:
     config = getattr(model, "config", target.config)
-    return make_batch(model, config, _SMALL, task_type=target.structure.task_type)
+    return make_batches(model, config, _SMALL, task_type=target.structure.task_type)
 
 
 def _run(target: Target, model: Any, *, answer: bool = False) -> Pass:

@@ -11,13 +11,15 @@ import pytest
 pytest.importorskip("transformers")
 
 from peft_shop.curate.calibration.measured import (
+    ends_of,
     errors_of,
+    inside_without_own_model,
     read_steps,
     summary,
     target_of,
 )
 from peft_shop.forecast.dry_run.forecasting import dry_run
-from peft_shop.forecast.intervals import MEASURED_STEPS
+from peft_shop.forecast.intervals import MEASURED_STEPS, ON_MEASURED_CARD
 from peft_shop.forecast.quick.closed_forms import closed_form
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def test_the_closed_form_is_near_measured_steps(targets: dict[str, Target]) -> N
     every = summary(rows)
     assert every["mean"] <= 0.045
     assert abs(every["bias"]) <= 0.015
-    assert every["coverage"] >= 0.85
+    assert 0.85 <= every["coverage"] <= 0.95
     sdpa = summary([row for row in rows if row["attention"] == "sdpa"])
     assert sdpa["mean"] <= 0.04
     assert sdpa["above"] == 0
@@ -59,6 +61,32 @@ def test_the_stored_dry_runs_are_nearer_than_the_closed_form() -> None:
     assert stored["dry_run"]["all"]["mean"] < stored["closed_form"]["all"]["mean"]
     assert abs(stored["dry_run"]["all"]["bias"]) <= 0.015
     assert stored["dry_run"]["sdpa"]["above"] == 0
+    assert 0.85 <= stored["dry_run"]["all"]["coverage"] <= 0.95
+
+
+def test_intervals_on_the_measured_card_hold_for_models_that_had_no_part_in_them() -> None:
+    stored = json.loads((DATA / "forecast_measured.json").read_text(encoding="utf-8"))
+    for way, ends in ON_MEASURED_CARD.items():
+        rows = stored[way]["rows"]
+        assert ends_of(rows) == pytest.approx(ends, abs=1e-4)
+        assert stored[way]["ends"] == [round(end, 5) for end in ends_of(rows)]
+        assert inside_without_own_model(rows) == stored[way]["inside_without_own_model"]
+        assert 0.85 <= inside_without_own_model(rows) / len(rows) <= 0.95
+        # with less confidence they are narrower, and hold less
+        assert ends[0] < ends_of(rows, 0.5)[0] < ends_of(rows, 0.5)[1] < ends[1]
+
+
+def test_other_cards_get_wider_intervals_than_the_measured_one(targets: dict[str, Target]) -> None:
+    step = read_steps(DATA)[1]
+    structure = target_of(step, targets).structure
+    elsewhere = step.settings.model_copy(update={"accelerator": "NVIDIA A100"})
+    here, there = (
+        closed_form(structure, step.config, settings).peak_memory
+        for settings in (step.settings, elsewhere)
+    )
+    assert there.high - there.low > here.high - here.low
+    assert "on this card" in here.basis
+    assert "another card" in there.basis
 
 
 @pytest.mark.slow
@@ -72,4 +100,4 @@ def test_dry_runs_are_near_measured_steps(targets: dict[str, Target]) -> None:
         (kernel, base) for kernel in ("sdpa", "eager") for base in (None, "bnb_4bit")
     }
     assert summary(rows)["mean"] <= 0.03
-    assert all(row["inside"] for row in rows)
+    assert summary(rows)["coverage"] >= 0.85

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -29,7 +30,16 @@ if TYPE_CHECKING:
     from peft_shop.forecast.records import Interval
     from peft_shop.model.inspection import Target
 
-__all__ = ["MEASURED", "MeasuredStep", "errors_of", "read_steps", "summary", "target_of"]
+__all__ = [
+    "MEASURED",
+    "MeasuredStep",
+    "ends_of",
+    "errors_of",
+    "inside_without_own_model",
+    "read_steps",
+    "summary",
+    "target_of",
+]
 
 MEASURED: Final = "measured_memory.csv"
 _FIGURES: Final = "forecast_measured.json"
@@ -157,6 +167,28 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def ends_of(rows: Sequence[Mapping[str, Any]], confidence: float = 0.9) -> tuple[float, float]:
+    """Shares of the forecast within which another measured step is expected.
+
+    Order statistics of the residuals as split conformal prediction takes them: of `n` rows those
+    of rank `(n + 1) a / 2` rounded down and `(n + 1) (1 - a / 2)` rounded up.
+    """
+    residuals = sorted(row["recorded"] / row["forecast"] - 1 for row in rows)
+    tail, count = (1 - confidence) / 2, len(residuals)
+    low = max(1, math.floor((count + 1) * tail))
+    high = min(count, math.ceil((count + 1) * (1 - tail)))
+    return residuals[low - 1], residuals[high - 1]
+
+
+def inside_without_own_model(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Rows that lie within the ends of the other models' rows [count]."""
+    count = 0
+    for row in rows:
+        low, high = ends_of([one for one in rows if one["model"] != row["model"]])
+        count += low <= row["recorded"] / row["forecast"] - 1 <= high
+    return count
+
+
 def figures_of(steps: Sequence[MeasuredStep]) -> dict[str, Any]:
     """Figures of both ways, with those of each attention kernel."""
     from peft_shop.forecast.dry_run.forecasting import dry_run
@@ -179,6 +211,8 @@ def figures_of(steps: Sequence[MeasuredStep]) -> dict[str, Any]:
                 kernel: summary([row for row in rows if row["attention"] == kernel])
                 for kernel in ("sdpa", "eager")
             },
+            "ends": [round(end, 5) for end in ends_of(rows)],
+            "inside_without_own_model": inside_without_own_model(rows),
             "rows": rows,
         }
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -21,12 +22,12 @@ from peft_shop.forecast.intervals import memory_interval
 from peft_shop.forecast.ladder import chunkable
 from peft_shop.forecast.records import Forecast, Term
 from peft_shop.forecast.reference import plain_lora
-from peft_shop.preflight.batches import make_batch
+from peft_shop.preflight.batches import make_batches
 from peft_shop.preflight.saving import saved_state
-from peft_shop.preflight.trying import TASKS
+from peft_shop.preflight.trying import TASKS, choice_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from peft_shop.preflight.batches import Batch
     from peft_shop.records import Json
 
-__all__ = ["Measured", "after_step", "batch_of", "dry_run", "measure"]
+__all__ = ["Measured", "after_step", "batch_of", "dry_run", "measure", "peak_of"]
 
 _SHORT_TOKENS: Final = 100
 """Tokens of the step before the one that is forecast: a short batch of the measured suite.
@@ -175,6 +176,42 @@ def measure(
     return Measured(prepared, memory, work, notes)
 
 
+def peak_of(
+    targets: Sequence[Target],
+    config: Mapping[str, Json],
+    settings: Settings,
+    *,
+    layers: tuple[int, int] | None,
+    depth: int,
+) -> int:
+    """What the allocator reserves in a step [B], without the rest of a forecast.
+
+    Args:
+        targets: the model itself, or as left with each of the two depths.
+        config: a configuration of peft.
+        settings: the training step.
+        layers: the two depths; `None` for the model itself.
+        depth: of the whole model.
+
+    Raises:
+        ForecastError: the step cannot be run without an accelerator.
+        ConfigError: peft refuses the configuration.
+    """
+    results = []
+    for target in targets:
+        chunked = chunkable(target.structure)
+        prepared = prepare(target, config, settings)
+        results.append(_run(prepared, settings, partial(_batch, target, settings), chunked=chunked))
+    if layers is None:
+        return results[0][0].peak_reserved
+    again = settings.gradient_checkpointing
+    return extrapolated(results, layers, depth, recomputed=again)[0].peak_reserved
+
+
+def _batch(target: Target, settings: Settings, model: nn.Module, length: int | None) -> Batch:
+    return batch_of(target, model, settings, length)
+
+
 def _run(
     prepared: Prepared,
     settings: Settings,
@@ -239,7 +276,11 @@ def after_step(model: Any, number: int) -> None:
 def batch_of(target: Target, model: nn.Module, settings: Settings, length: int | None) -> Batch:
     """Inputs of a step of `length` tokens; `None` for the settings'."""
     config = getattr(model, "config", target.config)
-    return make_batch(model, config, settings, task_type=target.structure.task_type, length=length)
+    task = target.structure.task_type
+    made = make_batches(model, config, settings, task_type=task, length=length)
+    if len(made) == 1:
+        return made[0]
+    return made[min(choice_of(target), len(made) - 1)]
 
 
 def _method(config: Any) -> str:

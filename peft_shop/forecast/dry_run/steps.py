@@ -99,8 +99,8 @@ def trace(
         sizes,
     )
     recorder.send_away(one for one in base or () if id(one) in away)
-    made = make_optimizer(model, settings)
     try:
+        made = make_optimizer(model, settings)
         _run(model, made, steps, recorder, host=host, loss=loss or _loss, after=after)
     except PeftShopError:
         raise

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 
-__all__ = ["EQUATIONS", "closed_form", "memory_terms", "saved_bytes"]
+__all__ = ["EQUATIONS", "closed_form", "counted", "memory_terms", "saved_bytes"]
 
 _FULL: Final = "full_finetuning"
 EQUATIONS: Final[dict[TermName, str]] = {
@@ -71,18 +71,24 @@ def closed_form(
     adapter = adapter_of(structure, config)
     method = str(config["peft_type"]).lower()
     parts = parts_of(structure, adapter, settings)
-    trained = sum(one.elements for one in adapter.tensors if one.trained)
-    counted = sum(one.elements for one in adapter.tensors if one.parameter)
+    trained, total = counted(structure, adapter)
     return _forecast(
         structure,
         settings,
         method,
         parts,
         trained=trained,
-        total=structure.parameters + counted,
+        total=total,
         checkpoint=saved_bytes(adapter, settings),
         notes=list(dict.fromkeys(adapter.notes)),
     )
+
+
+def counted(structure: Structure, adapter: Adapter) -> tuple[int, int]:
+    """Parameters that train, and all with the base's, as peft counts them [count]."""
+    trained = sum(one.elements for one in adapter.tensors if one.trained)
+    parameters = sum(one.elements for one in adapter.tensors if one.parameter)
+    return trained, structure.parameters + parameters
 
 
 def saved_bytes(adapter: Adapter, settings: Settings) -> int:

@@ -64,15 +64,30 @@ def place_of(name: str) -> Place | None:
 
 
 def kept_rates(adapter: Adapter, settings: Settings) -> dict[Place, Rates]:
-    """Rates of what the adapter keeps, per block; outside blocks ('', 0)."""
+    """Rates of what the adapter keeps, per block; outside blocks ('', 0).
+
+    Worked out once per adapter and what they depend on; nobody may change them.
+    """
     small, large = DTYPE_SIZE[settings.dtype], adapter_size(settings)
     frozen_input = settings.optimizer == "lora_fa" and _has_lora_a(adapter)
+    key = (small, large, frozen_input, settings.moved_after_injection)
+    if key not in adapter.rates:
+        made = _rates(adapter, small, large, frozen=frozen_input, moved=key[-1])
+        adapter.rates[key] = made
+    rates: dict[Place, Rates] = adapter.rates[key]
+    return rates
+
+
+def _rates(
+    adapter: Adapter, small: int, large: int, *, frozen: bool, moved: bool
+) -> dict[Place, Rates]:
+    """Rates for elements of the stream and of the adapter of so many bytes."""
     found: dict[Place, list[float]] = {}
     shared: set[tuple[str, int]] = set()
     for one in adapter.kept:
         site = one.site
         place = found.setdefault(place_of(site.name) or ("", 0), [0.0, 0.0, 0.0])
-        casts = one.casts and not frozen_input
+        casts = one.casts and not frozen
         copied = casts and large != small
         if one.input or (casts and not copied):
             key = (site.name.rpartition(".")[0], site.inputs)
@@ -82,7 +97,7 @@ def kept_rates(adapter: Adapter, settings: Settings) -> dict[Place, Rates]:
         place[0] += large * (one.token + (site.inputs if copied else 0)) + small * one.base_token
         place[1] += small * one.sequence
         place[2] += large * one.weight + small * one.base_weight + one.fixed
-        if not settings.moved_after_injection:
+        if not moved:
             place[2] += small * one.copied_weight
     return {place: Rates(*values) for place, values in found.items()}
 

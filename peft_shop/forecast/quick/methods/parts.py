@@ -142,6 +142,7 @@ class Adapter:
         offloaded: base weights that leave the accelerator [elements].
         unsaved_because: why the size of the checkpoint is not known; empty where it is.
         notes: what a reader should know.
+        rates: what was worked out of `kept`, by what it depends on.
     """
 
     tensors: list[Tensor] = field(default_factory=list)
@@ -151,6 +152,7 @@ class Adapter:
     offloaded: int = 0
     unsaved_because: str = ""
     notes: list[str] = field(default_factory=list)
+    rates: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def add(self, site: Site, suffix: str, *shape: int, **options: Any) -> None:
         """Add a tensor of the module `site`."""

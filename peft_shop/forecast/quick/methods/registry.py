@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import ConfigError, UnknownNameError
@@ -9,6 +10,7 @@ from peft_shop.forecast.quick.methods import low_rank, prompts, rotations, share
 from peft_shop.forecast.quick.methods.defaults import COMMON
 from peft_shop.forecast.quick.methods.parts import Adapter, Fields, Site
 from peft_shop.forecast.quick.methods.sites import sites_of
+from peft_shop.forecast.quick.remembered import remembered
 from peft_shop.upstream.defaults import CLASS_DEFAULTS
 from peft_shop.upstream.source import installed_peft
 from peft_shop.upstream.tables import own_targets
@@ -117,10 +119,17 @@ def _is_new(method: str) -> bool:
 def adapter_of(structure: Structure, config: Mapping[str, Any]) -> Adapter:
     """Tensors and kept activations that `config` adds to a model of this structure.
 
+    Worked out once per structure and configuration: nobody may change it.
+
     Raises:
         ConfigError: the configuration does not fit the model, or has no closed form.
         UnknownNameError: no such method.
     """
+    key = ("adapter", json.dumps(dict(config), sort_keys=True, default=sorted))
+    return remembered(structure, key, lambda: _adapter_of(structure, config))
+
+
+def _adapter_of(structure: Structure, config: Mapping[str, Any]) -> Adapter:
     fields = fields_of(structure, config)
     for name in ("trainable_token_indices",):
         if fields[name]:
