@@ -86,8 +86,10 @@ def trace_base(
             complete = False
             break
     if peaks:
-        key = (TRACED, settings.sequence_length)
-        remembered(structure, key, dict).update(base=TracedBase(peaks, complete))
+        kept: dict[str, TracedBase] = remembered(
+            structure, (TRACED, settings.sequence_length), dict
+        )
+        kept["base"] = TracedBase(peaks, complete)
     return bool(peaks)
 
 

@@ -22,7 +22,7 @@ from peft_shop.forecast.traced import traced_base
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from peft_shop.forecast.records import Settings
+    from peft_shop.forecast.records import Settings, TermName
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 
@@ -58,12 +58,12 @@ def beside(structure: Structure, config: Mapping[str, Json], settings: Settings)
     value = base.peak(settings) + added - own
     regime = constants().checkpointed if settings.gradient_checkpointing else constants().whole
     held, weights = round(shape.held), round(base_bytes(structure, settings))
-    sizes = {
+    sizes: dict[TermName, int] = {
         "base": weights,
         "adapter": held,
         "optimizer": round(shape.trained * shape.states),
     }
-    rest = round(value) - sum(sizes.values())
+    sizes["activations_other"] = round(value) - sum(sizes.values())
     trained, total = counted(structure, adapter)
     return Forecast(
         method=method,
@@ -73,11 +73,7 @@ def beside(structure: Structure, config: Mapping[str, Json], settings: Settings)
         total_parameters=total,
         checkpoint_bytes=saved_bytes(adapter, settings),
         peak_memory=memory_interval(value, method, structure, settings, regime),
-        terms=tuple(
-            Term(name=name, bytes=size)  # type: ignore[arg-type] # names of terms, as written above
-            for name, size in {**sizes, "activations_other": rest}.items()
-            if size
-        ),
+        terms=tuple(Term(name=name, bytes=size) for name, size in sizes.items() if size),
         warnings=(_TRACED, *dict.fromkeys(adapter.notes)),
     )
 
