@@ -69,7 +69,7 @@ def _task_type(case: Case) -> None:
         because = "peft's wrapper for SEQ_CLS hands on text arguments, which image models refuse"
         fit = None
         _train_head(case)
-    elif fit in WRAPPED and not structure.takes_embeddings:
+    elif fit in WRAPPED and not structure.takes_embeddings and case.options.task_type is None:
         because = (
             f"peft's wrapper for {fit} passes inputs_embeds, and the forward pass of "
             f"{structure.architecture} has no such argument"

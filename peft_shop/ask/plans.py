@@ -253,7 +253,8 @@ def _misfit(catalog: Catalog, query: Query, one: Contender, lacking: Iterable[st
         needs.append(f"{_NEEDS.get(name, name)} it does not train ({known}: {capability.support})")
     if needs:
         return f"would need {' and '.join(needs)}"
-    return f"needs more than {limit} under every setup"
+    traced = " that was traced" if _looked_at(query) else ""
+    return f"needs more than {limit} under every setup{traced}"
 
 
 def fittable_of(catalog: Catalog, query: Query, contender: Contender) -> Fittable | None:

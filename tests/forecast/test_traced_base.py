@@ -116,3 +116,32 @@ def test_a_model_that_no_dry_run_takes_is_given_up_after_a_few(
     told = [one.unusable["peak_memory"] for one in found.front]
     assert told
     assert all("cannot be run on the meta device" in one for one in told)
+
+
+def test_nothing_but_the_inputs_of_a_step_is_made_while_it_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("other inputs were made beside the usual ones")
+
+    target = experts()
+    before = dry_run(target, LORA, STEP).peak_memory.value
+    monkeypatch.setattr("peft_shop.forecast.dry_run.forecasting.make_batches", never)
+    assert dry_run(target, LORA, STEP).peak_memory.value == before
+    # a model that refuses the usual inputs gets copies of what was made before
+    monkeypatch.undo()
+    video = inspect_model(
+        transformers.TimesformerConfig(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            image_size=32, patch_size=16, num_frames=2,
+        )
+    )  # fmt: skip
+    one, two = (
+        dry_run(
+            video,
+            {"peft_type": "LORA", "r": 8, "target_modules": ["qkv"]},
+            STEP.model_copy(update={"batch_size": size}),
+        ).peak_memory.value
+        for size in (1, 64)
+    )
+    assert one < two

@@ -310,8 +310,9 @@ def test_sizes(targets: dict[str, Target]) -> None:
     assert targets["llama"].structure.dimensions.model_dump() == {
         "layers": 2, "encoder_layers": None, "hidden_size": 48, "intermediate_size": 80,
         "attention_heads": 6, "key_value_heads": 2, "head_dim": 8, "vocabulary": 96,
-        "max_positions": 2048,
+        "max_positions": 2048, "active_experts": None,
     }  # fmt: skip
+    assert targets["mixtral"].structure.dimensions.active_experts == 2
     seen = targets["whisper"].structure.dimensions
     assert (seen.layers, seen.encoder_layers) == (3, 2)
     assert (seen.attention_heads, seen.intermediate_size) == (3, 72)

@@ -104,7 +104,6 @@ def _steps(
         branch_of(rung.settings): rung.settings
         for rung in reversed(rungs)
         if rung.settings.optimizer == settings.optimizer
-        and rung.settings.fused_loss == settings.fused_loss
         and (not rung.slight or rung.settings.prepare_kbit != bfloat16)
     }
     return list(reversed(steps.items()))

@@ -22,7 +22,7 @@ from peft_shop.forecast.intervals import memory_interval
 from peft_shop.forecast.ladder import chunkable
 from peft_shop.forecast.records import Forecast, Term
 from peft_shop.forecast.reference import plain_lora
-from peft_shop.preflight.batches import make_batches
+from peft_shop.preflight.batches import make_batch, make_batches
 from peft_shop.preflight.saving import saved_state
 from peft_shop.preflight.trying import TASKS, choice_of
 
@@ -147,7 +147,7 @@ def measure(
         ForecastError: the step cannot be run without an accelerator.
         ConfigError: peft refuses the configuration.
     """
-    make = batch or (lambda model, length: batch_of(target, model, settings, length))
+    make = batch or _batches_of(target, settings)
     prepared = prepare(target, config, settings)
     notes = prepared.notes
     depth = depth_of(prepared.plain)
@@ -201,15 +201,11 @@ def peak_of(
     for target in targets:
         chunked = chunkable(target.structure)
         prepared = prepare(target, config, settings)
-        results.append(_run(prepared, settings, partial(_batch, target, settings), chunked=chunked))
+        results.append(_run(prepared, settings, _batches_of(target, settings), chunked=chunked))
     if layers is None:
         return results[0][0].peak_reserved
     again = settings.gradient_checkpointing
     return extrapolated(results, layers, depth, recomputed=again)[0].peak_reserved
-
-
-def _batch(target: Target, settings: Settings, model: nn.Module, length: int | None) -> Batch:
-    return batch_of(target, model, settings, length)
 
 
 def _run(
@@ -276,11 +272,37 @@ def after_step(model: Any, number: int) -> None:
 def batch_of(target: Target, model: nn.Module, settings: Settings, length: int | None) -> Batch:
     """Inputs of a step of `length` tokens; `None` for the settings'."""
     config = getattr(model, "config", target.config)
-    task = target.structure.task_type
-    made = make_batches(model, config, settings, task_type=task, length=length)
-    if len(made) == 1:
-        return made[0]
-    return made[min(choice_of(target), len(made) - 1)]
+    return make_batch(model, config, settings, task_type=target.structure.task_type, length=length)
+
+
+def _batches_of(target: Target, settings: Settings) -> Callable[[nn.Module, int | None], Batch]:
+    """What makes the inputs of a step, which are recorded: nothing else may be made then.
+
+    A model that refuses the usual batch gets copies of one that was made before.
+    """
+    choice = choice_of(target)
+    if choice == 0:
+        return partial(_usual, target, settings)
+    model = target.skeleton()
+    config = getattr(model, "config", target.config)
+    short = min(settings.sequence_length, _SHORT_TOKENS)
+    made = {
+        length: make_batches(
+            model, config, settings, task_type=target.structure.task_type, length=length
+        )[choice]
+        for length in (None, short)
+    }
+    return lambda _, length: {name: _fresh(value) for name, value in made[length].items()}
+
+
+def _usual(target: Target, settings: Settings, model: nn.Module, length: int | None) -> Batch:
+    return batch_of(target, model, settings, length)
+
+
+def _fresh(value: Any) -> Any:
+    """A tensor of its own for one on meta; anything else as it is."""
+    meta = isinstance(value, torch.Tensor) and value.device.type == "meta"
+    return torch.empty_like(value) if meta else value
 
 
 def _method(config: Any) -> str:

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["beside", "require_plain"]
 
-_TRACED = "dry runs of plain LoRA told what the blocks take; what this adapter adds is reckoned"
+_TRACED = (
+    "dry runs of plain LoRA at this length told what the blocks take, what this adapter adds is "
+    "reckoned; other lengths were not traced, nor an 8-bit base"
+)
 
 
 def beside(structure: Structure, config: Mapping[str, Json], settings: Settings) -> Forecast | None:
