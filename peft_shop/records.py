@@ -30,6 +30,7 @@ __all__ = [
     "Text",
     "Url",
     "frozen",
+    "own_names",
     "uncollected",
 ]
 
@@ -155,3 +156,16 @@ def uncollected() -> Iterator[None]:
     finally:
         if running:
             gc.enable()
+
+
+def own_names(record: Record) -> list[str]:
+    """Public names of a record that are ours: its fields, properties and methods, sorted."""
+    kind = type(record)
+    mine = {
+        name
+        for base in kind.__mro__
+        if issubclass(base, Record) and base is not Record
+        for name in vars(base)
+        if not name.startswith(("_", "model_"))
+    }
+    return sorted(mine | set(kind.model_fields))

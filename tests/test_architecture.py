@@ -36,7 +36,12 @@ ORDER: Final = (
 )
 WORKSHOP: Final = "curate"
 # what presents an answer is loaded only when one is shown
-SHOWN_ON_DEMAND: Final = {("ask.answer", "show")}
+SHOWN_ON_DEMAND: Final = {
+    ("ask.answer", "show"),
+    ("ask.candidates", "show"),
+    ("ask.comparison", "show"),
+    ("forecast.records", "show"),
+}
 
 # rooms that work on a model: nothing loads them before a model is looked at
 ON_DEMAND: Final = {"model", "preflight", "conversion", "forecast"}
@@ -48,6 +53,7 @@ THIRD_PARTY: Final = {
     "numpy": {"pareto", "ask", "conversion", "forecast"},
     "moocore": {"pareto"},
     "pandas": {"ask", "trial"},
+    "matplotlib": {"show"},
     "rich": {"show", "ask"},
     "typer": {"__main__", "cli"},
     "click": {"__main__", "cli"},
@@ -147,7 +153,7 @@ def test_packages_stay_in_their_rooms(room: str) -> None:
         if package in THIRD_PARTY:
             assert room.partition(".")[0] in THIRD_PARTY[package], f"{room} imports {module}"
         if (
-            package in {"moocore", "numpy", "pandas", "peft"}
+            package in {"matplotlib", "moocore", "numpy", "pandas", "peft"}
             and room.partition(".")[0] not in ON_DEMAND
         ):
             assert not at_top, f"{room} imports {module} at its top: only where it is needed"
@@ -161,7 +167,18 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split("\n")[-2].split())
 
 
-HEAVY = {"pydantic", "numpy", "pandas", "rich", "typer", "click", "torch", "peft", "transformers"}
+HEAVY = {
+    "pydantic",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "rich",
+    "typer",
+    "click",
+    "torch",
+    "peft",
+    "transformers",
+}
 
 
 def test_importing_the_package_loads_nothing_else() -> None:

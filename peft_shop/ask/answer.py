@@ -26,14 +26,16 @@ from peft_shop.catalog.short_names import shortened
 from peft_shop.catalog.store import load
 from peft_shop.errors import CatalogError, ConfigError, Problem, QueryError, UnknownNameError
 from peft_shop.forecast.records import NothingFits, Setup
-from peft_shop.records import Record, Text
+from peft_shop.records import Record, Text, own_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import pandas as pd
+    from matplotlib.axes import Axes
     from rich.console import Console, ConsoleOptions, RenderResult
 
+    from peft_shop.ask.comparison import Comparison
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.model.inspection import Target
 
@@ -215,6 +217,10 @@ class Recommendation(Record):
     def __len__(self) -> int:
         return len(self.front)
 
+    def __dir__(self) -> list[str]:
+        """Names of ours; the base class's own stay callable."""
+        return own_names(self)
+
     def __bool__(self) -> bool:
         return bool(self.front)
 
@@ -272,6 +278,62 @@ class Recommendation(Record):
             raise UnknownNameError("candidate", name, found, hint="dropped ones are in `.dropped`")
         return found[name]
 
+    def plot(
+        self,
+        x: str | None = None,
+        y: str | None = None,
+        *,
+        ax: Axes | None = None,
+        ties: bool = True,
+        beaten: bool = True,
+        baselines: bool = True,
+        labels: Literal["front", "all", "none"] = "front",
+    ) -> Axes:
+        """The front as a staircase, numbered as in the table; needs `peft-shop[plot]`.
+
+        Discs are the best, the fuller the surer; rings as good within noise; dots beaten; diamonds
+        plain LoRA and full fine-tuning. Whiskers are one standard deviation of a re-run, the band
+        below the line is where leads do not count, dashed lines are limits of the question.
+
+        Args:
+            x: metric across; by default the second objective.
+            y: metric upwards; by default the first. Without both, three objectives make a picture
+                of every pair.
+            ax: where to draw; new axes by default.
+            ties: whether to draw what is as good within noise.
+            beaten: whether to draw what is beaten.
+            baselines: whether to draw plain LoRA and full fine-tuning.
+            labels: whose titles are written beside them: `front`, `all` or `none`.
+
+        Returns:
+            The axes, or the first of several; `.figure.savefig(...)` writes them.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+            UnknownNameError: the benchmark has no such metric, or there are no such labels.
+        """
+        from peft_shop.show.plots.answers import plot_answer  # noqa: PLC0415 - only when drawn
+
+        return plot_answer(
+            self, x, y, ax=ax, ties=ties, beaten=beaten, baselines=baselines, labels=labels
+        )
+
+    def compare(self, *names: str) -> Comparison:
+        """Runs or methods side by side on the benchmark and evidence of this answer.
+
+        Args:
+            *names: of runs, methods or variants; the members of the front by default.
+
+        Raises:
+            UnknownNameError: neither a run there nor a method; names the nearest.
+        """
+        from peft_shop.ask.comparison import Comparison  # noqa: PLC0415 - not for an answer
+        from peft_shop.ask.lookup import resolve_subjects  # noqa: PLC0415 - as above
+
+        chosen = names or tuple(one.name for one in self.front)
+        subjects = resolve_subjects(self.catalog, self.query, chosen)
+        return Comparison(self.catalog, self.query, subjects)
+
     def to_json(self, *, indent: int | None = None) -> str:
         """The whole answer as JSON; `from_json` reads it back to an equal record."""
         return self.model_dump_json(indent=indent, exclude_defaults=True)
@@ -296,23 +358,28 @@ class Recommendation(Record):
                 "cannot read the recommendation", problems_of(error, cls, data, name)
             ) from error
 
-    def to_frame(self) -> pd.DataFrame:
-        """Every candidate with a run, one a row, metrics in base units, absent as missing.
+    def to_frame(self, *, reasons: bool = False) -> pd.DataFrame:
+        """Every run of the answer, one a row, metrics in base units, absent as missing.
 
-        Columns: place (`front`, `tie`, `dominated`, `dropped`, `baseline`), name, method,
-        variants, front_probability, one per metric (by field, with its unit), reasons.
+        Columns: place (`front`, `tie`, `too_close`, `dominated`, `dropped`, `baseline`), name,
+        short_name, title, method, variants, front_probability, one per metric (by field, with its
+        unit), `<metric>_sd` where it has noise, serving (`direct`, `convert`, `merge`, `none`,
+        `unknown`), yardstick (`lora`, `full_finetuning`), and with a device the setup and whether
+        it fits. Columns without any value are left out.
+
+        Args:
+            reasons: add a column of prose: why each stands where it stands.
         """
         import pandas as pd
 
-        from peft_shop.show.answer_records import answer_records  # noqa: PLC0415 - only when shown
+        from peft_shop.show.answer_records import frame_records  # noqa: PLC0415 - only when shown
 
-        return pd.DataFrame.from_records(answer_records(self))
+        return pd.DataFrame.from_records(frame_records(self, reasons=reasons))
 
     def _repr_html_(self) -> str:
-        from peft_shop.show.answers import answer_document  # noqa: PLC0415 - as above
-        from peft_shop.show.markup import html  # noqa: PLC0415 - only when shown
+        from peft_shop.show.cards import answer_html  # noqa: PLC0415 - only when shown
 
-        return html(answer_document(self))
+        return answer_html(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from peft_shop.show.printing import screen_lines  # noqa: PLC0415 - only when shown

@@ -20,7 +20,7 @@ from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
 from peft_shop.forecast.records import Forecast, Setup
 from peft_shop.model.structure import Structure
-from peft_shop.records import Finite, Frozen, Name, Number, Record, Text
+from peft_shop.records import Finite, Frozen, Name, Number, Record, Text, own_names
 from peft_shop.serve.adapter import adapter_of_run
 from peft_shop.serve.bases import base_of_structure
 from peft_shop.serve.routes import Route, resolve_engine, route
@@ -324,6 +324,15 @@ class Candidate(Record):
             setup=self.setup,
             device=self._device,
         )
+
+    def __dir__(self) -> list[str]:
+        """Names of ours; the base class's own stay callable."""
+        return own_names(self)
+
+    def _repr_html_(self) -> str:
+        from peft_shop.show.cards import candidate_html  # noqa: PLC0415 - only when shown
+
+        return candidate_html(self)
 
     @property
     def _structure(self) -> Structure | None:

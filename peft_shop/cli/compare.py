@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from peft_shop.ask.comparison import Comparison
 from peft_shop.ask.lookup import benchmark_of, resolve_subjects
 from peft_shop.ask.meanings import is_method, method_meaning
 from peft_shop.ask.reading import build_query
 from peft_shop.catalog.store import load
 from peft_shop.cli.completion import run_or_method_names
-from peft_shop.cli.options import Benchmark, CatalogFile, Snapshot, takes
-from peft_shop.cli.output import Output, output
+from peft_shop.cli.options import Benchmark, CatalogFile, Force, Plot, Snapshot, takes
+from peft_shop.cli.output import Output, output, write_picture
 from peft_shop.cli.values import split
 from peft_shop.errors import QueryError
 from peft_shop.show.comparisons import compare_document
@@ -45,6 +46,8 @@ def compare(
     everything: Annotated[
         bool, typer.Option("--all", help="Also show what is the same for all.")
     ] = False,
+    plot: Plot = None,
+    force: Force = False,
     catalog: CatalogFile = None,
 ) -> None:
     """Put runs or methods side by side: figures with their certainty, recipes, capabilities."""
@@ -59,6 +62,8 @@ def compare(
     subjects = resolve_subjects(source, query, names)
     if len(subjects) < 2:
         raise QueryError("compare needs two different runs or methods")
+    if plot is not None:
+        write_picture(Comparison(source, query, subjects).plot(), plot, force=force)
     document = compare_document(source, query, subjects, everything=everything)
     meanings = [method_meaning(source, name) for name in names if is_method(source, name)]
     remarks = [f"{meaning.remark}." for meaning in meanings if meaning.remark]

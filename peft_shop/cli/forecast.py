@@ -15,8 +15,8 @@ from peft_shop.ask.watching import watched
 from peft_shop.catalog.store import load
 from peft_shop.cli.completion import run_or_method_names
 from peft_shop.cli.model import Adapt, Device, Fit, Training, TrustRemoteCode, inspected
-from peft_shop.cli.options import Benchmark, CatalogFile, takes
-from peft_shop.cli.output import NOTHING_FOUND, OK, TOO_CLOSE, Output, output
+from peft_shop.cli.options import Benchmark, CatalogFile, Force, Plot, takes
+from peft_shop.cli.output import NOTHING_FOUND, OK, TOO_CLOSE, Output, output, write_picture
 from peft_shop.cli.values import settings
 from peft_shop.errors import ConfigError, ForecastError, Keyword, QueryError
 from peft_shop.forecast.asking import forecast as ask
@@ -78,6 +78,8 @@ def forecast(
     adapt: Adapt = None,
     trust_remote_code: TrustRemoteCode = False,
     benchmark: Benchmark = None,
+    plot: Plot = None,
+    force: Force = False,
     catalog: CatalogFile = None,
 ) -> None:
     """Forecast parameters, checkpoint, peak memory and step time of training on your model.
@@ -140,6 +142,10 @@ def forecast(
     if limit is not None:
         cautions = [f"{device}: {caution}" for caution in limit.cautions_in(step.dtype)]
         document = replace(document, warnings=(*cautions, *document.warnings))
+    if plot is not None:
+        if found[0].forecast is None or everything:
+            raise QueryError("--plot draws the forecast of one candidate, where there is one")
+        write_picture(found[0].forecast.plot(device), plot, force=force)
     out.show(
         document,
         rows=forecast_records(found),

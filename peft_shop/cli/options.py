@@ -15,6 +15,7 @@ __all__ = [
     "CatalogFile",
     "Destination",
     "Force",
+    "Plot",
     "RunName",
     "Several",
     "Snapshot",
@@ -113,6 +114,15 @@ Destination: TypeAlias = Annotated[
     typer.Option("--output", "-o", help="Where to write it instead of showing it."),
 ]
 Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
+Plot: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        help="Also draw it into this file, .svg or .png (pip install 'peft-shop[plot]').",
+        rich_help_panel="Output",
+        metavar="FILE",
+    ),
+]
 RunName: TypeAlias = Annotated[
     str,
     typer.Argument(

@@ -34,6 +34,7 @@ __all__ = [
     "write_file",
     "write_files",
     "write_out",
+    "write_picture",
     "writing",
 ]
 
@@ -168,6 +169,27 @@ def write_files(contents: Mapping[Path, str], *, force: bool = False) -> None:
     except OSError as error:
         name = ", ".join(map(str, contents))
         raise PeftShopError(f"cannot write {name}: {error.strerror or error}") from error
+
+
+def write_picture(ax: Any, path: Path, *, force: bool = False) -> None:
+    """Writes the figure of axes as .svg or .png, whole or not at all.
+
+    Raises:
+        InputError: it is another kind of file, or exists and `force` is false.
+        PeftShopError: it cannot be written.
+    """
+    from peft_shop.show.plots.canvas import picture  # noqa: PLC0415 - only when something is drawn
+
+    if not path.parent.is_dir():
+        raise PeftShopError(f"cannot write {path}: there is no folder {path.parent}")
+    content = picture(ax, path)
+    try:
+        write_all({path: content}, replace=force)
+    except FileExistsError as error:
+        raise InputError(f"{path} exists already; choose another name or add --force") from error
+    except OSError as error:
+        raise PeftShopError(f"cannot write {path}: {error.strerror or error}") from error
+    say(f"wrote {path}")
 
 
 @contextlib.contextmanager

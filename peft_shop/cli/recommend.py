@@ -7,7 +7,7 @@ import typer
 
 from peft_shop.ask.recommendation import recommend as ask
 from peft_shop.ask.watching import watched
-from peft_shop.cli.options import Several, option, takes
+from peft_shop.cli.options import Force, Plot, Several, option, takes
 from peft_shop.cli.output import (
     NOTHING_FOUND,
     OK,
@@ -17,6 +17,7 @@ from peft_shop.cli.output import (
     output,
     terminal_width,
     write_out,
+    write_picture,
 )
 from peft_shop.cli.question import question
 from peft_shop.cli.values import split
@@ -100,6 +101,9 @@ def recommend(
     asked: dict[str, Any],
     how: dict[str, Any],
     out: Output,
+    *,
+    plot: Plot = None,
+    force: Force = False,
 ) -> None:
     """Find the best measured configurations that meet your constraints.
 
@@ -124,6 +128,8 @@ def recommend(
         except MissingExtraError as error:
             untried = f"the configurations were not tried on the model: {error}"
             answer = answer.model_copy(update={"warnings": (*answer.warnings, untried)})
+    if plot is not None:
+        write_picture(answer.plot(), plot, force=force)
     if how["quiet"] and out.format is Format.TABLE:
         write_out("".join(f"{entry.short}\n" for entry in entries(answer)[: how["limit"]]))
         raise typer.Exit(_CODES[answer.surely])

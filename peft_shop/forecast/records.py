@@ -7,12 +7,15 @@ Bytes are those that torch's caching allocator reserves on the accelerator (what
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 
 from peft_shop.catalog.features import QuantizationBackend
 from peft_shop.records import Finite, Name, Record, Text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "Attention",
@@ -190,6 +193,22 @@ class Forecast(Record):
     terms: tuple[Term, ...]
     step_time: tuple[StepTime, ...] = ()
     warnings: tuple[Text, ...] = ()
+
+    def plot(self, device: str | None = None, *, ax: Axes | None = None) -> Axes:
+        """The parts of the peak memory in one bar, with its range; needs `peft-shop[plot]`.
+
+        Args:
+            device: such as `"RTX 4090"` or `"24GiB"`: a dashed line where its memory ends.
+            ax: where to draw; new axes by default.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+            InputError: there is no such device.
+        """
+        from peft_shop.forecast.devices import device_of  # noqa: PLC0415 - only when drawn
+        from peft_shop.show.plots.parts import plot_forecast  # noqa: PLC0415 - as above
+
+        return plot_forecast(self, None if device is None else device_of(device), ax=ax)
 
 
 class Setup(Record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peft_shop.show.answer_notes import failures
+from peft_shop.show.serving import serving_word
 from peft_shop.show.setups import setup_words
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     _Record: TypeAlias = dict[str, Value]
 
-__all__ = ["answer_records"]
+__all__ = ["answer_records", "frame_records"]
 
 
 def answer_records(recommendation: Recommendation) -> list[_Record]:
@@ -50,6 +51,51 @@ def answer_records(recommendation: Recommendation) -> list[_Record]:
         for one in recommendation.baselines
     ]
     return found
+
+
+def frame_records(recommendation: Recommendation, *, reasons: bool = False) -> list[_Record]:
+    """The same for a data frame: every run once, no column that is empty, more of each.
+
+    Keys besides: title, short_name, `<metric>_sd` where a figure has noise, serving (as on the
+    first screen), yardstick (`lora`, `full_finetuning`: what it stands for beside the others).
+    What is prose is left out unless `reasons`.
+    """
+    kinds = {one.name: one.kind for one in recommendation.baselines}
+    by_name: dict[str, Candidate] = {one.name: one for one in recommendation.candidates}
+    short = {one.name: recommendation.short(one) for one in recommendation.dropped}
+    titles = {one.name: one.title for one in recommendation.dropped}
+    noisy = [
+        metric
+        for metric in recommendation.metrics
+        if any(one.sds.get(metric.id) for one in by_name.values())
+    ]
+    found: dict[str, _Record] = {}
+    for record in answer_records(recommendation):
+        name = str(record["name"])
+        if name in found:  # a yardstick that is a candidate too
+            continue
+        one = by_name.get(name)
+        start = {key: record[key] for key in ("place", "name")}
+        more: _Record = {
+            "short_name": short.get(name, name) if one is None else recommendation.short(one),
+            "title": titles.get(name) if one is None else one.title,
+        }
+        sds = {
+            f"{metric.field}_sd": None if one is None else one.sds.get(metric.id)
+            for metric in noisy
+        }
+        found[name] = {
+            **start,
+            **more,
+            **{key: value for key, value in record.items() if key != "reasons"},
+            **sds,
+            "serving": None if one is None else serving_word(recommendation, one),
+            "yardstick": kinds.get(name),
+            **({"reasons": record["reasons"]} if reasons else {}),
+        }
+    rows = list(found.values())
+    filled = {key for row in rows for key, value in row.items() if value is not None}
+    return [{key: value for key, value in row.items() if key in filled} for row in rows]
 
 
 def _record(recommendation: Recommendation, place: str, one: Candidate, reasons: str) -> _Record:

@@ -6,9 +6,11 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.errors import PeftShopError
+from peft_shop.catalog.short_names import short_name
+from peft_shop.catalog.store import load
 from peft_shop.show.cautions import USUAL, cautions
 from peft_shop.show.documents import Item, clean
+from peft_shop.show.figures import chance, figure
 from peft_shop.show.naming import in_short
 from peft_shop.show.overview import (
     all_metrics,
@@ -19,22 +21,25 @@ from peft_shop.show.overview import (
     versus_yardstick,
     yardsticks,
 )
+from peft_shop.show.routes import route_sentence
 from peft_shop.show.screen import summary
 from peft_shop.show.sections import SECTIONS
+from peft_shop.show.setups import interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate
     from peft_shop.catalog.runs import Metric
     from peft_shop.show.overview import Entry
 
-__all__ = ["answer_html", "member_html"]
+__all__ = ["answer_html", "candidate_html"]
 
 _BYTES: Final = 10_000
 """Most bytes of an answer in a notebook, which keeps every output."""
 _ROWS: Final = 6
+_FIGURES: Final = ("peak_memory", "checkpoint_size", "trainable_parameters", "train_time")
 # no colours of text or ground but the notebook's own: bars are see-through
 _STYLE: Final = """<style>.peft-shop{font-size:13px;line-height:1.45}
 .peft-shop table{border-collapse:collapse;margin:.5em 0}
@@ -44,6 +49,7 @@ _STYLE: Final = """<style>.peft-shop{font-size:13px;line-height:1.45}
 .peft-shop small{opacity:.75;display:block}
 .peft-shop .b{background:linear-gradient(90deg,#0072b244 var(--w),transparent var(--w))}
 .peft-shop .ref td{border-top:1px dotted #8888}
+.peft-shop .card td{text-align:left;vertical-align:top}
 .peft-shop .direct{font-weight:600}.peft-shop .none,.peft-shop .unknown{opacity:.6}
 .peft-shop summary{cursor:pointer}.peft-shop pre{white-space:pre-wrap}</style>"""
 _SUMMARIES: Final = {
@@ -161,26 +167,38 @@ def _text(text: str, longest: int | None = None) -> str:
 # --- one member ---
 
 
-def member_html(one: Candidate, title: str, name: str, lines: Iterable[tuple[str, str]]) -> str:
-    """A candidate as a card.
-
-    Args:
-        one: the candidate.
-        title: of its method, for people.
-        name: its short name.
-        lines: heads and what stands behind them.
-    """
+def candidate_html(one: Candidate) -> str:
+    """A candidate as a card: figures, configuration as code, why, routes, what to call next."""
+    metrics = load().metric_by_id
+    shown = ["test_accuracy", *_FIGURES]
+    benchmark = one._benchmark  # noqa: SLF001 - which the answer set
+    if benchmark is not None:
+        shown = [benchmark.headline, *_FIGURES]
+    lines = [
+        (metrics[name].title, figure(one, metrics[name]).text)
+        for name in shown
+        if name in one.values and name in metrics
+    ]
+    if one.front_probability is not None:
+        lines.append(("Again among the best", chance(one.front_probability).text))
+    if one.setup is not None:
+        lines.append(("Fits", f"{one.setup.fits}: {interval(one.setup.peak)}"))
+    lines += [
+        (head, text)
+        for head, name in (("Why", "why"), ("Gives up", "gives_up"), ("Careful", "warning"))
+        if (text := getattr(one, name, None))
+    ]
+    lines += [("Note", note) for note in one.notes]
+    lines += [("Serving", route_sentence(route)) for route in one.routes.values()]
     listed = "".join(
-        f"<tr><td>{_text(head)}</td><td>{_text(text, 600)}</td></tr>" for head, text in lines
+        f"<tr><td><b>{_text(head)}</b></td><td>{_text(text, 600)}</td></tr>" for head, text in lines
     )
-    try:
-        config = json.dumps(one.config_dict, indent=1, ensure_ascii=False, default=str)
-    except PeftShopError as error:
-        config = str(error)
-    code = _text(config.replace("\n", "\x00"), 1500).replace(" \x00", "")
+    config = json.dumps(one.config_dict, indent=1, ensure_ascii=False, default=str)
+    code = "\n".join(_text(line, 300) for line in config.splitlines()[:60])
+    name = short_name(one.run.experiment, one.run.recipe.training.model_id)
     return (
-        f'{_STYLE}<div class="peft-shop"><b>{_text(title, 200)}</b> '
-        f"<code>{_text(name, 200)}</code><table>{listed}</table><pre>{code}</pre>"
-        "<div>Next: <code>.config</code> <code>.snippet</code> <code>.save(folder)</code> "
-        "<code>.forecast(model)</code> <code>.route(engine)</code></div></div>"
+        f'{_STYLE}<div class="peft-shop"><b>{_text(one.title, 200)}</b> '
+        f'<code>{_text(name, 200)}</code><table class="card">{listed}</table><pre>{code}</pre>'
+        "<div>Next: <code>.config</code>, <code>.snippet</code>, <code>.save(folder)</code>, "
+        "<code>.forecast(model)</code>, <code>.route(engine)</code></div></div>"
     )

@@ -179,11 +179,22 @@ def test_records_are_all_candidates_with_a_run(catalog: Catalog, benchmark: str)
         assert row["front_probability"] == member.front_probability
 
 
-def test_a_frame_has_the_records() -> None:
-    answer = recommend("metamathqa", peft_version="any")
+def test_a_frame_has_every_run_once_and_no_empty_column() -> None:
+    answer = recommend("metamathqa", peft_version="any", max_peak_memory="24GiB")
     frame = answer.to_frame()
-    assert list(frame["name"]) == [row["name"] for row in answer_records(answer)]
+    assert sorted(frame["name"]) == sorted({str(row["name"]) for row in answer_records(answer)})
     assert frame["peak_memory_bytes"].dtype.kind in "if"
+    assert not frame.isna().all().any()
+    assert "reasons" not in frame
+    assert list(answer.to_frame(reasons=True)["reasons"])
+    rows = frame.set_index("short_name")
+    best = answer.best
+    row = rows.loc[answer.short(best)]
+    assert row["title"] == best.title
+    assert row["test_accuracy_sd"] == best.sds["test_accuracy"]
+    assert (row["serving"], row["place"]) == ("none", "front")
+    assert rows.loc["lora/rank10-target-mlp", "yardstick"] == "lora"
+    assert rows.loc["lora/rank10-target-mlp", "place"] == "tie"
 
 
 def test_a_rich_console_prints_the_answer_in_its_width() -> None:

@@ -1,0 +1,1 @@
+"""Pictures of answers, comparisons and forecasts; matplotlib is loaded when one is drawn."""
