@@ -43,6 +43,7 @@ def test_names_are_listed_without_loading_a_command() -> None:
         "peft_shop.cli.catalog",
         "peft_shop.cli.commands",
         "peft_shop.cli.streams",
+        "peft_shop.cli.trial",
         "peft_shop.cli.wording",
         "peft_shop.errors",
     }
@@ -51,8 +52,8 @@ def test_names_are_listed_without_loading_a_command() -> None:
 
 def test_every_command_can_be_taken_by_its_name() -> None:
     program: Any = get_command(app)
-    assert list(program.commands) == [*Program.table, "catalog"]
-    assert len(program.commands) == len(Program.table) + 1
+    assert list(program.commands) == [*Program.table, "trial", "catalog"]
+    assert len(program.commands) == len(Program.table) + 2
     for name in program.commands:
         assert program.commands[name].name == name
         assert program.commands[name] is program.get_command(None, name)
