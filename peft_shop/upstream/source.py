@@ -11,9 +11,10 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError, nearest_names
+from peft_shop.upstream.syntax import Modules, members, registrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +33,6 @@ __all__ = [
 
 UPGRADE: Final = "pip install -U peft"
 _VERSION: Final = re.compile(r"""^__version__\s*=\s*["']([^"']+)["']""", re.MULTILINE)
-_Class: TypeAlias = tuple[Path, ast.ClassDef]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class InstalledPeft:
         Raises:
             ConfigError: this peft does not have the method, or its source cannot be read.
         """
-        return _config_class(self.folder, self._known(peft_type))[1].name
+        return _config_class(self.folder, self._known(peft_type))[1]
 
     def config_fields(self, peft_type: str) -> frozenset[str]:
         """Arguments that the configuration class of a method takes, inherited ones included.
@@ -129,14 +129,7 @@ def _read_peft(folder: Path) -> InstalledPeft:
     source = folder / "utils" / "peft_types.py"
     for node in source_tree(source).body:
         if isinstance(node, ast.ClassDef) and node.name == "PeftType":
-            methods = tuple(
-                statement.value.value
-                for statement in node.body
-                if isinstance(statement, ast.Assign)
-                and isinstance(statement.value, ast.Constant)
-                and isinstance(statement.value.value, str)
-            )
-            return InstalledPeft(version=version, methods=methods, folder=folder)
+            return InstalledPeft(version=version, methods=members(node), folder=folder)
     raise _unreadable(source, "it has no class PeftType")
 
 
@@ -150,89 +143,47 @@ def _metadata_version() -> str:
 
 
 @lru_cache(maxsize=256)
-def _config_class(folder: Path, peft_type: str) -> _Class:
-    """Where the class that `register_peft_method` names for a method is defined."""
+def _config_class(folder: Path, peft_type: str) -> tuple[str, str]:
+    """Module and name of the class that `register_peft_method` names for a method."""
     own = folder / "tuners" / peft_type.lower() / "__init__.py"
     others = sorted((folder / "tuners").glob("*/__init__.py"))
     for source in dict.fromkeys([own, *others]):  # the folder is named like the method, so far
         if not source.is_file():
             continue
-        for node in ast.walk(source_tree(source)):
-            if not (isinstance(node, ast.Call) and _name(node.func) == "register_peft_method"):
+        for method, config, _ in registrations(source_tree(source)):
+            if method != peft_type.lower() or not config:
                 continue
-            given = {keyword.arg: keyword.value for keyword in node.keywords}
-            name, cls = given.get("name"), given.get("config_cls")
-            if isinstance(name, ast.Constant) and name.value == peft_type.lower() and cls:
-                found = _find_class(folder, source, _name(cls))
-                if found is None:
-                    raise _unreadable(source, f"the class {_name(cls)} is not defined or imported")
-                return found
+            found = _modules(folder).find_class(f"peft.tuners.{source.parent.name}", config)
+            if found is None:
+                raise _unreadable(source, f"the class {config} is not defined or imported")
+            return found[0], found[1].name
     raise _unreadable(folder / "tuners", f"no method is registered as {peft_type.lower()!r}")
 
 
 @lru_cache(maxsize=256)
 def _config_fields(folder: Path, peft_type: str) -> frozenset[str]:
-    return frozenset(_fields(folder, _config_class(folder, peft_type)))
+    return _modules(folder).arguments(*_config_class(folder, peft_type))
 
 
-def _fields(folder: Path, found: _Class) -> set[str]:
-    """Arguments of a dataclass: its annotated names and those of its bases inside peft."""
-    source, node = found
-    names: set[str] = set()
-    for base in node.bases:
-        parent = _find_class(folder, source, _name(base))
-        if parent is not None:  # a base from another package adds no field
-            names |= _fields(folder, parent)
-    for statement in node.body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if "ClassVar" in ast.unparse(statement.annotation) or _not_an_argument(statement.value):
-                names.discard(statement.target.id)
-            else:
-                names.add(statement.target.id)
-    return names
+def _modules(folder: Path) -> Modules:
+    """The modules below `folder`; each file is read when it is asked for."""
 
+    def file(module: str) -> Path | None:
+        first, *parts = module.split(".")
+        place = folder.joinpath(*parts)
+        candidates = [place / "__init__.py", *([place.with_suffix(".py")] if parts else [])]
+        found = (one for one in candidates if one.is_file())
+        return next(found, None) if first == "peft" else None
 
-def _not_an_argument(value: ast.expr | None) -> bool:
-    """Whether a field is declared as `field(init=False)`."""
-    return isinstance(value, ast.Call) and any(
-        keyword.arg == "init"
-        and isinstance(keyword.value, ast.Constant)
-        and keyword.value.value is False
-        for keyword in value.keywords
-    )
+    def tree(module: str) -> ast.Module | None:
+        source = file(module)
+        return None if source is None else source_tree(source)
 
+    def is_package(module: str) -> bool:
+        source = file(module)
+        return source is not None and source.name == "__init__.py"
 
-def _find_class(folder: Path, source: Path, name: str) -> _Class | None:
-    """The definition of `name` as seen from `source`, followed through imports inside peft."""
-    for node in ast.walk(source_tree(source)):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return source, node
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    target = _module_file(folder, source, node)
-                    return None if target is None else _find_class(folder, target, alias.name)
-    return None
-
-
-def _module_file(folder: Path, source: Path, node: ast.ImportFrom) -> Path | None:
-    """File of the module that an import names; `None` outside peft."""
-    parts = (node.module or "").split(".") if node.module else []
-    if node.level:
-        base = source.parents[node.level - 1]
-    elif parts[:1] == ["peft"]:
-        base, parts = folder, parts[1:]
-    else:
-        return None
-    module = base.joinpath(*parts)
-    candidates = (module.with_name(f"{module.name}.py"), module / "__init__.py")
-    return next((file for file in candidates if file.is_file()), None)
-
-
-def _name(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""
+    return Modules(tree, is_package)
 
 
 @lru_cache(maxsize=128)

@@ -14,6 +14,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import CatalogError, Problem
+from peft_shop.upstream.syntax import (
+    Modules,
+    assigned,
+    last_name,
+    members,
+    registrations,
+    stated_name,
+    top_level,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +76,10 @@ class Wheel:
         # modules being leftovers of 0.5
         self._sources = {**modules, **packages}
         self._trees: dict[str, ast.Module] = {}
+        self._modules = Modules(
+            lambda module: self._tree(module) if module in self._sources else None,
+            self._packages.__contains__,
+        )
         self._strings: dict[str, frozenset[str]] = {}
 
     def _error(self, where: str, message: str) -> CatalogError:
@@ -97,7 +110,7 @@ class Wheel:
         for module, name, value in self._registrations():
             if name.upper() not in members:
                 continue
-            place = self._find_class(module, value)
+            place = self._modules.find_class(module, value)
             if place is None:
                 raise self._error(module, f"the configuration class {value!r} is nowhere defined")
             found[name.lower()] = f"{place[0]}:{place[1].name}"
@@ -114,10 +127,7 @@ class Wheel:
 
     def fields(self, method: str) -> frozenset[str]:
         """Arguments that the configuration class of `method` accepts, inherited ones included."""
-        module, name = self.methods[method].split(":")
-        return frozenset(
-            field for field, accepted in self._fields(module, name).items() if accepted
-        )
+        return self._modules.arguments(*self.methods[method].split(":"))
 
     def strings(self, method: str) -> frozenset[str]:
         """Every string literal in the source of `method`: the values that its code can compare.
@@ -161,17 +171,11 @@ class Wheel:
         except SyntaxError as error:
             raise self._error(module, f"cannot be parsed: {error}") from error
 
-    def _peft_types(self) -> frozenset[str]:
-        place = self._find_class("peft", "PeftType")
+    def _peft_types(self) -> tuple[str, ...]:
+        place = self._modules.find_class("peft", "PeftType")
         if place is None:
             raise self._error("peft", "has no PeftType")
-        return frozenset(
-            statement.value.value
-            for statement in place[1].body
-            if isinstance(statement, ast.Assign)
-            and isinstance(statement.value, ast.Constant)
-            and isinstance(statement.value.value, str)
-        )
+        return members(place[1])
 
     def _registrations(self) -> Iterator[tuple[str, str, str]]:
         """Module, method and class name of every registration, old form and new.
@@ -179,122 +183,27 @@ class Wheel:
         Up to 0.14 one dictionary in `peft/mapping.py` lists all; since 0.15 each method's package
         calls `register_peft_method`.
         """
-        for statement in _top_level(self._tree("peft.mapping").body):
-            target = _assigned(statement)
+        for statement in top_level(self._tree("peft.mapping").body):
+            target = assigned(statement)
             if target is None or target[0] != _MAPPING or not isinstance(target[1], ast.Dict):
                 continue
             for key, value in zip(target[1].keys, target[1].values, strict=True):
-                yield "peft.mapping", self._text("peft.mapping", key), _name(value)
+                line = 0 if key is None else key.lineno
+                yield (
+                    "peft.mapping",
+                    self._stated("peft.mapping", stated_name(key), line),
+                    (last_name(value)),
+                )
         for module, text in sorted(self._sources.items()):
             if f"{_REGISTER}(" not in text:
                 continue
-            for node in ast.walk(self._tree(module)):
-                if isinstance(node, ast.Call) and _name(node.func) == _REGISTER:
-                    given = {keyword.arg: keyword.value for keyword in node.keywords}
-                    if not {"name", "config_cls"} <= given.keys():
-                        raise self._error(f"{module}:{node.lineno}", f"{_REGISTER} without names")
-                    yield module, self._text(module, given["name"]), _name(given["config_cls"])
+            for method, config, line in registrations(self._tree(module)):
+                if not config:
+                    raise self._error(f"{module}:{line}", f"{_REGISTER} without names")
+                yield module, self._stated(module, method, line), config
 
-    def _text(self, module: str, node: ast.expr | None) -> str:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            return node.value
-        if isinstance(node, ast.Attribute):  # PeftType.LORA
-            return node.attr
-        line = 0 if node is None else node.lineno
-        raise self._error(f"{module}:{line}", "a method is registered under a computed name")
-
-    def _find_class(
-        self, module: str, name: str, seen: frozenset[tuple[str, str]] = frozenset()
-    ) -> tuple[str, ast.ClassDef] | None:
-        """Module and definition of class `name` as seen from `module`; `None` if not in peft."""
-        if module not in self._sources or (module, name) in seen:
-            return None
-        seen |= {(module, name)}
-        for statement in _top_level(self._tree(module).body):
-            if isinstance(statement, ast.ClassDef) and statement.name == name:
-                return module, statement
-            if not isinstance(statement, ast.ImportFrom):
-                continue
-            for alias in statement.names:
-                if alias.name == "*":
-                    wanted = name
-                elif name == (alias.asname or alias.name):
-                    wanted = alias.name
-                else:
-                    continue
-                found = self._find_class(self._origin(module, statement), wanted, seen)
-                if found is not None:
-                    return found
-        return None
-
-    def _origin(self, module: str, statement: ast.ImportFrom) -> str:
-        """Absolute name of the module that `statement` in `module` imports from."""
-        if not statement.level:
-            return statement.module or ""
-        parts = module.split(".")
-        up = statement.level - (module in self._packages)
-        base = parts[: len(parts) - up]
-        return ".".join([*base, *([statement.module] if statement.module else [])])
-
-    def _fields(self, module: str, name: str) -> dict[str, bool]:
-        """Dataclass fields of a class in peft, and whether its constructor accepts each."""
-        place = self._find_class(module, name)
-        if place is None:  # a base class from another package; none of them is a dataclass
-            return {}
-        home, definition = place
-        found: dict[str, bool] = {}
-        for base in reversed(definition.bases):
-            found.update(self._fields(home, _name(base)))
-        if not any(_name(decorator) == "dataclass" for decorator in definition.decorator_list):
-            return found
-        for statement in definition.body:
-            if not isinstance(statement, ast.AnnAssign):
-                continue
-            if not isinstance(statement.target, ast.Name):
-                continue
-            if _name(statement.annotation) not in {"ClassVar", "InitVar"}:
-                found[statement.target.id] = not _is_excluded(statement.value)
-        return found
-
-
-def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements that run on import, also those inside `if` and `try`."""
-    for statement in body:
-        yield statement
-        if isinstance(statement, ast.If):
-            yield from _top_level([*statement.body, *statement.orelse])
-        elif isinstance(statement, ast.Try):
-            handlers = [inner for handler in statement.handlers for inner in handler.body]
-            yield from _top_level([*statement.body, *handlers, *statement.orelse])
-
-
-def _assigned(statement: ast.stmt) -> tuple[str, ast.expr] | None:
-    """Name and value of a plain or annotated assignment to one name."""
-    if isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        return _name(statement.target), statement.value
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        return _name(statement.targets[0]), statement.value
-    return None
-
-
-def _name(node: ast.expr) -> str:
-    """Last part of a dotted name, also when called or subscripted; empty for anything else."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    if isinstance(node, ast.Call):
-        return _name(node.func)
-    if isinstance(node, ast.Subscript):
-        return _name(node.value)
-    return ""
-
-
-def _is_excluded(default: ast.expr | None) -> bool:
-    """Whether a field's default is `field(..., init=False)`."""
-    return isinstance(default, ast.Call) and any(
-        keyword.arg == "init"
-        and isinstance(keyword.value, ast.Constant)
-        and keyword.value.value is False
-        for keyword in default.keywords
-    )
+    def _stated(self, module: str, method: str | None, line: int) -> str:
+        if method is None:
+            message = "a method is registered under a computed name"
+            raise self._error(f"{module}:{line}", message)
+        return method
