@@ -32,6 +32,7 @@ _SUMMARIES: Final = {
     "snippet": "Print a training script with the run's own configuration and hyper-parameters.",
     "config": "Print a run's peft configuration as JSON; with -o, write it into a folder as peft "
     "does.",
+    "skill": "Print what an agent must know to use this program, or install it among its skills.",
 }
 """What the commands do, in the order of the help."""
 _EPILOG: Final = (

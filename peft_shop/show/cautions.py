@@ -55,6 +55,7 @@ def cautions(
     """
     found = [
         *_silent(recommendation, shown),
+        *_lost(shown),
         *_of_model(recommendation),
         *_unserved(recommendation, shown),
         *_on_model(shown),
@@ -91,6 +92,19 @@ def _silent(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterable[
             f"else: {ways} first"
         )
         yield Caution(_SILENT, text)
+
+
+def _lost(shown: Sequence[Entry]) -> Iterable[Caution]:
+    """Trainers that run a recipe without some of it, and say nothing."""
+    by_loss: dict[tuple[str, tuple[str, ...]], list[Entry]] = {}
+    for entry in shown:
+        for taken in getattr(entry.one, "trainers", {}).values():
+            if taken.verdict == "partly":
+                key = taken.trainer, tuple(map(str, taken.lost))
+                by_loss.setdefault(key, []).append(entry)
+    for (trainer, lost), several in by_loss.items():
+        text = f"{trainer} trains {_numbers(several)} without {', '.join(lost)}"
+        yield Caution(_SILENT, text, _about(several))
 
 
 def _of_model(recommendation: Recommendation) -> Iterable[Caution]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from peft_shop.ask.candidates import Unmeasured
 from peft_shop.show.serving import routes_of
 from peft_shop.show.setups import answer_setup
+from peft_shop.show.trainers import acceptance_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,8 +59,13 @@ def _changed(shown: Sequence[Entry]) -> str:
 
 
 def serving_lines(recommendation: Recommendation, best: Entry | None) -> Iterable[str]:
-    """What to do so that the demanded engines serve the entry to go on with."""
-    if best is None or not any(one.name == "serve" for one in recommendation.query.requirements):
+    """What to do so that the demanded trainers and engines take the entry to go on with."""
+    if best is None:
+        return
+    for taken in getattr(best.one, "trainers", {}).values():
+        who = best.rank if best.rank is not None else best.title
+        yield f"{who} in {acceptance_sentence(taken)}"
+    if not any(one.name == "serve" for one in recommendation.query.requirements):
         return
     for route in routes_of(recommendation, best.one):
         if route.best is not None and (route.best.conditions or route.best.warnings):
