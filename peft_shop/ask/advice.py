@@ -210,7 +210,9 @@ def warnings(
     unsure = [
         metric.label
         for metric in objectives
-        if metric.scope == "score" and kept and not any(metric.id in one.sds for one in kept)
+        if metric.scope == "score"
+        and kept
+        and not any(one.rerun_sds.get(metric.id) for one in kept)
     ]
     if unsure:
         yield f"the re-run noise of {', '.join(unsure)} is unknown: small leads may mean nothing"

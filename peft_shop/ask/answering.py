@@ -24,7 +24,6 @@ from peft_shop.ask.candidates import (
 from peft_shop.ask.contenders import field_of_play
 from peft_shop.ask.demanding import SERVE, TRAINER
 from peft_shop.ask.judging import MEMORY, judge
-from peft_shop.ask.noise import significance_threshold
 from peft_shop.ask.ranking import best_first
 from peft_shop.ask.rivals import Rivals
 from peft_shop.ask.standing import standings
@@ -161,7 +160,6 @@ class _Records:
         self.members = [standing.contender for standing in placed.front]
         self.tried = Counter(one.method for one in contenders if one.run is not None)
         self.rivals = Rivals(placed.kept, placed.costs)
-        self.threshold = significance_threshold(query.confidence)
         self.titles: dict[tuple[str, tuple[str, ...]], str] = {}
         self.engines = tuple(_engines(query))
         self.trainers = tuple(_trainers(query))
@@ -185,7 +183,11 @@ class _Records:
             **self._candidate(standing.contender, standing.chance),
             dominated_by=dominator.name,
             because=reasons.tie_reason(
-                standing.contender, dominator, self.objectives, self.threshold
+                standing.contender,
+                dominator,
+                self.objectives,
+                self.query.confidence,
+                rivals=standing.rivals,
             ),
         )
 
@@ -231,9 +233,14 @@ class _Records:
             "values": frozen(contender.values),
             "unusable": frozen(contender.unusable),
             "sds": frozen(contender.sds),
+            "rerun_sds": frozen(contender.rerun_sds),
+            "degrees": frozen(contender.degrees),
+            "paired_sds": frozen(contender.paired_sds),
             "front_probability": chance,
             "configurations": max(self.tried[contender.method], 1),
             "pooled": contender.pooled,
+            "seeds": _seeds(contender),
+            "replicates": tuple(each.id for each in contender.members),
             "notes": (
                 *contender.notes,
                 *base_notes(self.catalog, self.query, contender),
@@ -257,6 +264,11 @@ class _Records:
             "forecasted": contender.forecast,
             "setup": contender.setup,
         }
+
+
+def _seeds(contender: Contender) -> tuple[int, ...]:
+    runs = contender.members or (() if contender.run is None else (contender.run,))
+    return tuple(sorted({run.provenance.seed for run in runs}))
 
 
 def _above(standing: Standing) -> Contender:

@@ -79,11 +79,18 @@ class Candidate(Record):
         title: method and variants for people, such as "LoRA (rsLoRA)".
         values: comparable figures by metric id, in base units.
         unusable: why a metric has no comparable figure, by metric id.
-        sds: standard deviations of the noisy figures, by metric id.
-        front_probability: probability of being on the front, re-run noise considered; `None`
-            where it was not computed.
+        sds: standard deviations of the noisy figures, by metric id: of a re-run or, where the
+            question's `certainty` is `questions`, of a re-run on other questions like these.
+        rerun_sds: standard deviations of a re-run on the same questions.
+        degrees: of freedom behind `rerun_sds`; absent where they are not estimated.
+        paired_sds: what the choice of questions adds to the difference from another candidate, by
+            metric id and its name, where results of single questions tell it.
+        front_probability: probability of being on the front if that happened; `None` where it was
+            not computed.
         configurations: how many configurations of this method the query looked at.
         pooled: number of runs behind the figures.
+        seeds: of these runs, ascending.
+        replicates: ids of these runs, where they are several.
         notes: what was done to the figures, and the run's flags.
         routes: how it reaches the engines that the question names, by engine.
         trainers: what the trainers that the question names take of it, by trainer.
@@ -103,9 +110,14 @@ class Candidate(Record):
     values: Frozen[dict[str, Number]]
     unusable: Frozen[dict[str, str]] = Field(default_factory=dict)
     sds: Frozen[dict[str, Finite]] = Field(default_factory=dict)
+    rerun_sds: Frozen[dict[str, Finite]] = Field(default_factory=dict)
+    degrees: Frozen[dict[str, Finite]] = Field(default_factory=dict)
+    paired_sds: Frozen[dict[str, dict[str, Finite]]] = Field(default_factory=dict)
     front_probability: Finite | None = None
     configurations: int = 1
     pooled: int = 1
+    seeds: tuple[int, ...] = ()
+    replicates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     routes: Frozen[dict[str, Route]] = Field(default_factory=dict)
     trainers: Frozen[dict[str, Acceptance]] = Field(default_factory=dict)

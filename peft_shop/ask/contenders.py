@@ -14,7 +14,8 @@ from dataclasses import field as member
 from typing import TYPE_CHECKING
 
 from peft_shop.ask.pooling import ALL_SNAPSHOTS, Shifts, runs_until, same_recipe
-from peft_shop.ask.uncertainty import NoiseBook
+from peft_shop.ask.replicates import UNFIT, replicates
+from peft_shop.ask.uncertainty import NoiseBook, noise_of_replicates, with_pairings
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.records import FrozenDict
 
@@ -51,8 +52,13 @@ class Contender:
         name: experiment, run id where an experiment stands several times, or method id.
         values: usable figures by metric id, in base units.
         unusable: why a metric of the benchmark has no usable figure, by metric id.
-        sds: standard deviations of noisy figures, by metric id.
+        sds: standard deviations of noisy figures, as the question asks for them, by metric id.
+        rerun_sds: the part of `sds` that re-runs have.
+        degrees: of freedom behind `rerun_sds`; absent where it is known.
+        paired_sds: what the choice of questions adds to the difference from another contender, by
+            metric id and its name, where results of single questions tell it.
         pooled: number of runs behind the figures.
+        members: those runs, `run` first; empty for `run` alone.
         notes: what was done to the figures.
         forecast: what it costs on the question's model; `None` where that is not asked.
         setup: the training settings under which it fits; `None` where none was looked for.
@@ -66,7 +72,11 @@ class Contender:
     values: dict[str, float] = member(default_factory=dict)
     unusable: dict[str, str] = member(default_factory=dict)
     sds: dict[str, float] = member(default_factory=dict)
+    rerun_sds: dict[str, float] = member(default_factory=dict)
+    degrees: dict[str, float] = member(default_factory=dict)
+    paired_sds: dict[str, dict[str, float]] = member(default_factory=dict)
     pooled: int = 1
+    members: tuple[Run, ...] = ()
     notes: tuple[str, ...] = ()
     forecast: Forecast | None = None
     setup: Setup | None = None
@@ -115,7 +125,10 @@ def field_of_play(catalog: Catalog, query: Query) -> Field:
             baselines=(),
             warnings=(),
         )
-    key = (query.benchmark, query.snapshot, query.era, query.evidence, query.accelerator)
+    key = (
+        *(query.benchmark, query.snapshot, query.era, query.evidence),
+        *(query.accelerator, query.certainty),
+    )
     if key not in catalog.derived:
         catalog.derived[key] = _field(catalog, query)
     field: Field = catalog.derived[key]
@@ -130,18 +143,28 @@ def _field(catalog: Catalog, query: Query) -> Field:
     conditions = _conditions_of(on_file)
     reference = _usual_conditions(runs, conditions, query.accelerator)
     metrics = [catalog.metric_by_id[name] for name in benchmark.metrics]
-    noise = NoiseBook(item for item in catalog.noise if item.benchmark == benchmark.id)
+    groups = replicates(runs)
+    noise = [item for item in catalog.noise if item.benchmark == benchmark.id]
+    told = {item.metric for item in noise}
+    noise += noise_of_replicates(
+        benchmark.id,
+        groups,
+        [one for one in metrics if one.id not in told and one.scope == "score"],
+    )
+    asked = query.certainty == "questions"
+    book = NoiseBook(noise, questions=benchmark.sample_size if asked else None)
     shifts = [shift for shift in catalog.era_shifts if shift.benchmark == benchmark.id]
-    names = Counter(run.experiment for run in runs)
+    names = Counter(group[0].experiment for group in groups)
     defined = [(metric, _older_definitions(metric, metrics)) for metric in metrics]
-    uncertain = {item.metric for item in catalog.noise if item.benchmark == benchmark.id}
+    uncertain = {item.metric for item in noise} | ({benchmark.headline} if asked else set())
     noisy = [metric for metric in metrics if metric.id in uncertain]
     alike: dict[str, list[Run]] = {}
     for run in until:
         alike.setdefault(run.experiment, []).append(run)
 
-    def contender(run: Run) -> Contender:
-        pool: Sequence[Run] = (run,)
+    def contender(group: Sequence[Run]) -> Contender:
+        run = group[0]
+        pool = _fit(group)
         if query.evidence == "pooled":
             candidates = alike.get(run.experiment, ())
             pool = same_recipe(run, candidates, any_era=query.era == SHIFTED_ERAS)
@@ -150,9 +173,8 @@ def _field(catalog: Catalog, query: Query) -> Field:
         notes = [] if moved is None else moved.notes(found.values, pool)
         for metric in noisy:
             if metric.id in found.values:
-                _set_noise(found, metric, run, noise)
-        if len(pool) > 1:
-            notes.append(f"mean of {len(pool)} runs of the same recipe")
+                _set_noise(found, metric, run, book, headline=metric.id == benchmark.headline)
+        notes += _pool_notes(group, pool)
         return Contender(
             name=run.experiment if names[run.experiment] == 1 else run.id,
             method=run.method,
@@ -161,11 +183,17 @@ def _field(catalog: Catalog, query: Query) -> Field:
             values=FrozenDict(found.values),  # so that records of answers share them
             unusable=FrozenDict(found.unusable),
             sds=FrozenDict(found.sds),
+            rerun_sds=FrozenDict(found.rerun_sds),
+            degrees=FrozenDict(found.degrees),
             pooled=len(pool),
+            members=tuple(pool) if len(pool) > 1 else (),
             notes=tuple(notes),
         )
 
-    everyone = [contender(run) for run in runs]
+    everyone = [contender(group) for group in groups]
+    if asked and catalog.pairings:
+        pairings = [one for one in catalog.pairings if one.benchmark == benchmark.id]
+        everyone = with_pairings(everyone, pairings)
     measured = {one.method for one in everyone}
     everyone += [_unmeasured(method) for method in catalog.methods if method.id not in measured]
     everyone.sort(key=lambda one: one.name)
@@ -185,6 +213,8 @@ class _Figures:
     values: dict[str, float] = member(default_factory=dict)
     unusable: dict[str, str] = member(default_factory=dict)
     sds: dict[str, float] = member(default_factory=dict)
+    rerun_sds: dict[str, float] = member(default_factory=dict)
+    degrees: dict[str, float] = member(default_factory=dict)
     counts: dict[str, int] = member(default_factory=dict)
 
 
@@ -341,15 +371,38 @@ def _retired_only(run: Run, metric: Metric, retired: Iterable[Metric]) -> str | 
     return None
 
 
-def _set_noise(found: _Figures, metric: Metric, run: Run, noise: NoiseBook) -> None:
+def _set_noise(
+    found: _Figures, metric: Metric, run: Run, book: NoiseBook, *, headline: bool
+) -> None:
     """Standard deviation of a figure; near-exact metrics have a tie width instead."""
-    if metric.tie is not None or metric.tie_relative is not None:
+    deviation = book.deviation(
+        metric, found.values[metric.id], run, runs=found.counts.get(metric.id, 1), headline=headline
+    )
+    if deviation is None:
         return
-    item = noise.of(metric.id, run.era, run.method)
-    if item is None or item.sd == 0:
-        return
-    sd = item.sd * abs(found.values[metric.id]) if item.relative else item.sd
-    found.sds[metric.id] = sd / found.counts.get(metric.id, 1) ** 0.5
+    found.sds[metric.id], found.rerun_sds[metric.id] = deviation.sd, deviation.rerun
+    if deviation.degrees != math.inf:
+        found.degrees[metric.id] = deviation.degrees
+
+
+def _fit(group: Sequence[Run]) -> Sequence[Run]:
+    """Replicates that count for the mean: those that are not flagged as unfit, where any is not."""
+    fit = [run for run in group if not any(flag.code in UNFIT for flag in run.flags)]
+    return fit or group[:1]
+
+
+def _pool_notes(group: Sequence[Run], pool: Sequence[Run]) -> Iterable[str]:
+    """How many runs stand behind the figures, and of what they are repetitions."""
+    seeds = len({run.recipe.training.seed for run in pool})
+    if len(pool) > 1 and seeds == len(pool):
+        yield f"mean of {seeds} seeds"
+    elif len(pool) > 1:
+        yield f"mean of {len(pool)} runs of the same recipe" + (
+            f" ({seeds} seeds)" if seeds > 1 else ""
+        )
+    left = len(group) - len(_fit(group))
+    if left:
+        yield f"{left} of {len(group)} seeds left out as flagged"
 
 
 def _era_warnings(

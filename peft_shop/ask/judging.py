@@ -13,6 +13,7 @@ from peft_shop.ask.adapted import retargeted
 from peft_shop.ask.contenders import ANY_ERA, SHIFTED_ERAS
 from peft_shop.ask.demanding import demand_failures
 from peft_shop.ask.query import Failure, Verdict
+from peft_shop.ask.replicates import UNFIT
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ MODEL: Final = "model"
 """Option whose value is the model that the configurations are for."""
 MEMORY: Final = "max_memory"
 """Option whose value the forecast of peak memory must meet."""
-UNFIT: Final = frozenset({"broken_config", "artefact"})
-"""Flags of runs whose figures are not what they seem."""
 FORECAST_METRICS: Final = ("peak_memory", "checkpoint_size", "trainable_parameters")
 """Metrics whose measured figures a forecast replaces."""
 

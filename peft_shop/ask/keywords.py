@@ -99,6 +99,7 @@ KEYWORDS: Final[Mapping[str, _Kind]] = {
     "accelerator": _TEXT,
     "include_flagged": _Kind(lambda value: isinstance(value, bool), "True or False"),
     "confidence": _Kind(_is_number, "a number from 0.5 to below 1"),
+    "certainty": _optional(_is_text, "'rerun' or 'questions'"),
     "peft_version": _optional(_is_text, "a version such as '0.21.2', or 'any'"),
     "catalog": _optional(
         lambda value: isinstance(value, Catalog) or _is_path(value),

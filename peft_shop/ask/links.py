@@ -179,12 +179,10 @@ def parameters(query: Query, catalog: Catalog) -> dict[str, str]:
     if query.objectives != usual.objectives:
         found["objectives"] = ",".join(query.objectives)
     found |= _about_model(query)
-    for name in ("snapshot", "era", "accelerator"):
+    for name in ("snapshot", "era", "accelerator", "evidence", "certainty"):
         value = getattr(query, name)
         if value != getattr(usual, name) and value is not None:
             found[name] = value
-    if query.evidence != usual.evidence:
-        found["evidence"] = query.evidence
     found |= {one.name: _demanded(one) for one in query.requirements}
     found |= _picked(query)
     if query.min_evidence is not None:

@@ -1,25 +1,29 @@
-"""How sure a front is: probabilities of being on it, and ties, for costs measured with noise.
+"""How sure a front is: probabilities of being on it, for costs measured with noise.
 
 Costs are minimised; `sds[i][k]` is the standard deviation of `costs[i][k]`, 0 where a metric is
-exact. The model: the true cost of a row is normal around the measured one, independently. With
-noise in one column the probability is an integral over that column,
+exact. The model: the true cost of a row is normal around the measured one, independently of the
+other rows. With noise in one column the probability is an integral over that column,
 
     P(i on the front) = E_t [ prod over rivals j of P(cost_j > t) ],   t ~ N(cost_i, sd_i)
 
 where the rivals of i are the rows that are nowhere worse in the exact columns. It is computed by
 the trapezoidal rule, which converges exponentially for such integrands (Trefethen and Weideman,
-SIAM Review 56, 2014, doi 10.1137/120876132). With noise in several columns it is a seeded Monte
-Carlo estimate.
+SIAM Review 56, 2014, doi 10.1137/120876132). With noise in several columns the same expectation is
+taken over the figures of i alone, its rivals being integrated in closed form, at the points of a
+lattice (no random numbers).
+
+Where the noise was estimated with few degrees of freedom, the probability is averaged over what
+the true noise may be, given the estimate: for two rows it is then Student's.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
-from peft_shop.errors import InputError
+from peft_shop.ask.quantiles import normal_below, scale_nodes, significance_threshold
 from peft_shop.pareto import dominates, front
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
     Matrix = Sequence[Sequence[float]]
 
-__all__ = ["front_probabilities", "probability_below", "significance_threshold", "tie_set"]
+__all__ = ["close_to_front", "front_probabilities", "noisy_columns", "probability_below"]
 
 _SPAN = 6.0
 """The integral is cut at this many standard deviations: what is left out is below 2e-9."""
@@ -35,11 +39,19 @@ _STEP = 0.6
 """Step of the trapezoidal rule in deviations of the sharpest factor: the error is below 2e-6."""
 _CUT = 0.5
 """Pairs of steps of Simpson's rule are this much of the trapezoidal step: the error is as small."""
-_SURE = 6.5
+SURE: Final = 6.5
 """Differences of more standard deviations than this are taken as certain."""
-_DRAWS = 20_000
-_LARGE = 100_000
+_KNOWN_FROM: Final = 200.0
+"""From so many degrees of freedom on an estimate is taken as known: it moves none by 0.002."""
+_NEGLIGIBLE: Final = 1e-7
+"""Chance of an overturned lead that is not worth a look."""
+_LARGE: Final = 100_000
 """From this many pairs on rows are compared as arrays."""
+_FAINT: Final = 4.0
+"""Rivals that are so many deviations behind in one of several noisy columns are left out: what each
+adds is below 4e-5."""
+_POINTS: Final = 1024
+"""Points of the lattice: the error of a probability is below 0.005."""
 
 
 def probability_below(difference: float, sd: float) -> float:
@@ -53,60 +65,66 @@ def probability_below(difference: float, sd: float) -> float:
     return 0.5 * math.erfc(difference / (sd * math.sqrt(2)))
 
 
-def significance_threshold(confidence: float) -> float:
-    """Standard normal quantile of a one-sided `confidence`, 1.645 for 0.95.
-
-    Raises:
-        InputError: the confidence is not in [0.5, 1).
-    """
-    if not 0.5 <= confidence < 1:
-        raise InputError(f"confidence must be in [0.5, 1), got {confidence!r}")
-    # Newton's steps from 0 rise to the quantile, since the distribution is concave above it;
-    # `statistics.NormalDist` would do, but importing it takes a tenth of a command's time
-    x, step = 0.0, 1.0
-    while step > 1e-12:
-        density = math.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-        step = (confidence - probability_below(-x, 1.0)) / density
-        x += step
-    return x
-
-
-def front_probabilities(costs: Matrix, sds: Matrix, *, seed: int = 0) -> list[float]:
+def front_probabilities(
+    costs: Matrix,
+    sds: Matrix,
+    *,
+    reruns: Matrix | None = None,
+    degrees: Sequence[float] | None = None,
+) -> list[float]:
     """Probability that each row is on the front of the true costs.
 
-    Exact columns decide by themselves; one noisy column is integrated; several are sampled
-    (standard error below 0.004).
+    Exact columns decide by themselves; one noisy column is integrated; several are taken at the
+    points of a lattice (error below 0.005).
 
     Args:
         costs: (n, m) finite costs.
         sds: (n, m) standard deviations, not negative.
-        seed: of the generator; used only when several columns are noisy.
+        reruns: (n, m) the part of `sds` that was estimated from repeats; all of it where absent.
+        degrees: (m,) of freedom behind the estimates of a column; infinite where absent.
     """
     if not costs:
         return []
-    noisy = _noisy_columns(sds)
-    result = [0.0] * len(costs)
-    close = _close_to_front(costs, sds, noisy)
-    near, spread = [costs[i] for i in close], [sds[i] for i in close]
+    noisy = noisy_columns(sds)
+    parts = sds if reruns is None else reruns
+    freedom = [math.inf] * len(costs[0]) if degrees is None else list(degrees)
     if not noisy:
-        chances = [1.0] * len(close)
-    elif len(noisy) == 1:
-        chances = _integrated(near, spread, noisy[0])
+        members = set(front(costs))
+        return [float(i in members) for i in range(len(costs))]
+    sure = max(SURE, significance_threshold(1 - _NEGLIGIBLE, min(freedom[k] for k in noisy)))
+    close = close_to_front(costs, sds, noisy, sure)
+    near, spread, part = ([rows[i] for i in close] for rows in (costs, sds, parts))
+    if len(noisy) == 1:
+        chances = _averaged(near, spread, part, noisy[0], freedom[noisy[0]])
     else:
-        chances = _sampled(near, spread, seed)
+        chances = _on_lattice(near, spread, part, noisy, freedom)
+    result = [0.0] * len(costs)
     for i, chance in zip(close, chances, strict=True):
         result[i] = chance
     return result
 
 
-def _noisy_columns(sds: Matrix) -> list[int]:
+def noisy_columns(sds: Matrix) -> list[int]:
+    """Columns in which some deviation is above 0, ascending."""
     return sorted({k for row in sds for k, sd in enumerate(row) if sd > 0})
 
 
-def _close_to_front(costs: Matrix, sds: Matrix, noisy: Sequence[int]) -> list[int]:
+def _scaled(
+    row: Sequence[float], part: Sequence[float], widths: Sequence[float]
+) -> tuple[float, ...]:
+    """Deviations of one row where the estimated part is `widths` times as large."""
+    return tuple(
+        math.sqrt(max(sd * sd - own * own, 0.0) + (own * width) ** 2)
+        for sd, own, width in zip(row, part, widths, strict=True)
+    )
+
+
+def close_to_front(
+    costs: Matrix, sds: Matrix, noisy: Sequence[int], sure: float = SURE
+) -> list[int]:
     """Indices of the rows that no member of the measured front certainly dominates, ascending.
 
-    Certain is nowhere worse in the exact columns and better by `_SURE` deviations in every noisy
+    Certain is nowhere worse in the exact columns and better by `sure` deviations in every noisy
     one. What is certainly dominated is on no front, and whatever it dominates is dominated by the
     same member of the front all the more: the rest decides alone, and is few.
     """
@@ -115,13 +133,13 @@ def _close_to_front(costs: Matrix, sds: Matrix, noisy: Sequence[int]) -> list[in
         return members
     exact = [k for k in range(len(costs[0])) if k not in noisy]
     if len(members) * len(costs) >= _LARGE:
-        return _close_of_many(costs, sds, members, exact, noisy)
+        return _close_of_many(costs, sds, members, noisy, sure)
     best = [(costs[i], sds[i]) for i in members]
 
     def beaten(row: Sequence[float], sd: Sequence[float]) -> bool:
         for other, other_sd in best:
             if all(other[k] <= row[k] for k in exact) and all(
-                row[k] - other[k] > _SURE * math.hypot(sd[k], other_sd[k]) for k in noisy
+                row[k] - other[k] > sure * math.hypot(sd[k], other_sd[k]) for k in noisy
             ):
                 return True
         return False
@@ -130,21 +148,18 @@ def _close_to_front(costs: Matrix, sds: Matrix, noisy: Sequence[int]) -> list[in
 
 
 def _close_of_many(
-    costs: Matrix,
-    sds: Matrix,
-    members: Sequence[int],
-    exact: Sequence[int],
-    noisy: Sequence[int],
+    costs: Matrix, sds: Matrix, members: Sequence[int], noisy: Sequence[int], sure: float
 ) -> list[int]:
-    """As `_close_to_front`; a member drops all at once that it certainly dominates."""
+    """As `close_to_front`; a member drops all at once that it certainly dominates."""
     import numpy as np
 
     rows, deviations = np.asarray(costs, dtype=float), np.asarray(sds, dtype=float)
+    exact = [k for k in range(rows.shape[1]) if k not in noisy]
     close = np.arange(len(rows))
     for member in members:
         leads = rows[close][:, noisy] - rows[member, noisy]
         spread = np.hypot(deviations[close][:, noisy], deviations[member, noisy])
-        beaten = (leads > _SURE * spread).all(axis=1)
+        beaten = (leads > sure * spread).all(axis=1)
         beaten &= (rows[member, exact] <= rows[close][:, exact]).all(axis=1)
         close = close[~beaten]
     return [int(i) for i in close]
@@ -180,6 +195,31 @@ def _rivals(costs: Matrix, exact: Sequence[int]) -> list[list[int]]:
     ]
 
 
+def _averaged(
+    costs: Matrix, sds: Matrix, reruns: Matrix, column: int, degrees: float
+) -> list[float]:
+    """As `_integrated`, averaged over what the estimated noise may be in truth."""
+    found = [0.0] * len(costs)
+    for ratio, weight in _scales(degrees):
+        widths = [1 / ratio if k == column else 1.0 for k in range(len(costs[0]))]
+        spread = sds
+        if ratio != 1.0:
+            spread = [_scaled(row, part, widths) for row, part in zip(sds, reruns, strict=True)]
+        for i, chance in enumerate(_integrated(costs, spread, column)):
+            found[i] += weight * chance
+    return [min(1.0, chance) for chance in found]
+
+
+def _scales(degrees: float) -> Sequence[tuple[float, float]]:
+    """Ratios of the estimated to the true noise that count, and their weights."""
+    if degrees >= _KNOWN_FROM:
+        return ((1.0, 1.0),)
+    # averages are smooth in the noise: few nodes are right to 1e-3 from three degrees on
+    nodes = [node for node in scale_nodes(degrees, 1.5) if node[1] > 1e-3]
+    total = math.fsum(weight for _, weight in nodes)
+    return [(ratio, weight / total) for ratio, weight in nodes]
+
+
 def _integrated(costs: Matrix, sds: Matrix, column: int) -> list[float]:
     exact = [k for k in range(len(costs[0])) if k != column]
     means = [row[column] for row in costs]
@@ -194,9 +234,9 @@ def _integrated(costs: Matrix, sds: Matrix, column: int) -> list[float]:
             if spread == 0.0:
                 if dominates(costs[j], costs[i]):
                     break
-            elif lead < -_SURE * spread:
+            elif lead < -SURE * spread:
                 break
-            elif lead <= _SURE * spread:
+            elif lead <= SURE * spread:
                 close.append((means[j], deviations[j]))
         else:
             result.append(_survival(mean, deviation, close))
@@ -245,149 +285,111 @@ def _survival(mean: float, sd: float, rivals: list[tuple[float, float]]) -> floa
     return min(1.0, total / math.sqrt(2 * math.pi))
 
 
-def _sampled(costs: Matrix, sds: Matrix, seed: int) -> list[float]:
-    import numpy as np
-
-    means, deviations = np.asarray(costs, dtype=float), np.asarray(sds, dtype=float)
-    rng = np.random.default_rng(seed)
-    count, width = means.shape
-    # rows without noise that are equal stay equal in every draw, which a sweep does not see
-    still = [tuple(row) for row, sd in zip(costs, sds, strict=True) if not any(sd)]
-    apart = width != 2 or len(set(still)) < len(still)
-    hits = np.zeros(count)
-    size = max(1, min(_DRAWS, 4_000_000 // count**2))
-    for start in range(0, _DRAWS, size):
-        shape = (min(size, _DRAWS - start), count, width)
-        draws = means + rng.standard_normal(shape) * deviations
-        hits += (_front_of_many(draws) if apart else _front_of_two(draws)).sum(axis=0)
-    return [float(value) for value in hits / _DRAWS]
-
-
-def _front_of_two(draws: Any) -> Any:
-    """Which rows of each draw are on its front; (s, n, 2) -> (s, n).
-
-    Sorted by the first column, a row is on the front where its second is below all before it.
-    """
-    import numpy as np
-
-    order = np.lexsort((draws[:, :, 1], draws[:, :, 0]), axis=1)
-    second = np.take_along_axis(draws[:, :, 1], order, axis=1)
-    least = np.minimum.accumulate(second, axis=1)
-    on_front = np.ones(order.shape, dtype=bool)
-    on_front[:, 1:] = second[:, 1:] < least[:, :-1]
-    result = np.empty_like(on_front)
-    np.put_along_axis(result, order, on_front, axis=1)
-    return result
-
-
-def _front_of_many(draws: Any) -> Any:
-    """Which rows of each draw are on its front; (s, n, m) -> (s, n)."""
-    import numpy as np
-
-    size, count, width = draws.shape
-    no_worse = np.ones((size, count, count), dtype=bool)
-    better = np.zeros((size, count, count), dtype=bool)
-    for k in range(width):
-        mine, other = draws[:, None, :, k], draws[:, :, None, k]
-        no_worse &= other <= mine
-        better |= other < mine
-    return ~(no_worse & better).any(axis=1)
-
-
-def tie_set(
+def _on_lattice(
     costs: Matrix,
     sds: Matrix,
-    *,
-    confidence: float = 0.95,
-    epsilons: Sequence[float] | None = None,
-) -> list[int]:
-    """Indices of the rows that no other row significantly dominates, ascending.
+    reruns: Matrix,
+    noisy: Sequence[int],
+    degrees: Sequence[float],
+) -> list[float]:
+    """As `_integrated`, for several noisy columns.
 
-    Row j significantly dominates row i when j is no worse than i in every exact column, better
-    in every noisy one by more than `significance_threshold(confidence)` standard deviations of
-    the difference, and, where no column is noisy, better in some column by more than its epsilon.
-    The rows of the front are always among the ties.
-
-    Args:
-        costs: (n, m) finite costs.
-        sds: (n, m) standard deviations; a column is noisy when any of them is above 0.
-        confidence: one-sided, in [0.5, 1).
-        epsilons: per column the difference below which exact values count as equal; 0 if absent.
+    Given the figures of a row and the scale of the noise, its rivals dominate it independently:
+    each with the product over the columns of normal probabilities.
     """
-    if not costs:
-        return []
-    noisy = _noisy_columns(sds)
-    exact = [k for k in range(len(costs[0])) if k not in noisy]
-    slack = list(epsilons) if epsilons is not None else [0.0] * len(costs[0])
-    threshold = significance_threshold(confidence)
-
-    def beats(j: int, i: int) -> bool:
-        mine, other = costs[i], costs[j]
-        if not noisy:
-            return any(other[k] < mine[k] - slack[k] for k in exact)
-        for k in noisy:  # noqa: SIM110 - a plain loop: this is the hot spot of a query
-            if mine[k] - other[k] <= threshold * math.hypot(sds[i][k], sds[j][k]):
-                return False
-        return True
-
-    if noisy and threshold <= _SURE:
-        # what the front certainly dominates is beaten, and beats nobody whom the front does not
-        judges = suspects = _close_to_front(costs, sds, noisy)
-    elif noisy:
-        judges = suspects = list(range(len(costs)))
-    else:
-        # what an exact row beats, the member of the front that dominates it beats as well
-        judges, suspects = front(costs), list(range(len(costs)))
-
-    if len(judges) * len(suspects) >= _LARGE:
-        rule = _Significance(exact, noisy, threshold, slack)
-        return _unbeaten(costs, sds, judges, suspects, rule)
-
-    def no_worse(j: int, i: int) -> bool:
-        return all(costs[j][k] <= costs[i][k] for k in exact)
-
-    return [
-        i for i in suspects if not any(j != i and no_worse(j, i) and beats(j, i) for j in judges)
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Significance:
-    """When a row beats another that is no better in the exact columns.
-
-    Attributes:
-        exact: columns without noise.
-        noisy: columns with noise.
-        threshold: standard deviations by which every noisy column must lead.
-        slack: by column the lead that counts where none is noisy.
-    """
-
-    exact: Sequence[int]
-    noisy: Sequence[int]
-    threshold: float
-    slack: Sequence[float]
-
-
-def _unbeaten(
-    costs: Matrix,
-    sds: Matrix,
-    judges: Sequence[int],
-    suspects: Sequence[int],
-    rule: _Significance,
-) -> list[int]:
-    """As the last step of `tie_set`; a judge strikes all at once that it beats."""
     import numpy as np
 
-    exact, noisy = rule.exact, rule.noisy
-    rows, deviations = np.asarray(costs, dtype=float), np.asarray(sds, dtype=float)
-    left = np.asarray(suspects)
-    for judge in judges:
-        mine = rows[left]
-        beaten = (rows[judge, exact] <= mine[:, exact]).all(axis=1) & (left != judge)
-        if noisy:
-            spread = np.hypot(deviations[left][:, noisy], deviations[judge, noisy])
-            beaten &= (mine[:, noisy] - rows[judge, noisy] > rule.threshold * spread).all(axis=1)
-        else:
-            beaten &= (rows[judge] < mine - np.asarray(rule.slack)).any(axis=1)
-        left = left[~beaten]
-    return [int(i) for i in left]
+    widths = [1 / min(_scales(freedom))[0] for freedom in degrees]
+    widest = [_scaled(row, part, widths) for row, part in zip(sds, reruns, strict=True)]
+    exact, total, part, limit = (
+        np.asarray(rows, dtype=float) for rows in (costs, sds, reruns, widest)
+    )
+    # their differences survive single precision, which halves the time
+    means = (exact - exact.min(axis=0)).astype(np.float32)
+    own, scales = _lattice(tuple(degrees[k] for k in noisy))
+    known = np.maximum(total**2 - part**2, 0.0).astype(np.float32)
+    part = part.astype(np.float32)
+    found = [0.0] * len(costs)
+    # a row at a time: what is held at once stays small, however many rows there are
+    for place in range(len(costs)):
+        others = _possible(exact, limit, place, noisy)
+        chance = np.ones((len(others), _POINTS), dtype=np.float32)
+        for axis, k in enumerate(noisy):
+            noise = scales[axis] ** 2
+            mine = means[place, k] + own[axis] * np.sqrt(
+                known[place, k] + part[place, k] ** 2 * noise
+            )
+            theirs = np.sqrt(known[others, None, k] + part[others, None, k] ** 2 * noise)
+            lead = mine - means[others, None, k]
+            if theirs.size and theirs.min() > 0:
+                chance *= _below(lead / theirs)
+            else:  # a figure without noise is no worse, or it is worse
+                chance *= np.where(
+                    theirs > 0, _below(lead / np.where(theirs > 0, theirs, 1.0)), lead >= 0
+                )
+        found[place] = float((1.0 - chance).prod(axis=0).mean())
+    return found
+
+
+def _possible(means: Any, widest: Any, place: int, noisy: Sequence[int]) -> Any:
+    """Places of the rows that may dominate the one at `place`."""
+    import numpy as np
+
+    exact = [k for k in range(means.shape[1]) if k not in noisy]
+    able = (means[:, exact] <= means[place, exact]).all(axis=1)
+    for k in noisy:
+        able &= means[:, k] - means[place, k] <= _FAINT * np.hypot(widest[:, k], widest[place, k])
+    # rows without any noise that are equal stand together
+    still = ~widest[:, noisy].any(axis=1) & (not widest[place, noisy].any())
+    able &= ~(still & (means == means[place]).all(axis=1))
+    able[place] = False
+    return np.flatnonzero(able)
+
+
+@lru_cache(maxsize=8)
+def _lattice(degrees: tuple[float, ...]) -> tuple[Any, Any]:
+    """Normal figures, and scales of the noise, at the points of a lattice; both (m, points).
+
+    The lattice is Kronecker's, with powers of the root of x^(d+1) = x + 1 (Roberts, "The
+    unreasonable effectiveness of quasirandom sequences", 2018).
+    """
+    import numpy as np
+
+    drawn = [freedom for freedom in degrees if freedom < _KNOWN_FROM]
+    dimension = len(degrees) + len(drawn)
+    root = 2.0
+    for _ in range(60):
+        root = (1 + root) ** (1 / (dimension + 1))
+    steps = root ** -np.arange(1, dimension + 1)
+    places = (0.5 + np.outer(steps, np.arange(1, _POINTS + 1))) % 1.0
+    grid = np.linspace(-8, 8, 8193)
+    normal = np.interp(places[: len(degrees)], _below(grid), grid)
+    scales = np.ones_like(normal)
+    rest = iter(places[len(degrees) :])
+    for axis, freedom in enumerate(degrees):
+        if freedom < _KNOWN_FROM:
+            ratios, weights = np.array(scale_nodes(freedom, 0.1)).T
+            # the weight of a node lies to both sides of it
+            scales[axis] = 1 / np.interp(next(rest), np.cumsum(weights) - weights / 2, ratios)
+    return normal.astype(np.float32), scales.astype(np.float32)
+
+
+_FINENESS: Final = 2048
+"""Entries of the table of the normal distribution per deviation: its error is below 1e-4."""
+
+
+@lru_cache(maxsize=1)
+def _table() -> Any:
+    import numpy as np
+
+    places = range(-8 * _FINENESS, 8 * _FINENESS + 1)
+    table = [normal_below(place / _FINENESS) for place in places]
+    return np.array(table, dtype=np.float32)
+
+
+def _below(values: Any) -> Any:
+    """Normal distribution function of an array: the nearest entry of a table."""
+    import numpy as np
+
+    places = np.clip(values, -8, 8) * _FINENESS + (8 * _FINENESS + 0.5)
+    return _table().take(places.astype(np.int32))

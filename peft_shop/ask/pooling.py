@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.ask.replicates import UNFIT, alike
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -34,7 +36,7 @@ def runs_until(catalog: Catalog, on_file: Sequence[Run], snapshot: str | None) -
 
 
 def same_recipe(run: Run, on_file: Sequence[Run], *, any_era: bool) -> list[Run]:
-    """Unflagged runs of the recipe of `run`, itself first; of its era, or of any."""
+    """Unflagged runs of the recipe of `run`, of any seed, itself first; of its era, or of any."""
     return [
         run,
         *(
@@ -43,9 +45,8 @@ def same_recipe(run: Run, on_file: Sequence[Run], *, any_era: bool) -> list[Run]
             if one is not run
             and one.experiment == run.experiment
             and (any_era or one.era == run.era)
-            and one.recipe.config == run.recipe.config
-            and one.recipe.training == run.recipe.training
-            and not any(flag.code in {"artefact", "broken_config"} for flag in one.flags)
+            and alike(one.recipe, run.recipe)
+            and not any(flag.code in UNFIT for flag in one.flags)
         ),
     ]
 

@@ -82,6 +82,8 @@ class Query(Record):
         floor: least headline score of a candidate.
         accelerator: hardware on which memory and time were measured.
         confidence: one-sided confidence at which a candidate counts as dominated.
+        certainty: what is uncertain: `rerun` is whether it would happen again on these questions,
+            `questions` whether it would hold on others like them.
         peft_version: version the configurations must work with; `None` when peft is absent.
         model: the model that the configurations are for; `None` for that of the benchmark.
         adapt: what to do on that model otherwise than measured.
@@ -112,6 +114,7 @@ class Query(Record):
     accelerator: str | None = None
     include_flagged: bool = False
     confidence: Finite = 0.95
+    certainty: Literal["rerun", "questions"] = "rerun"
     peft_version: str | None = None
     model: Structure | None = None
     adapt: TargetOptions = Field(default_factory=TargetOptions)

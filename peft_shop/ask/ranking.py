@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from peft_shop.ask import reasons
-from peft_shop.ask.noise import significance_threshold
+from peft_shop.ask.spread import between, factor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,12 +50,13 @@ def ranked(
         return sorted(members, key=usual)
     if query.rank_by == "cheapest-tie":
         top = min(members, key=usual)
-        threshold = significance_threshold(query.confidence)
         others = [metric for metric in objectives if metric.id != headline.id]
 
         def equal(i: int) -> bool:
-            sds = kept[i].sds.get(headline.id, 0.0), kept[top].sds.get(headline.id, 0.0)
-            return at(i, headline) - at(top, headline) <= threshold * math.hypot(*sds)
+            spread = between(kept[i], kept[top], headline.id)
+            # the best of several equal members is ahead by chance
+            least = factor(query.confidence, spread.degrees, len(members) - 1)
+            return at(i, headline) - at(top, headline) <= least * spread.sd
 
         cheapest = sorted(
             filter(equal, members),

@@ -23,6 +23,7 @@ from peft_shop.ask.model import default_benchmark, read_options
 from peft_shop.ask.picks import resolve_picks
 from peft_shop.ask.query import Bound, Query
 from peft_shop.ask.requirements import AnyOf, names_stated, requirements
+from peft_shop.ask.uncertainty import knows_questions
 from peft_shop.catalog.features import EVIDENCE_LEVELS
 from peft_shop.errors import Keyword, QueryError, UnknownNameError, shown
 from peft_shop.units import format_quantity, parse_quantity, read_quantity
@@ -41,6 +42,8 @@ __all__ = [
     "resolve_metric",
 ]
 
+CERTAINTIES: Final = ("rerun", "questions")
+"""What an answer may be sure of: the same questions again, or others like them."""
 RANKINGS: Final = ("headline", "knee", "weights", "cheapest-tie")
 """Orders of the front besides the name of a metric."""
 
@@ -117,6 +120,7 @@ def build_query(
     accelerator: str | None = None,
     include_flagged: bool = False,
     confidence: float = 0.95,
+    certainty: str | None = None,
     peft_version: str | None = None,
     model: Structure | None = None,
     adapt: TargetOptions | Mapping[str, object] | None = None,
@@ -145,6 +149,7 @@ def build_query(
         accelerator: hardware whose memory and time count; that of most runs when `None`.
         include_flagged: whether broken runs and artefacts may be ranked.
         confidence: one-sided confidence of ties.
+        certainty: `"rerun"`, `"questions"`, or `None` for questions where it can be told.
         peft_version: version that configurations must work with.
         model: what is understood of the model that they are for.
         adapt: what to do on it otherwise than measured.
@@ -208,6 +213,7 @@ def build_query(
         accelerator=_accelerator(catalog, target, when, accelerator),
         include_flagged=include_flagged,
         confidence=confidence,
+        certainty=_certainty(catalog, target, certainty),
         peft_version=peft_version,
         model=model,
         adapt=options,
@@ -270,6 +276,26 @@ def _era(
         run.era for run in catalog.runs_by_benchmark[benchmark.id] if in_snapshot(run, snapshot)
     }
     return next((name for name in reversed(names) if name in present), None)
+
+
+def _certainty(
+    catalog: Catalog, benchmark: Benchmark, wanted: str | None
+) -> Literal["rerun", "questions"]:
+    known = knows_questions(catalog, benchmark)
+    if wanted is None:
+        return "questions" if known else "rerun"
+    if wanted not in CERTAINTIES:
+        raise UnknownNameError("kind of certainty", wanted, CERTAINTIES, keyword="certainty")
+    if wanted == "rerun":
+        return "rerun"
+    if not known:
+        raise QueryError(
+            f"how other test items would change the scores of {benchmark.id} is not on record: ask "
+            "for ",
+            Keyword("certainty", "rerun"),
+            keyword="certainty",
+        )
+    return "questions"
 
 
 def _ranking(

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from peft_shop.ask.noise import probability_below, significance_threshold
+from peft_shop.ask.quantiles import significance_threshold, student_below
+from peft_shop.ask.spread import between, factor
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.rivals import Rivals
+    from peft_shop.ask.spread import Measured
     from peft_shop.catalog.runs import Metric
 
-__all__ = ["Measured", "certainty", "gives_up", "lead", "luck", "tie_reason", "why"]
-
-
-class Measured(Protocol):
-    """What has figures and their standard deviations by metric id: contenders and candidates."""
-
-    @property
-    def values(self) -> Mapping[str, float]:
-        """Figures, in base units."""
-
-    @property
-    def sds(self) -> Mapping[str, float]:
-        """Standard deviations of the noisy figures."""
+__all__ = ["certainty", "gives_up", "lead", "luck", "tie_reason", "why"]
 
 
 def cost(one: Measured, metric: Metric) -> float:
@@ -52,13 +41,26 @@ def lead(one: Measured, other: Measured, metric: Metric) -> float:
 
 
 def certainty(one: Measured, other: Measured, metric: Metric) -> str:
-    """How likely the order of two figures is real, in words; empty for exact metrics."""
-    sd = math.hypot(one.sds.get(metric.id, 0.0), other.sds.get(metric.id, 0.0))
-    if sd == 0:
+    """How likely the order of two figures is real, in words; empty for exact metrics.
+
+    Where other questions are asked about and their part is a bound, so is the likelihood.
+    """
+    spread = between(one, other, metric.id)
+    if spread.sd == 0:
         return ""
-    real = probability_below(-abs(lead(one, other, metric)), sd)
+    real = student_below(abs(lead(one, other, metric)) / spread.sd, spread.degrees)
     shown = "over 99" if real > 0.995 else f"{real * 100:.0f}"
-    return f"re-run noise makes this {shown} % likely to be real"
+    if not _asks_others(one, metric) and not _asks_others(other, metric):
+        return f"{shown} % likely to happen again in a re-run"
+    told = other.name in one.paired_sds.get(metric.id, {})
+    least = "" if told or real > 0.995 else "at least "
+    return f"{least}{shown} % likely to hold on other questions like these"
+
+
+def _asks_others(one: Measured, metric: Metric) -> bool:
+    """Whether the deviation of a figure covers other questions."""
+    sd = one.sds.get(metric.id, 0.0)
+    return sd > one.rerun_sds.get(metric.id, sd) or metric.id in one.paired_sds
 
 
 def _bracket(text: str) -> str:
@@ -164,7 +166,12 @@ def _changes(other: Contender, one: Contender, metrics: Sequence[Metric], *, bet
 
 
 def tie_reason(
-    one: Contender, dominator: Contender, objectives: Sequence[Metric], threshold: float
+    one: Contender,
+    dominator: Contender,
+    objectives: Sequence[Metric],
+    confidence: float,
+    *,
+    rivals: int = 1,
 ) -> str:
     """Why a dominated run still counts as a tie.
 
@@ -172,21 +179,24 @@ def tie_reason(
         one: the run.
         dominator: the front member that is formally better.
         objectives: the metrics optimised.
-        threshold: standard deviations a lead must exceed to count.
+        confidence: one-sided, of a lead that counts.
+        rivals: with how many others the run is compared.
     """
     parts = []
     objectives = [m for m in objectives if m.id in one.values and m.id in dominator.values]
     for metric in objectives:
         ahead = lead(dominator, one, metric)
-        sd = math.hypot(one.sds.get(metric.id, 0.0), dominator.sds.get(metric.id, 0.0))
-        if sd > 0 and ahead <= threshold * sd:
+        spread = between(one, dominator, metric.id)
+        needed = factor(confidence, spread.degrees, rivals) * spread.sd
+        if spread.sd > 0 and ahead <= needed:
             name = metric.label
             leads = (
                 f"leads by {amount(ahead, metric)} of {name}" if ahead else f"is level in {name}"
             )
             parts.append(
                 f"{dominator.name} {leads}, "
-                f"and only a lead over {amount(threshold * sd, metric)} would count"
+                f"and only a lead over {amount(needed, metric)} would count"
+                + (f" against {rivals} rivals" if rivals > 1 else "")
             )
     if parts:
         return "; ".join(parts) + "."
@@ -228,8 +238,9 @@ def luck(
     expected = sd * significance_threshold((configurations - 0.375) / (configurations + 0.25))
     if ahead > expected:
         return None
+    bound = "up to " if _asks_others(one, first) and first.id not in one.paired_sds else ""
     return (
         f"{configurations} configurations of {one.method} were tried: the best of that many equal "
-        f"ones is ahead by {amount(expected, first)} by luck alone, and its lead over "
+        f"ones is ahead by {bound}{amount(expected, first)} by luck alone, and its lead over "
         f"{rival.name} is {amount(ahead, first)}."
     )

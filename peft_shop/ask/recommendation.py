@@ -55,7 +55,8 @@ DEMANDS: Final = (
 
 _PASSED: Final = (
     *("benchmark", "objectives", "snapshot", "era", "evidence", "methods", "exclude"),
-    *("min_evidence", "floor", "rank_by", "accelerator", "include_flagged", "confidence", "adapt"),
+    *("min_evidence", "floor", "rank_by", "accelerator", "include_flagged", "confidence"),
+    *("certainty", "adapt"),
 )
 """Keywords that are read where the question is made."""
 
@@ -109,6 +110,7 @@ def recommend(
     accelerator: str | None = None,
     include_flagged: bool = False,
     confidence: float = 0.95,
+    certainty: Literal["rerun", "questions"] | None = None,
     peft_version: str | None = None,
     catalog: Catalog | str | PathLike[str] | None = None,
     **bounds: Unpack[Bounds],
@@ -182,6 +184,9 @@ def recommend(
         accelerator: hardware whose memory and time count; that of most runs by default.
         include_flagged: whether broken runs and artefacts may be ranked.
         confidence: one-sided confidence at which a run counts as worse.
+        certainty: what ± and probabilities are about: `"rerun"`, whether it would happen again on
+            these test questions; `"questions"`, the default where their number is known, whether it
+            would hold on others like them.
         peft_version: version the configurations must work with; the installed one by default,
             `"any"` for no restriction.
         catalog: a catalog, or the path of a catalog file; the embedded one by default.

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from peft_shop.ask.quantiles import dunnett_factor, significance_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Spread", "factor", "lead_spread", "separate_parts"]
+__all__ = ["Measured", "Spread", "between", "factor", "lead_spread", "separate_parts"]
 
 _DEGREES: Final = (1, 1.2, 1.5, 1.75, 2, 2.5, *range(3, 21), 24, 30, 40, 60, 120, 240, 1000)
 _RIVALS: Final = (
@@ -37,6 +37,45 @@ class Spread(NamedTuple):
 
     sd: float
     degrees: float
+
+
+class Measured(Protocol):
+    """What has figures and their deviations by metric id: contenders and candidates."""
+
+    @property
+    def name(self) -> str:
+        """What it is called among its rivals."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """Figures, in base units."""
+
+    @property
+    def sds(self) -> Mapping[str, float]:
+        """Standard deviations of the noisy figures."""
+
+    @property
+    def rerun_sds(self) -> Mapping[str, float]:
+        """The part of `sds` that re-runs have; all of it where absent."""
+
+    @property
+    def degrees(self) -> Mapping[str, float]:
+        """Degrees of freedom behind `rerun_sds`; infinite where absent."""
+
+    @property
+    def paired_sds(self) -> Mapping[str, Mapping[str, float]]:
+        """What the choice of questions adds to the difference from another, by its name."""
+
+
+def between(one: Measured, other: Measured, metric: str) -> Spread:
+    """Spread of the difference of two figures of `metric`."""
+
+    def deviation(which: Measured) -> tuple[float, float, float]:
+        sd = which.sds.get(metric, 0.0)
+        return sd, which.rerun_sds.get(metric, sd), which.degrees.get(metric, math.inf)
+
+    questions = one.paired_sds.get(metric, {}).get(other.name)
+    return lead_spread(deviation(one), deviation(other), questions)
 
 
 def lead_spread(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from peft_shop.ask import reasons
-from peft_shop.ask.noise import front_probabilities, tie_set
+from peft_shop.ask.noise import front_probabilities
 from peft_shop.ask.ranking import epsilons, ranked
+from peft_shop.ask.ties import rival_counts, tie_set
 from peft_shop.pareto import dominators, front
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ class Standing:
         on_front: whether nothing is better in one objective without being worse in another.
         tied: whether nothing is better beyond doubt.
         chance: probability of being on the front of the true figures.
+        rivals: with how many others it is compared, being nowhere worse in exact figures.
         dominator: the front member that stands above it; `None` on the front.
     """
 
@@ -44,6 +49,7 @@ class Standing:
     on_front: bool
     tied: bool
     chance: float
+    rivals: int
     dominator: Contender | None
 
 
@@ -78,13 +84,13 @@ def standings(
         objectives: the m metrics optimised, the one to argue with first.
     """
     costs = _costs(kept, objectives)
-    sds = [tuple(one.sds.get(metric.id, 0.0) for metric in objectives) for one in kept]
+    deviations = _deviations(kept, objectives)
+    sds = deviations.sds
     on_front = ranked(catalog, query, kept, front(costs), objectives)
-    tied = set(
-        tie_set(costs, sds, confidence=query.confidence, epsilons=epsilons(kept, objectives))
-    )
+    tied = set(_ties(tuple(costs), deviations, query.confidence, tuple(epsilons(kept, objectives))))
     above = dominators(costs, on_front)
-    chances = front_probabilities(costs, sds)
+    chances = _chances(tuple(costs), deviations)
+    rivals = rival_counts(costs, sds)
     every = [
         Standing(
             contender=contender,
@@ -94,6 +100,7 @@ def standings(
             on_front=row not in above,
             tied=row in tied,
             chance=chances[row],
+            rivals=rivals[row],
             dominator=kept[above[row]] if row in above else None,
         )
         for row, contender in enumerate(kept)
@@ -111,6 +118,74 @@ def standings(
         kept=tuple(kept),
         costs=tuple(costs),
     )
+
+
+class _Deviations(NamedTuple):
+    """Of the costs of the kept contenders, each (n, m) but the last.
+
+    Attributes:
+        sds: standard deviations, 0 where a figure is exact.
+        reruns: the part of them that re-runs have.
+        degrees: of freedom behind `reruns`.
+        paired: by row, row and column what the choice of questions adds to a difference.
+    """
+
+    sds: tuple[tuple[float, ...], ...]
+    reruns: tuple[tuple[float, ...], ...]
+    degrees: tuple[tuple[float, ...], ...]
+    paired: tuple[tuple[tuple[int, int, int], float], ...]
+
+
+def _deviations(kept: Sequence[Contender], objectives: Sequence[Metric]) -> _Deviations:
+    names = [metric.id for metric in objectives]
+    sds = tuple(tuple(one.sds.get(name, 0.0) for name in names) for one in kept)
+    places = {one.name: row for row, one in enumerate(kept) if one.paired_sds}
+    return _Deviations(
+        sds=sds,
+        reruns=tuple(
+            tuple(one.rerun_sds.get(name, sd) for name, sd in zip(names, row, strict=True))
+            for one, row in zip(kept, sds, strict=True)
+        ),
+        degrees=tuple(tuple(one.degrees.get(name, math.inf) for name in names) for one in kept),
+        paired=tuple(
+            ((row, places[other], column), sd)
+            for row, one in enumerate(kept)
+            for column, name in enumerate(names)
+            for other, sd in one.paired_sds.get(name, {}).items()
+            if other in places
+        ),
+    )
+
+
+# the same question again costs no arithmetic; large answers are not kept
+@lru_cache(maxsize=32)
+def _ties(
+    costs: tuple[tuple[float, ...], ...],
+    deviations: _Deviations,
+    confidence: float,
+    widths: tuple[float, ...],
+) -> list[int]:
+    return tie_set(
+        costs,
+        deviations.sds,
+        confidence=confidence,
+        epsilons=widths,
+        reruns=deviations.reruns,
+        degrees=deviations.degrees,
+        paired=dict(deviations.paired),
+    )
+
+
+@lru_cache(maxsize=32)
+def _chances(costs: tuple[tuple[float, ...], ...], deviations: _Deviations) -> list[float]:
+    """P(front), with the degrees of freedom that most estimates of a column have."""
+    degrees = []
+    for column in range(len(costs[0]) if costs else 0):
+        counts = Counter(row[column] for row in deviations.degrees)
+        for row, part in zip(deviations.degrees, deviations.reruns, strict=True):
+            counts[row[column]] -= part[column] == 0
+        degrees.append(min(counts, key=lambda value: (-counts[value], value)))
+    return front_probabilities(costs, deviations.sds, reruns=deviations.reruns, degrees=degrees)
 
 
 def _costs(kept: Sequence[Contender], objectives: Sequence[Metric]) -> list[tuple[float, ...]]:

@@ -286,6 +286,7 @@ class Noise(Record):
         relative: whether `sd` is a fraction of the value.
         methods: methods that it holds for, whose own variance is significantly larger; empty for
             all that no other entry names.
+        experiments: likewise, where it holds for single recipes.
         covers: what differed between the repeats: nothing but the run, or the seed too.
         method: how it was estimated.
         runs: the runs it rests on; left out of the compiled catalog.
@@ -300,6 +301,7 @@ class Noise(Record):
     degrees: Finite | None = None
     relative: bool = False
     methods: tuple[Name, ...] = ()
+    experiments: tuple[ExperimentName, ...] = ()
     covers: tuple[Literal["rerun", "seed"], ...] = ("rerun",)
     method: Text
     runs: tuple[str, ...] = ()

@@ -175,6 +175,17 @@ def question(
             metavar="SHARE",
         ),
     ] = 0.95,
+    certainty: Annotated[
+        str | None,
+        option(
+            "--certainty",
+            text="What ± and probabilities are about: 'rerun' (would it happen again on these test "
+            "questions) or 'questions' (would it hold on others like them). Default: questions, "
+            "where their number is known.",
+            panel=_EVIDENCE,
+            metavar="KIND",
+        ),
+    ] = None,
 ) -> dict[str, Any]:
     """Arguments of `recommend`.
 
@@ -212,6 +223,7 @@ def question(
         "accelerator": accelerator,
         "include_flagged": include_flagged,
         "confidence": confidence,
+        "certainty": certainty,
     }
     unasked = {name for name, value in stated.items() if value == _USUAL.get(name)}
     return stated | {name: v for name, v in linked.items() if name in unasked or name not in stated}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peft_shop.show.doubts import doubts
 from peft_shop.show.questions import provenance
 
 if TYPE_CHECKING:
@@ -23,17 +24,7 @@ def footnotes(recommendation: Recommendation, objectives: Sequence[Metric]) -> t
     measured = [one for group in groups for one in group]
     noisy = [metric for metric in objectives if any(metric.id in one.sds for one in measured)]
     if measured:
-        text = "P(front): probability of being on the front of the true figures"
-        if noisy:
-            names = " and ".join(metric.label for metric in noisy)
-            text += f", when {names} would change as in a re-run (±: one standard deviation)"
-        seeds = {one.run.provenance.seed for one in measured}
-        if len(seeds) == 1:
-            text += (
-                f". Every run has seed {next(iter(seeds))}: another seed adds noise that is not "
-                "counted, so all of this is surer than it should be"
-            )
-        found.append(text + ".")
+        found.append(doubts(recommendation, measured, noisy))
     several = {
         one.method: one.configurations
         for one in sorted(measured, key=lambda one: (-one.configurations, one.method))

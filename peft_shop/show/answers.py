@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from peft_shop.show.adaptations import adaptation_sentences
 from peft_shop.show.answer_notes import failures, footnotes
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
+from peft_shop.show.doubts import again
 from peft_shop.show.figures import chance, figure, heading, metric_column, signed
 from peft_shop.show.questions import demands
 from peft_shop.show.routes import route_sentence
@@ -199,7 +200,7 @@ def _ties_table(
     ties = recommendation.ties
     title = (
         "Ties: no run is better than these beyond doubt "
-        f"(one-sided {recommendation.query.confidence * 100:g} %)"
+        f"(one-sided {recommendation.query.confidence * 100:g} %, {again(recommendation.query)})"
     )
     if shown is not None and len(ties) > shown:
         title += f"; the {shown} likeliest of {len(ties)}"

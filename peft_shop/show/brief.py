@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.ask.candidates import Candidate, Unmeasured
 from peft_shop.show.cautions import cautions
+from peft_shop.show.doubts import again
 from peft_shop.show.naming import in_short
 from peft_shop.show.overview import (
     advised,
@@ -128,7 +129,8 @@ def brief_record(
         "era": query.era,
         "catalog": recommendation.catalog_version,
         "peft": recommendation.peft_version,
-        "noise": "sd of a re-run; every figure is one run unless pooled",
+        "noise": f"sd {again(query)}; every figure is one run unless pooled",
+        "certainty": query.certainty,
     }
     if next_commands is not None and chosen is not None:
         record["next"] = list(next_commands(chosen.short))

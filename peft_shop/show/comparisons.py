@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
+from peft_shop.show.doubts import again
 from peft_shop.show.figures import comparison, figure, heading
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def compare_document(
     return Document(
         title=f"{len(subjects)} side by side on {benchmark.title}",
         parts=tuple(parts),
-        footnotes=(f"Snapshot {query.snapshot or 'none'}; ±: one standard deviation of a re-run.",),
+        footnotes=(
+            f"Snapshot {query.snapshot or 'none'}; ±: one standard deviation {again(query)}.",
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from peft_shop.ask.reasons import Measured
+    from peft_shop.ask.spread import Measured
     from peft_shop.catalog.runs import Metric
 
 __all__ = [

@@ -42,8 +42,11 @@ _CAREFUL: Final = 2
 """Lines of cautions; more where a model brings more to know, as far as there is room."""
 _CAREFUL_ON_MODEL: Final = 5
 _NARROW: Final = 76
-_AGAIN: Final = "(again: best if all were repeated)"
-"""What the last column means."""
+_AGAIN: Final = {
+    "rerun": "(±, again: if all ran again)",
+    "questions": "(±, again: on other questions)",
+}
+"""What the last column and the deviations are about."""
 _MORE: Final = "--why --ties --left-out --sure --all"
 
 
@@ -228,7 +231,10 @@ class _Writer:
         # the gap behind the first word is no place to fold at
         more = fold(f"More\xa0\xa0{self.screen.more}", self.width)
         if any(entry.rank is not None for entry in self.entries):
-            more = fold(f"More\xa0\xa0{self.screen.more}\xa0\xa0{_AGAIN}", self.width)
+            more = fold(
+                f"More\xa0\xa0{self.screen.more}\xa0\xa0{_AGAIN[self.answer.query.certainty]}",
+                self.width,
+            )
         return [*lines, *([(line, "faint")] for line in more)]
 
     # --- lines ---

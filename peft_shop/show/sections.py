@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SECTIONS", "sections_document"]
 
-_PERCENT_SURE: Final = "re-run noise makes this "
-
 
 def sections_document(recommendation: Recommendation, names: Sequence[str]) -> Document:
     """The sections of these names, in the usual order; keys of `SECTIONS`."""
@@ -60,7 +58,7 @@ def _lead(recommendation: Recommendation, one: FrontMember, objectives: Sequence
     ahead = lead(one, rival, first)
     if ahead == 0:
         return f"level with {rival.name}, nothing as cheap is better"
-    sure = certainty(one, rival, first).removeprefix(_PERCENT_SURE).removesuffix(" to be real")
+    sure = certainty(one, rival, first)
     tail = f" ({sure})" if sure else ""
     return f"{amount(ahead, first)} ahead of {rival.name} at no more cost{tail}"
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from peft_shop import any_of, load_catalog, recommend
 from peft_shop.ask.answer import Recommendation
 from peft_shop.ask.contenders import in_snapshot
-from peft_shop.ask.noise import significance_threshold
+from peft_shop.ask.spread import between, factor
 from peft_shop.catalog.features import EVIDENCE_LEVELS, FEATURES, FULL_FINETUNING
 from peft_shop.catalog.store import parse
 from peft_shop.errors import UnknownNameError
@@ -483,12 +483,13 @@ def test_the_cheapest_tie_is_the_cheapest_of_those_that_may_be_best(asked: Optio
     answer = ask(asked | {"rank_by": "cheapest-tie"})
     assume(answer.front)
     top = max(answer, key=lambda one: one.values[headline])
-    threshold = significance_threshold(asked["confidence"])
+    spreads = {one.name: between(one, top, headline) for one in answer}
     equal = [
         one
         for one in answer
         if top.values[headline] - one.values[headline]
-        <= threshold * math.hypot(top.sds.get(headline, 0), one.sds.get(headline, 0))
+        <= factor(asked["confidence"], spreads[one.name].degrees, len(answer) - 1)
+        * spreads[one.name].sd
     ]
     memory = [one.values["peak_memory"] for one in answer][: len(equal)]
     assert {one.name for one in list(answer)[: len(equal)]} == {one.name for one in equal}

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_shop import recommend
-from peft_shop.ask import noise, rivals
+from peft_shop.ask import noise, rivals, ties
 from peft_shop.ask.contenders import Contender
-from peft_shop.ask.noise import front_probabilities, tie_set
+from peft_shop.ask.noise import front_probabilities
 from peft_shop.ask.rivals import Rivals
+from peft_shop.ask.ties import tie_set
 from peft_shop.catalog.store import parse
 from peft_shop.pareto import dominates
 
@@ -46,6 +47,7 @@ def test_arrays_tell_the_same_of_ties_and_chances(
     plain = tie_set(rows, sds, epsilons=epsilons), front_probabilities(rows, sds)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(noise, "_LARGE", 0)
+        patch.setattr(ties, "_LARGE", 0)
         assert (tie_set(rows, sds, epsilons=epsilons), front_probabilities(rows, sds)) == plain
 
 

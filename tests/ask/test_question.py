@@ -55,6 +55,7 @@ def test_without_a_word_every_default_is_filled_in() -> None:
         era="sampled",
         objectives=("test_accuracy", "peak_memory"),
         floor=0.1,
+        certainty="questions",
     )
     assert ask(benchmark="image_gen") == Query(
         benchmark="image_gen",

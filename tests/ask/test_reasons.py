@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from peft_shop import load_catalog, recommend
 from peft_shop.ask.contenders import Contender
-from peft_shop.ask.noise import significance_threshold
+from peft_shop.ask.quantiles import student_below
 from peft_shop.ask.reasons import amount, certainty, cost, gives_up, lead, luck, tie_reason, why
 from peft_shop.ask.rivals import Rivals
+from peft_shop.ask.spread import between, factor
+from peft_shop.ask.ties import rival_counts
 from peft_shop.pareto import dominates
 from peft_shop.units import format_quantity
 
@@ -71,11 +73,16 @@ def row(one: Candidate, metrics: list[Metric]) -> list[float]:
 
 def likelihood(one: Candidate, other: Candidate, metric: Metric) -> str:
     """The certainty of an order, as it must stand in the text; empty for exact figures."""
-    sd = math.hypot(one.sds.get(metric.id, 0), other.sds.get(metric.id, 0))
-    if not sd:
+    spread = between(one, other, metric.id)
+    if not spread.sd:
         return ""
-    real = NormalDist().cdf(abs(one.values[metric.id] - other.values[metric.id]) / sd)
-    return "over 99 %" if real > 0.995 else f"{100 * real:.0f} %"
+    ahead = abs(one.values[metric.id] - other.values[metric.id])
+    real = student_below(ahead / spread.sd, spread.degrees)
+    shown = "over 99 %" if real > 0.995 else f"{100 * real:.0f} %"
+    if one.sds[metric.id] == one.rerun_sds[metric.id]:
+        return f"{shown} likely to happen again in a re-run"
+    least = "" if real > 0.995 else "at least "
+    return f"{least}{shown} likely to hold on other questions like these"
 
 
 # --- parts ---
@@ -106,7 +113,7 @@ def test_certainty_has_a_closed_form(ahead: float, sd: float, other_sd: float) -
     spread = math.hypot(sd, other_sd)
     real = NormalDist().cdf(abs(one.values["test_accuracy"] - 0.5) / spread)
     shown = "over 99" if real > 0.995 else f"{100 * real:.0f}"
-    assert f" {shown} % " in certainty(one, other, ACCURACY)
+    assert certainty(one, other, ACCURACY) == f"{shown} % likely to happen again in a re-run"
     assert certainty(one, other, ACCURACY) == certainty(other, one, ACCURACY)
 
 
@@ -214,20 +221,26 @@ def test_what_a_member_gives_up_is_true(asked: dict[str, Any]) -> None:
 def test_why_a_dominated_run_is_a_tie_is_true(asked: dict[str, Any]) -> None:
     answer = ask(asked)
     everyone, metrics = kept(answer), argued(answer)
-    threshold = significance_threshold(answer.query.confidence)
+    counts = rival_counts(
+        [tuple(row(one, metrics)) for one in everyone.values()],
+        [tuple(one.sds.get(metric.id, 0.0) for metric in metrics) for one in everyone.values()],
+    )
+    rivals = dict(zip(everyone, counts, strict=True))
     for one in answer.ties:
         other = everyone[one.dominated_by]
         assert one.because.startswith(other.name)
+        spreads = {
+            metric.id: between(one, other, metric.id) for metric in metrics if metric.id in one.sds
+        }
         noisy = {
-            metric.id: math.hypot(one.sds[metric.id], other.sds[metric.id])
-            for metric in metrics
-            if metric.id in one.sds
+            name: factor(answer.query.confidence, spread.degrees, rivals[one.name]) * spread.sd
+            for name, spread in spreads.items()
         }
         small = {
-            name: threshold * sd
-            for name, sd in noisy.items()
+            name: needed
+            for name, needed in noisy.items()
             if cost(one, CATALOG.metric_by_id[name]) - cost(other, CATALOG.metric_by_id[name])
-            <= threshold * sd
+            <= needed
         }
         assert bool(small) == bool(noisy)
         for name, needed in small.items():
@@ -271,7 +284,7 @@ def test_a_lead_that_counts_is_not_called_small() -> None:
         {},
         {"test_accuracy": 0.01, "train_loss": 0.01},
     )
-    text = tie_reason(one, top, [ACCURACY, LOSS], 1.645)
+    text = tie_reason(one, top, [ACCURACY, LOSS], 0.95)
     assert "20.0 points" not in text
     assert "is level in" in text
 

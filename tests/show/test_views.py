@@ -349,7 +349,7 @@ def test_a_comparison_tells_differences_with_their_certainty(catalog: Catalog) -
     assert len(subjects) == 3
     document = compare_document(catalog, query, subjects)
     flat = " ".join(text(document, 300).split())
-    assert "re-run noise makes this" in flat
+    assert "likely to hold on other questions like these" in flat
     assert "without a run here" in flat
     figures = records(document.tables[0])
     for row in figures:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from peft_shop.ask.noise import significance_threshold
 from peft_shop.ask.reading import resolve_metric
+from peft_shop.ask.spread import between, factor
 from peft_shop.errors import QueryError, UnknownNameError
 from peft_shop.pareto import front as front_of
 from peft_shop.show.overview import objectives_of
@@ -192,9 +191,15 @@ class _Plot:
         line = staircase(points, (corner[0], corner[1]))
         self.ax.plot(*zip(*line, strict=True), color=COLOURS["front"], lw=1.4, zorder=2)
         sign = -1 if self.up.better == "higher" else 1
-        threshold = significance_threshold(self.answer.query.confidence) * math.sqrt(2)
+
+        def needed(one: Candidate) -> float:
+            """What a lead over a run like this one needs against all that cost no more."""
+            spread = between(one, one, self.up.id)
+            rivals = sum(cost[0] <= self._costs(one)[0] for cost in costs)
+            return factor(self.answer.query.confidence, spread.degrees, rivals) * spread.sd
+
         low = [
-            (at[0], at[1] + sign * threshold * one.sds.get(self.up.id, 0.0) * self.scales[1].factor)
+            (at[0], at[1] + sign * needed(one) * self.scales[1].factor)
             for one, at in zip(members, points, strict=True)
         ]
         if low == points:
