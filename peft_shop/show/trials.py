@@ -104,6 +104,7 @@ def status_document(status: Status, left: Estimate | None = None) -> Document:
                 ),
                 rows=tuple(_progress(each) for each in status.candidates),
             ),
+            *_undecided(status),
             *((Listing("Without figures", failed),) if failed else ()),
             *_left_out(status.left_out),
         ),
@@ -145,6 +146,21 @@ def _progress(progress: Progress) -> Row:
             ),
         )
     )
+
+
+def _undecided(status: Status) -> tuple[Listing, ...]:
+    """Which pairs are open, and what would decide them."""
+    items = []
+    for pair in status.undecided:
+        cures = []
+        if pair.seeds is not None:
+            cures.append(f"{pair.seeds} seeds")
+        if pair.examples is not None:
+            cures.append(f"{pair.examples} test examples")
+        what = " or ".join(cures) if cures else "more seeds and more test examples together"
+        text = f"not significantly worse than {pair.best}, by {pair.difference:.4f}; {what} would"
+        items.append(Item(pair.other, (f"{text} decide",)))
+    return (Listing("Undecided", tuple(items)),) if items else ()
 
 
 def _left_out(reasons: dict[str, str]) -> tuple[Listing, ...]:

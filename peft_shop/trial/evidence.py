@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.ask.repeats import two_way
 from peft_shop.catalog.catalog import SCHEMA_VERSION
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.runs import (
@@ -13,6 +15,7 @@ from peft_shop.catalog.runs import (
     Curve,
     Metric,
     Noise,
+    Pairing,
     Provenance,
     Run,
     Snapshot,
@@ -21,6 +24,7 @@ from peft_shop.catalog.runs import (
 from peft_shop.catalog.store import load
 from peft_shop.scripts.data import TRAIN_FILE
 from peft_shop.trial.records import BASE
+from peft_shop.trial.sampling import standard_error
 from peft_shop.trial.stages import next_jobs, sweep_of
 
 if TYPE_CHECKING:
@@ -29,10 +33,12 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.trial.records import Job, Measured, Protocol, Result
 
-__all__ = ["OWN_METRICS", "benchmark_of", "catalog_of", "edge_notes", "residual", "without_paths"]
+__all__ = ["OWN_METRICS", "benchmark_of", "catalog_of", "edge_notes", "without_paths"]
 
 _UNSCORED: Final = 1e9
 """Floor of a benchmark whose base was not scored yet: nothing is below it."""
+_NOISY: Final = ("test_loss", "valid_loss", "forgetting", "gain_over_base")
+"""Metrics that differ from seed to seed."""
 _LEAST_DEGREES: Final = 3
 """Degrees of freedom without which no noise is claimed."""
 OWN_METRICS: Final = (
@@ -181,6 +187,7 @@ def catalog_of(
             "sources": (*source.sources, own),
             "snapshots": (*source.snapshots, snapshot),
             "runs": (*runs, *source.runs),
+            "pairings": (*_pairings(protocol, results.values()), *source.pairings),
             "noise": (*_noise(protocol, benchmark, runs), *source.noise),
         }
     )
@@ -301,64 +308,67 @@ def _metrics(protocol: Protocol, measured: Measured, base: Measured | None) -> d
 
 
 def _noise(protocol: Protocol, benchmark: Benchmark, runs: Sequence[Run]) -> list[Noise]:
-    """Noise of the scores, from the seeds that all candidates have in common."""
-    seeds = range(1, protocol.asked.seeds + 1)
+    """Noise of the scores, from the seeds: what recipe and seed together leave open.
+
+    What all recipes share of a seed says nothing of which one is better.
+    """
     names = {each.name for each in protocol.contestants}
-    table: dict[str, dict[int, Run]] = {}
-    for run in runs:
-        if run.experiment in names and run.method != FULL_FINETUNING:
-            table.setdefault(run.experiment, {})[run.provenance.seed] = run
-    rows = [row for row in table.values() if all(seed in row for seed in seeds)]
+    repeated = [run for run in runs if run.experiment in names and run.method != FULL_FINETUNING]
     noise = []
-    for metric in ("test_loss", "valid_loss", "forgetting", "gain_over_base"):
-        if metric not in benchmark.metrics:
+    for name in _NOISY:
+        if name not in benchmark.metrics:
             continue
-        figures = [
-            [row[seed].metrics[metric] for seed in seeds]
-            for row in rows
-            if all(metric in row[seed].metrics for seed in seeds)
+        observations = [
+            (run.experiment, run.provenance.seed, run.metrics[name])
+            for run in repeated
+            if name in run.metrics
         ]
-        found = residual(figures)
-        if found is not None and found[1] >= _LEAST_DEGREES:
-            noise.append(
-                Noise(
-                    benchmark=benchmark.id,
-                    metric=metric,
-                    sd=found[0],
-                    degrees=found[1],
-                    method=f"{len(seeds)} seeds of {len(figures)} recipes, two-way model",
-                )
+        fit = two_way(observations) if observations else None
+        if fit is None or fit.degrees < _LEAST_DEGREES:
+            continue
+        recipes = {observations[place][0] for place in fit.used}
+        seeds = {observations[place][1] for place in fit.used}
+        noise.append(
+            Noise(
+                benchmark=benchmark.id,
+                metric=name,
+                sd=fit.sd,
+                degrees=fit.degrees,
+                covers=("rerun", "seed"),
+                method=f"{len(seeds)} seeds of {len(recipes)} recipes, two-way model",
             )
+        )
     return noise
 
 
-def residual(figures: Sequence[Sequence[float]]) -> tuple[float, int] | None:
-    """Standard deviation of what recipe and seed leave open, and its degrees of freedom.
+def _pairings(protocol: Protocol, results: Iterable[Result]) -> list[Pairing]:
+    """What the choice of test examples adds to every difference of two experiments."""
+    items: dict[str, list[tuple[tuple[float, int], ...]]] = {}
+    for result in sorted(results, key=lambda each: each.id):
+        if result.measured is not None and result.job.stage != "base":
+            items.setdefault(_experiment(result.job), []).append(result.measured.test_items)
+    means = {
+        name: [_mean_of(each) for each in zip(*runs, strict=True)] for name, runs in items.items()
+    }
+    counts = [tokens for _, tokens in next(iter(items.values()))[0]] if items else []
+    if len(counts) < 2 or not sum(counts):
+        return []
+    return [
+        Pairing(
+            benchmark=protocol.benchmark,
+            a=a,
+            b=b,
+            metric=metric,
+            sd=standard_error(
+                [one - other for one, other in zip(means[a], means[b], strict=True)], counts
+            ),
+            items=len(counts),
+        )
+        for a, b in combinations(sorted(means), 2)
+        for metric in ("test_loss", "gain_over_base")
+    ]
 
-    Model: figure = recipe + seed + error, in a full table. Of seeds that all recipes share, what is
-    common to all of them says nothing of which recipe is better.
 
-    Args:
-        figures: a row for every recipe, a column for every seed.
-
-    >>> residual([[1.0, 2.0], [3.0, 4.0]])
-    (0.0, 1)
-    """
-    rows, columns = len(figures), len(figures[0]) if figures else 0
-    if rows < 2 or columns < 2:
-        return None
-    degrees = (rows - 1) * (columns - 1)
-    grand = _mean(value for row in figures for value in row)
-    by_row = [_mean(row) for row in figures]
-    by_column = [_mean(row[column] for row in figures) for column in range(columns)]
-    squares = (
-        (value - by_row[i] - by_column[j] + grand) ** 2
-        for i, row in enumerate(figures)
-        for j, value in enumerate(row)
-    )
-    return math.sqrt(math.fsum(squares) / degrees), degrees
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return math.fsum(listed) / len(listed)
+def _mean_of(items: Sequence[tuple[float, int]]) -> float:
+    """Mean loss of one example over some runs."""
+    return math.fsum(loss for loss, _ in items) / len(items)

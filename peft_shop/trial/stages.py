@@ -5,11 +5,11 @@ A pure function of what is on file: a trial that was interrupted goes on where i
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.trial.records import BASE, Job
+from peft_shop.trial.sampling import standard_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -174,21 +174,15 @@ def _choice(rates: Sequence[float], found: Mapping[float, Result]) -> float | No
         if rate >= best:
             break
         gap = trained[rate].valid_loss - trained[best].valid_loss
-        if gap <= _standard_error(trained[rate].valid_items, trained[best].valid_items):
+        if gap <= _error_of_gap(trained[rate].valid_items, trained[best].valid_items):
             return rate
     return best
 
 
-def _standard_error(
-    ours: Sequence[tuple[float, int]], theirs: Sequence[tuple[float, int]]
-) -> float:
+def _error_of_gap(ours: Sequence[tuple[float, int]], theirs: Sequence[tuple[float, int]]) -> float:
     """Standard error of the difference of two mean losses on the same examples [nats]."""
-    tokens = sum(count for _, count in ours)
-    number = len(ours)
-    if number < 2 or not tokens or len(theirs) != number:
+    counts = [count for _, count in ours]
+    if len(ours) < 2 or not sum(counts) or len(theirs) != len(ours):
         return 0.0
     gaps = [mine - other for (mine, _), (other, _) in zip(ours, theirs, strict=True)]
-    mean = math.fsum(gaps) / tokens
-    # the ratio of two sums: its error comes from what each example adds beyond its share
-    rest = [gap - mean * count for gap, (_, count) in zip(gaps, ours, strict=True)]
-    return math.sqrt(math.fsum(each * each for each in rest) * number / (number - 1)) / tokens
+    return standard_error(gaps, counts)

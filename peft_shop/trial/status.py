@@ -6,8 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from peft_shop.records import Finite, Frozen, Record, Text
-from peft_shop.trial.evidence import edge_notes
+from peft_shop.trial.evidence import catalog_of, edge_notes
 from peft_shop.trial.stages import expected_jobs, next_jobs, sweep_of
+from peft_shop.trial.undecided import Undecided, undecided_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +68,7 @@ class Status(Record):
         candidates: how far each is, best first.
         failed: runs without figures.
         left_out: candidates that could not take part, with the reason.
+        undecided: candidates that may be as good as the best one.
         notes: what to know of the data and the rates.
     """
 
@@ -79,6 +81,7 @@ class Status(Record):
     candidates: tuple[Progress, ...]
     failed: tuple[Failed, ...] = ()
     left_out: Frozen[dict[str, str]]
+    undecided: tuple[Undecided, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -124,6 +127,9 @@ def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int
             for each in sorted(failed, key=lambda each: (order[each.job.contestant], each.id))
         ),
         left_out=dict(protocol.left_out),
+        undecided=undecided_pairs(
+            catalog_of(protocol, results), [each.name for each in protocol.contestants[1:]]
+        ),
         notes=(*strangers, *protocol.notes, *edge_notes(protocol, results)),
     )
 

@@ -7,45 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from peft_shop import recommend
 from peft_shop.catalog.export import dump
 from peft_shop.catalog.store import parse
-from peft_shop.trial.evidence import catalog_of, residual, without_paths
+from peft_shop.trial.evidence import catalog_of, without_paths
+from peft_shop.trial.sampling import standard_error
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
     from peft_shop.trial.records import Job
-
-FIGURES = st.floats(-100, 100)
-
-
-@given(st.integers(2, 6), st.integers(2, 6), st.data())
-def test_the_noise_is_that_of_a_least_squares_fit(
-    rows: int, columns: int, data: st.DataObject
-) -> None:
-    figures = [
-        data.draw(st.lists(FIGURES, min_size=columns, max_size=columns)) for _ in range(rows)
-    ]
-    design = np.zeros((rows * columns, rows + columns))
-    for row in range(rows):
-        for column in range(columns):
-            design[row * columns + column, row] = 1
-            design[row * columns + column, rows + column] = 1
-    values = np.array(figures).ravel()
-    solution, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
-    rest = values - design @ solution
-    sd, degrees = residual(figures)
-    assert degrees == rows * columns - rank
-    assert sd == pytest.approx(np.sqrt(rest @ rest / degrees), abs=1e-6)
-
-
-@pytest.mark.parametrize("figures", [[], [[1.0, 2.0]], [[1.0], [2.0]]])
-def test_without_degrees_there_is_no_noise(figures: list[list[float]]) -> None:
-    assert residual(figures) is None
 
 
 def losses(job: Job) -> float:
@@ -72,6 +44,28 @@ def test_the_catalog_is_whole_and_does_not_depend_on_the_order(made: SimpleNames
     assert (noise.metric, noise.degrees) == ("test_loss", 4)
     assert 0.003 < noise.sd < 0.03
     assert catalog.benchmarks[0].floor == 6.0
+
+
+def test_the_error_of_a_mean_is_that_of_drawing_examples_again() -> None:
+    draw = np.random.default_rng(0)
+    counts = draw.integers(1, 30, 400)
+    gaps = counts * 0.1 + draw.normal(0, 1, 400) * np.sqrt(counts)
+    means = []
+    for _ in range(3000):
+        chosen = draw.integers(0, 400, 400)
+        means.append(gaps[chosen].sum() / counts[chosen].sum())
+    ours = standard_error(list(gaps), [int(count) for count in counts])
+    assert ours == pytest.approx(np.std(means), rel=0.06)
+
+
+def test_pairs_of_experiments_know_what_their_examples_add(made: SimpleNamespace) -> None:
+    protocol = made.protocol()
+    catalog = catalog_of(protocol, made.carried_out(protocol, losses))
+    names = {run.experiment for run in catalog.runs_by_benchmark["trial_made"]}
+    pairs = {(pair.a, pair.b) for pair in catalog.pairings if pair.metric == "test_loss"}
+    assert len(pairs) == len(names) * (len(names) - 1) // 2
+    # made examples all lose alike, so which of them were drawn does not matter
+    assert max(pair.sd for pair in catalog.pairings) < 1e-9
 
 
 def test_an_answer_from_a_trial_is_about_the_trial(made: SimpleNamespace) -> None:

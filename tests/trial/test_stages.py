@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_shop.trial.records import Job
@@ -30,6 +30,7 @@ def bowl(best: float, *, jitter: float = 0.0) -> Callable[[Job], float]:
     return loss
 
 
+@settings(max_examples=30)
 @given(
     st.floats(1e-6, 1e-1), st.integers(0, 10_000), st.integers(1, 4), st.sampled_from([1, 2, 3, 5])
 )
@@ -47,6 +48,7 @@ def test_any_order_and_any_interruption_come_to_the_same(
     assert {job.id(protocol) for job in every_job(protocol, straight)} == set(straight)
 
 
+@settings(max_examples=30)
 @given(st.floats(1e-6, 1e-1), st.permutations(["lora/a", "miss/b", "vera/c"]))
 def test_the_order_of_candidates_changes_nothing(
     made: SimpleNamespace, best: float, names: list[str]
@@ -61,6 +63,7 @@ def test_the_order_of_candidates_changes_nothing(
     assert jobs(names) == jobs(sorted(names))
 
 
+@settings(max_examples=30)
 @given(st.floats(1e-7, 1))
 def test_every_candidate_has_the_same_allowance_beyond_its_edge(
     made: SimpleNamespace, best: float
