@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from peft_shop.ask.answer import Recommendation
     from peft_shop.show.overview import Entry
 
-__all__ = ["model_lines", "serving_lines"]
+__all__ = ["model_lines", "serving_lines", "training_lines"]
 
 
 def model_lines(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterable[str]:
@@ -72,3 +72,18 @@ def serving_lines(recommendation: Recommendation, best: Entry | None) -> Iterabl
             what = " ".join((*route.best.conditions, *route.best.warnings))
             who = best.rank if best.rank is not None else best.title
             yield f"{who} to {route.engine}: {what}"
+
+
+def training_lines(best: Entry | None) -> Iterable[str]:
+    """What to do so that the demanded trainers train the entry to go on with as it was measured."""
+    if best is None or isinstance(best.one, Unmeasured):
+        return
+    who = best.rank if best.rank is not None else best.title
+    for found in best.one.trainers.values():
+        left = [*(need for need in found.needs if need not in found.written), *found.cautions]
+        if found.lost:
+            left.insert(0, f"{found.obstacles}.")
+        if found.written:
+            left.append("What else it needs is in the file of the next command.")
+        if left:
+            yield f"{who} in {found.trainer}: {' '.join(left)}"

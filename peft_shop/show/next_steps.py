@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from peft_shop.ask.demanding import TRAINER
 from peft_shop.ask.meanings import runs_called
+from peft_shop.serve.trainers import demanded_trainer
 from peft_shop.show.cautions import cautions
 from peft_shop.show.overview import advised, entries, objectives_of
 
 if TYPE_CHECKING:
     from peft_shop.ask.answer import Recommendation
+    from peft_shop.catalog.trainers import Trainer
 
 __all__ = ["next_command", "next_commands"]
+
+_ENDINGS: Final = {"script": "py", "yaml": "yaml", "shell": "sh"}
+"""Ends of names of files, by `Trainer.file`."""
 
 
 def next_command(recommendation: Recommendation) -> str | None:
@@ -21,6 +27,17 @@ def next_command(recommendation: Recommendation) -> str | None:
     found = cautions(recommendation, shown, objectives_of(recommendation))
     best = advised(shown, [name for caution in found for name in caution.about])
     return None if best is None else next_commands(recommendation, best.short)[0]
+
+
+def _tool(recommendation: Recommendation) -> Trainer | None:
+    """The trainer that the question names, where it is one alone."""
+    named = [
+        demanded_trainer(value)[0]
+        for requirement in recommendation.query.requirements
+        if requirement.name == TRAINER
+        for value in requirement.values
+    ]
+    return recommendation.catalog.trainer_by_id[named[0]] if len(named) == 1 else None
 
 
 def next_commands(recommendation: Recommendation, short: str) -> tuple[str, ...]:
@@ -36,8 +53,13 @@ def next_commands(recommendation: Recommendation, short: str) -> tuple[str, ...]
     limit = query.memory
     if limit is not None and limit.device is not None and query.fit == "auto":
         script += f" --device {quote(limit.text)}"
+    tool = _tool(recommendation)
+    ending = "py"
+    if tool is not None and tool.file is not None:
+        script += f" --trainer {tool.id}"
+        ending = _ENDINGS[tool.file]
     return (
-        f"peft-shop snippet {short}{script} -o train.py",
+        f"peft-shop snippet {short}{script} -o train.{ending}",
         f"peft-shop why {short}{where}{about}",
         f"peft-shop config {short}{where}{about}",
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.show.cautions import USUAL, cautions
 from peft_shop.show.documents import clean
-from peft_shop.show.model_lines import model_lines, serving_lines
+from peft_shop.show.model_lines import model_lines, serving_lines, training_lines
 from peft_shop.show.naming import in_short
 from peft_shop.show.overview import (
     advised,
@@ -195,7 +195,8 @@ class _Writer:
         if sentence:
             lines += self._plain(sentence, most=2)
         lines += self._careful(shown, careful)
-        for text in serving_lines(self.answer, advised(shown, self._warned(shown))):
+        best = advised(shown, self._warned(shown))
+        for text in (*serving_lines(self.answer, best), *training_lines(best)):
             lines += self._plain(in_short(self.answer.catalog, text), most=1)
         return lines
 

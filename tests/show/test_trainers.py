@@ -1,0 +1,84 @@
+"""What people read about trainers: tables, pages, a sentence, the next command."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from peft_shop import load_catalog, recommend
+from peft_shop.cli.app import app
+from peft_shop.errors import UnknownNameError
+from peft_shop.serve.trainers import methods_taken
+from peft_shop.show.next_steps import next_command
+from peft_shop.show.trainers import acceptance_sentence
+
+CATALOG = load_catalog()
+
+
+def told(*words: str) -> str:
+    done = CliRunner().invoke(app, ["trainers", *words])
+    assert done.exit_code == 0, done.exception
+    return done.stdout
+
+
+def test_all_trainers_stand_in_one_table_with_counts() -> None:
+    rows = {row["trainer"]: row for row in csv.DictReader(io.StringIO(told("--format", "csv")))}
+    text = told()
+    for trainer in CATALOG.trainers:
+        assert trainer.id in text
+    verdicts = [one.verdict for one in methods_taken(CATALOG, CATALOG.trainer_by_id["trl"])]
+    row = next(line for line in text.splitlines() if line.split()[:1] == ["trl"])
+    assert str(verdicts.count("accepts")) in row.split()
+    assert rows
+
+
+@pytest.mark.parametrize("trainer", CATALOG.trainers, ids=lambda one: one.id)
+def test_one_trainer_tells_every_method_and_every_trap(trainer: object) -> None:
+    name = trainer.id  # type: ignore[attr-defined] # a Trainer
+    text = " ".join(told(name, "--format", "markdown").split())
+    assert all(method.id in text for method in CATALOG.methods)
+    known = CATALOG.trainer_by_id[name]
+    assert all(hazard.text in text for hazard in known.hazards)
+    assert all(rule.note in text for rule in known.rules)
+    assert all(key in text for key in known.keys.values())
+
+
+def test_json_is_the_record_itself() -> None:
+    (whole,) = json.loads(told("LLaMA Factory", "--format", "json"))
+    assert whole == CATALOG.trainer_by_id["llama-factory"].model_dump(mode="json")
+
+
+def test_an_unknown_trainer_names_the_nearest() -> None:
+    done = CliRunner().invoke(app, ["trainers", "axolotel"])
+    assert isinstance(done.exception, UnknownNameError)
+    assert "axolotl" in str(done.exception)
+
+
+def test_a_sentence_says_verdict_needs_and_who_does_them() -> None:
+    found = {one.recipe: one for one in methods_taken(CATALOG, CATALOG.trainer_by_id["trl"])}
+    assert acceptance_sentence(found["lora"]).startswith("trl 1.16.0: takes it.")
+    adalora = acceptance_sentence(found["adalora"])
+    assert "To do (the file of `snippet --trainer` does it)" in adalora
+    assert "does not take it" in acceptance_sentence(found["poly"])
+    assert "unknown" in acceptance_sentence(found["cpt"])
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [
+        ("trl", " --trainer trl -o train.py"),
+        ("axolotl", " --trainer axolotl -o train.yaml"),
+        ("ms-swift", " --trainer ms-swift -o train.sh"),
+        ("ludwig", " -o train.py"),
+        (["trl", "axolotl"], " -o train.py"),
+    ],
+)
+def test_the_next_command_writes_the_file_of_the_trainer(trainer: object, expected: str) -> None:
+    found = recommend("metamathqa", trainer=trainer, peft_version="any")  # type: ignore[arg-type] # names
+    command = str(next_command(found))
+    assert command.endswith(expected)
+    assert ("--trainer" in command) == ("--trainer" in expected)
