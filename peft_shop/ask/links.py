@@ -42,7 +42,7 @@ _LONGEST: Final = 20_000
 _SINGLES: Final = frozenset(single.id for single in SINGLES)
 _NAMES: Final = (
     *("objectives", "quantization", "layer_types", "category", "family", "task_types"),
-    *("options", "serve", "methods", "exclude"),
+    *("options", "serve", "trainer", "methods", "exclude"),
 )
 _DEMANDS: Final[Mapping[str, bool | str]] = {
     **dict.fromkeys(("1", "true", "yes"), True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
@@ -44,6 +45,7 @@ Verdict: TypeAlias = Literal["accepts", "partly", "no", "unknown"]
 PARTLY: Final = "partly"
 _PARTIAL: Final = {"partly", "partial"}
 _SEPARATOR: Final = "=="
+_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 _WRAPPING: Final = {
     "peft_type",
     "task_type",
@@ -229,6 +231,8 @@ def resolve_trainer_demand(catalog: Catalog, text: str) -> str:
             "trainer: expected a trainer such as 'trl', 'trl==1.16.0' or 'trl:partly', "
             f"got {text!r}"
         )
+    if equals and not _VERSION.fullmatch(version.strip()):
+        raise QueryError(f"trainer: expected a version such as '1.16.0', got {version.strip()!r}")
     if colon and least.strip().lower() not in _PARTIAL:
         raise UnknownNameError("demand on a trainer", least, (PARTLY,))
     trainer = resolve_trainer(catalog, name)

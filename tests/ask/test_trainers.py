@@ -69,6 +69,8 @@ def test_a_list_means_all_and_any_of_one() -> None:
 def test_the_question_is_echoed_and_survives_json() -> None:
     found = asked("trl==1.15.0")
     assert Query.model_validate_json(found.query.model_dump_json()) == found.query
+    several = asked(any_of("trl==1.15.0", "axolotl:partly")).query
+    assert Query.from_url(several.to_url()) == several
     taken = json.loads(found.to_json())["front"][0]["trainers"]["trl"]
     assert taken["verdict"] == "accepts"
     assert "1.15.0" in taken["cautions"][0]

@@ -246,6 +246,11 @@ def test_demands_without_a_part_are_errors(text: str) -> None:
         resolve_trainer_demand(CATALOG, text)
 
 
+def test_a_version_is_no_list() -> None:
+    with pytest.raises(QueryError, match="expected a version"):
+        resolve_trainer_demand(CATALOG, "trl==1.15.0,axolotl")
+
+
 def test_misspelt_demands_are_errors() -> None:
     with pytest.raises(UnknownNameError, match="unsloth"):
         resolve_trainer_demand(CATALOG, "unslooth")

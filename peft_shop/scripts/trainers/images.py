@@ -32,6 +32,11 @@ _KOHYA: Final = {
     "UNet2DConditionModel": "sdxl_train_network.py",
 }
 """Scripts of kohya by the backbone that they train."""
+_OLDER: Final = {
+    "sdxl_train_network.py": "train_network.py",
+    "train_dreambooth_lora_sdxl.py": "train_dreambooth_lora.py",
+}
+"""Scripts for a UNet of Stable Diffusion 1.5, by that for one of SDXL: both have one class."""
 _PRECISION: Final = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 
 
@@ -76,7 +81,7 @@ def diffusers_file(order: Order) -> str:
         keys["seed"]: training.seed,
         keys["output"]: "adapter",
     }
-    more = [f"the script is examples/dreambooth/{script} of diffusers"]
+    more = [f"the script is examples/dreambooth/{script} of diffusers", *_older(script)]
     if step.backend is not None:
         bits = "4" if step.backend == "bnb_4bit" else "8"
         more.append(f'and bnb.json holds {{"load_in_{bits}bit": true}}')
@@ -123,7 +128,7 @@ def kohya_file(order: Order) -> str:
     }
     sizes = f"[general] resolution = {step.max_length}; [[datasets]] batch_size = {step.batch_size}"
     subset = "[[datasets.subsets]] image_dir = images, class_tokens = sks cat"
-    more = [f"and dataset.toml holds: {sizes}; {subset}"]
+    more = [f"and dataset.toml holds: {sizes}; {subset}", *_older(script)]
     if step.backend is not None:
         more.append("the base is in fp8 here, not in 4 or 8 bit as in the setup")
     written = {"r", "lora_alpha", "alpha", "lora_dropout", "decompose_factor", "use_dora"}
@@ -150,6 +155,13 @@ def _script(order: Order, scripts: Mapping[str, str]) -> str:
         )
         raise ConfigError(msg)
     return scripts[architecture]
+
+
+def _older(script: str) -> list[str]:
+    """What to know of a script whose model's class does not tell which one it is."""
+    if script not in _OLDER:
+        return []
+    return [f"{script} is for SDXL; a model of Stable Diffusion 1.5 needs {_OLDER[script]}"]
 
 
 def _network(order: Order, config: Mapping[str, Json]) -> tuple[str, list[str]]:
