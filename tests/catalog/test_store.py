@@ -95,11 +95,20 @@ def cannot_read(path: Path) -> str:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     text = cannot_read(tmp_path / "none.json")
     assert "No such file" in text
-    assert "peft-shop catalog compile" in text
+    assert "peft-shop catalog export" in text
 
 
-def test_a_folder(tmp_path: Path) -> None:
-    assert "is a folder, not a regular file" in cannot_read(tmp_path)
+def test_a_folder_is_that_of_a_trial(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="No such file") as caught:
+        load(tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.path == str(tmp_path / "catalog.json")
+    shutil.copy(EMBEDDED, tmp_path / "catalog.json")
+    assert load(tmp_path) == load()
+    (tmp_path / "catalog.json").unlink()
+    (tmp_path / "catalog.json").mkdir()
+    with pytest.raises(CatalogError, match="is a folder, not a regular file"):
+        load(tmp_path)
 
 
 def test_a_file_that_is_far_too_large(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_shop.errors import QuantityError
-from peft_shop.units import _SCALES, Unit, format_quantity, parse_quantity
+from peft_shop.units import _SCALES, Unit, format_quantity, parse_quantity, read_quantity
 
 UNITS: tuple[Unit, ...] = ("bytes", "seconds", "fraction", "count", "score")
 
@@ -112,3 +112,49 @@ def test_short_times_keep_their_figures(seconds: float, text: str) -> None:
 def test_binary_and_decimal_bytes_are_told_apart() -> None:
     assert format_quantity(22_561_161_216, "bytes") == "21.01 GiB"
     assert parse_quantity("21.01GiB", "bytes") > parse_quantity("21.01GB", "bytes")
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("1.00 GiB", "bytes"), ("1.0 MiB", "bytes"), ("1.0 KiB", "bytes"), ("1 B", "bytes"),
+        ("1.00 h", "seconds"), ("1.0 min", "seconds"), ("1.0 s", "seconds"), ("1.0 ms", "seconds"),
+        ("1.00 B", "count"), ("1.00 M", "count"), ("1.00 k", "count"), ("999", "count"),
+        ("0.250", "score"), ("50.0 %", "fraction"),
+    ],
+)  # fmt: skip
+def test_every_step_is_written_from_its_size_on(text: str, unit: Unit) -> None:
+    assert format_quantity(parse_quantity(text.replace(" ", ""), unit), unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "meant"),
+    [
+        ("0", "bytes", 0), (0, "bytes", 0), ("0", "seconds", 0), ("100%", "fraction", 1),
+        (1, "fraction", 1), ("1GiB", "bytes", 2**30), ("3000000000", "bytes", 3e9),
+        (90, "seconds", 90),
+        ("-1", "score", -1), (1024, "bytes", 1024), ("1.5min", "seconds", 90),
+    ],
+)  # fmt: skip
+def test_what_is_meant_is_read(value: object, unit: Unit, meant: float) -> None:
+    assert read_quantity(value, unit) == meant  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [
+        ("-1GiB", "bytes", "is negative"), (-1, "seconds", "is negative"),
+        (-0.1, "fraction", "is negative"), (-1, "count", "is negative"),
+        ("24", "bytes", "24GiB"), (24, "bytes", "24MiB"), (1023, "bytes", "no unit"),
+        ("24.", "bytes", "no unit"), ("20", "seconds", "20min"), ("20", "seconds", "20s"),
+        ("101%", "fraction", "above 100 %"), (101, "fraction", "above 100 %"),
+        (45, "fraction", "45%"), (45, "fraction", "0.45"), ("45", "fraction", "or 0.45"),
+    ],
+)  # fmt: skip
+def test_a_slip_of_the_pen_is_told_with_what_may_be_meant(
+    value: object, unit: Unit, said: str
+) -> None:
+    with pytest.raises(QuantityError) as error:
+        read_quantity(value, unit, name="max_it")  # type: ignore[arg-type]
+    assert said in str(error.value)
+    assert "max_it" in str(error.value) or "max-it" in str(error.value)
