@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from peft_shop.errors import AdapterError, Problem
 from peft_shop.files import parse_json, read_bounded, regular_size
 from peft_shop.serve.fields import is_number
+from peft_shop.upstream.expressions import endless_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -59,6 +60,8 @@ def document(file: Path) -> dict[str, Json]:
         raise _fault(file, f"expected a JSON object, got {type(found).__name__}")
     if "fine_tune_type" in found or "lora_parameters" in found:
         raise _fault(file, "a configuration of MLX LM, not of peft", "its adapters load there only")
+    for field, reason in endless_in(found):
+        raise _fault(file, f"{field}: {reason}")
     return found
 
 

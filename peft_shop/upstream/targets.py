@@ -11,6 +11,8 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from peft_shop.upstream.expressions import compiled
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
@@ -39,10 +41,10 @@ def named_by(expression: str | Sequence[str], names: Iterable[str]) -> frozenset
     """Those of `names` that peft would adapt.
 
     Raises:
-        re.error: the expression is a string but no regular expression.
+        re.error: the expression is a string but no regular expression, or may never end.
     """
     if isinstance(expression, str):
-        pattern = re.compile(expression)
+        pattern = compiled(expression)
         return frozenset(name for name in names if pattern.fullmatch(name))
     wanted = set(expression)
     return frozenset(name for name in names if not wanted.isdisjoint(endings(name)))
