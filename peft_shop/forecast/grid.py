@@ -86,7 +86,9 @@ class Fittable:
             changes["optimizer"] = self.optimizer
         if self.autocast_adapter_dtype is not None:
             changes["autocast_adapter_dtype"] = self.autocast_adapter_dtype
-        return settings.model_copy(update=changes)
+        # a copy takes longer than looking whether it is needed, and there are thousands
+        changed = any(getattr(settings, name) != value for name, value in changes.items())
+        return settings.model_copy(update=changes) if changed else settings
 
 
 class Grid:

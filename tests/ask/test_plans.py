@@ -146,7 +146,7 @@ def test_what_surely_fits_stands_before_what_may() -> None:
     beaten = {one.dominated_by for one in (*found.ties, *found.dominated)}
     assert not beaten & {one.name for one in found.too_close}
     assert found[found.too_close[0].name] == found.too_close[0]
-    text = " ".join(str(found).split())
+    text = " ".join(found.text("all").split())
     assert "Too close to call" in text
     assert "Scores were measured in 16 bit" in text
 

@@ -202,7 +202,9 @@ class Spread:
         tokens = tokens_of(structure, settings) + self._prompt
         if length is not None:
             tokens = tokens + (length - settings.sequence_length)
-        flowing = settings.model_copy(update={"dtype": stream_dtype(structure, settings)})
+        stream = stream_dtype(structure, settings)
+        alike = stream == settings.dtype
+        flowing = settings if alike else settings.model_copy(update={"dtype": stream})
         found: Array = static
         if not settings.gradient_checkpointing:
             found = static + fitted.whole.activations * self._whole(flowing, settings, tokens)
