@@ -171,7 +171,7 @@ def test_memory_is_compared_at_one_setup_and_told_at_the_own() -> None:
 
 
 def test_the_answer_tells_the_setup_and_for_how_many_it_does() -> None:
-    text = " ".join(str(asked("RTX 4090")).split())
+    text = " ".join(asked("RTX 4090").text("all").split())
     assert "Setup: bfloat16, 4 sequences of 512 tokens a step, gradient checkpointing" in text
     assert "(about 1.3 times the step time); fits RTX 4090 (23.4 GiB usable) surely for" in text
     assert "with a setup of its own" in text
@@ -205,7 +205,7 @@ def _nothing(found: Recommendation) -> Any:
     assert not only
     assert only.nothing_fits is not None
     assert only.surely is False
-    assert "the least needs" in " ".join(str(only).split())
+    assert "the least needs" in " ".join(only.text("all").split())
     with pytest.raises(InputError, match="nothing meets"):
         _ = only.best
     return only.nothing_fits
@@ -218,7 +218,7 @@ def test_several_devices_share_the_batch_and_that_is_told() -> None:
     setups = [one.setup for one in found.kept if one.setup]
     assert {s.settings.batch_size * s.settings.accumulation for s in setups} == {2}
     assert {s.effective_batch for s in setups} == {4}
-    assert "sharding (FSDP, ZeRO-3) is not modelled" in " ".join(str(found).split())
+    assert "sharding (FSDP, ZeRO-3) is not modelled" in " ".join(found.text("all").split())
 
 
 def test_a_candidate_is_forecast_and_scripted_under_its_setup() -> None:
@@ -285,7 +285,7 @@ def test_partial_support_of_a_backend_can_be_accepted() -> None:
     strict = {one.method for one in recommend(quantization="torchao", peft_version="any").kept}
     found = recommend(quantization="torchao:partial", peft_version="any")
     assert {one.method for one in found.kept} - strict == {"xlora"}
-    assert "quantization torchao, at least partial" in " ".join(str(found).split())
+    assert "quantization torchao, at least partial" in " ".join(found.text("all").split())
     with pytest.raises(InputError, match="unknown support of torchao"):
         recommend(quantization="torchao:much")
 
