@@ -8,7 +8,6 @@ import dataclasses
 import importlib.util
 import io
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -419,6 +418,28 @@ def test_unsloth_s_signatures_have_every_argument() -> None:
                 assert given <= names[function] | further
 
 
+def training(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> Callable[[str, Any], tuple[dict[str, Any], str]]:
+    """Runs a script in a folder on these rows: its names and what it printed. Skips without TRL."""
+    if importlib.util.find_spec("trl") is None or importlib.util.find_spec("datasets") is None:
+        pytest.skip(f"TRL is not installed: {INSTALL['trl']}")
+    import datasets
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def train(source: str, rows: Any) -> tuple[dict[str, Any], str]:
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, split: rows)  # noqa: ARG005 - its signature
+        names: dict[str, Any] = {"__name__": "__main__"}
+        with contextlib.redirect_stdout(io.StringIO()) as told, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # packages warn about one another
+            exec(compile(source, "script", "exec"), names)  # noqa: S102 - running it is the test
+        return names, told.getvalue()
+
+    return train
+
+
 def subjects() -> list[Run]:
     """A run of every method and variant that TRL takes."""
     found = []
@@ -434,8 +455,7 @@ def subjects() -> list[Run]:
 def test_trl_trains_every_method_that_it_takes_as_the_plain_loop_does(
     run: Run, two_layers: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    if importlib.util.find_spec("trl") is None or importlib.util.find_spec("datasets") is None:
-        pytest.skip(f"TRL is not installed: {INSTALL['trl']}")
+    train = training(monkeypatch, tmp_path)
     import datasets
     import torch
 
@@ -451,17 +471,6 @@ def test_trl_trains_every_method_that_it_takes_as_the_plain_loop_does(
         options = TargetOptions(total_steps=6) if run.method == "adalora" else TargetOptions()
         more = (retarget(CATALOG, short, structure, options), structure)
     benchmark = CATALOG.benchmark_by_id[run.benchmark]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "environ", {**os.environ, "HF_HUB_OFFLINE": "1"})
-
-    def train(source: str, rows: Any) -> tuple[dict[str, Any], str]:
-        monkeypatch.setattr(datasets, "load_dataset", lambda *_, split: rows)  # noqa: ARG005 - its signature
-        names: dict[str, Any] = {"__name__": "__main__"}
-        with contextlib.redirect_stdout(io.StringIO()) as told, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # packages warn about one another
-            exec(compile(source, "script", "exec"), names)  # noqa: S102 - running it is the test
-        return names, told.getvalue()
-
     source = snippet(short, benchmark, *more, trainer="trl", catalog=CATALOG)
     rows = datasets.Dataset.from_list(TINY_ROWS)
     names, told = train(source.replace("logging_steps=50", "logging_steps=1"), rows)
@@ -486,3 +495,37 @@ def test_trl_trains_every_method_that_it_takes_as_the_plain_loop_does(
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()
     if run.method == "adalora":
         assert names["model"].peft_config["default"].rank_pattern
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ia3", "ln_tuning"])
+def test_on_a_4_bit_base_the_file_trains_what_trl_alone_leaves_as_it_is(
+    method: str, two_layers: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    train = training(monkeypatch, tmp_path)
+    pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
+    import datasets
+    import torch
+
+    from peft_shop.model.inspection import inspect_model
+
+    structure = inspect_model(str(two_layers)).structure
+    run = changed(LATEST[(method, (), "metamathqa")], max_steps=4, learning_rate=1e-4)
+    source = snippet(
+        run,
+        CATALOG.benchmark_by_id[run.benchmark],
+        retarget(CATALOG, run, structure, TargetOptions()),
+        structure,
+        setup=Settings(quantization="bnb_4bit", dtype="float32", batch_size=4),
+        trainer="trl",
+    )
+    rows = datasets.Dataset.from_list(TINY_ROWS)
+    names, _ = train(source, rows)
+    weights = dict(names["model"].named_parameters())
+    for name, start in names["initial"].items():
+        assert weights[name].dtype == torch.float32
+        assert not torch.equal(weights[name].detach().cpu(), start), name
+    cure = "weight.data = weight.data.to(dtypes[name])"
+    assert cure in source
+    with pytest.raises(SystemExit, match="nothing trains"):
+        train(source.replace(cure, "pass"), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.scripts.trainers.order import OPTIMIZERS, commented, unwritten
-from peft_shop.scripts.trainers.yaml_source import yaml_lines
+from peft_shop.scripts.trainers.statements import yaml_lines
 
 if TYPE_CHECKING:
     from peft_shop.records import Json

@@ -99,7 +99,6 @@ def trainer_file(
     if found.verdict in {"no", "unknown"}:
         raise ConfigError(_refusal(catalog, recipe, found, trainer.title))
     order = Order(
-        catalog=catalog,
         trainer=trainer,
         acceptance=found,
         recipe=parts.recipe,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError
 from peft_shop.scripts.trainers.order import OPTIMIZERS, commented, common, names_of, unwritten
-from peft_shop.scripts.trainers.yaml_source import yaml_lines
+from peft_shop.scripts.trainers.statements import yaml_lines
 
 if TYPE_CHECKING:
     from peft_shop.records import Json

@@ -12,7 +12,6 @@ from peft_shop.scripts.source import WIDTH, comment, wrapped
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method
     from peft_shop.catalog.runs import Benchmark, Recipe
     from peft_shop.catalog.trainers import Trainer
@@ -44,7 +43,6 @@ class Order:
     """What a trainer's file is written from.
 
     Attributes:
-        catalog: holds the facts.
         trainer: the tool.
         acceptance: what it takes of the recipe in this step.
         recipe: what is trained.
@@ -57,7 +55,6 @@ class Order:
         about: lines about the run, the setup and the device.
     """
 
-    catalog: Catalog
     trainer: Trainer
     acceptance: Acceptance
     recipe: Recipe

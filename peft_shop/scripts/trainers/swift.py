@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError
 from peft_shop.scripts.trainers.order import OPTIMIZERS, commented, common, names_of, unwritten
-from peft_shop.scripts.trainers.yaml_source import flags
+from peft_shop.scripts.trainers.statements import flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
