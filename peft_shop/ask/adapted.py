@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.serve.recipes import Recipe
 from peft_shop.serve.routes import candidate_route
 from peft_shop.serve.trainers import (
-    Recipe,
     accepts,
     demanded_trainer,
     resolve_trainer,

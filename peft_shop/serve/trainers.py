@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.trainers import (
@@ -17,21 +17,16 @@ from peft_shop.catalog.trainers import (
 from peft_shop.errors import QueryError, UnknownNameError
 from peft_shop.records import Record
 from peft_shop.serve.cases import Basis
+from peft_shop.serve.recipes import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.engines import Modality
     from peft_shop.catalog.methods import Method
     from peft_shop.catalog.trainers import Trainer, TrainerRule
-    from peft_shop.records import Json
 
 __all__ = [
     "PARTLY",
     "Acceptance",
-    "Recipe",
-    "TrainingStep",
     "Verdict",
     "accepts",
     "demanded_trainer",
@@ -79,72 +74,6 @@ _LORA: Final = {
 }
 """Fields of LoRA that every trainer of it has, or that variants are asked about."""
 _NO_BIAS: Final = (None, "none")
-
-
-class TrainingStep(Protocol):
-    """Settings of a training step that decide what a trainer does with a recipe."""
-
-    @property
-    def quantization(self) -> str | None:
-        """Backend of a quantized base."""
-
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """Whether blocks are run again in the backward pass."""
-
-    @property
-    def dtype(self) -> str:
-        """Type of the base."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What a trainer is asked to train.
-
-    Attributes:
-        name: as it is shown.
-        method: identifier of the method, or `full_finetuning`.
-        variants: recognised variants.
-        config: fields of the peft configuration that are set; `None` for a method as such.
-        models: kind of model that it adapts; `None` where that is open.
-        quantized: whether the base is in 4 or 8 bit; `None` where that is open, as below.
-        checkpointing: whether gradient checkpointing is on.
-        half: whether the base is in bfloat16 or float16.
-    """
-
-    name: str
-    method: str
-    variants: tuple[str, ...] = ()
-    config: Mapping[str, Json] | None = None
-    models: Modality | None = None
-    quantized: bool | None = None
-    checkpointing: bool | None = None
-    half: bool | None = None
-
-    def under(self, step: TrainingStep) -> Recipe:
-        """The same recipe in a training step."""
-        return replace(
-            self,
-            quantized=step.quantization is not None,
-            checkpointing=step.gradient_checkpointing,
-            half=step.dtype != "float32",
-        )
-
-    def condition(self, name: str) -> bool | None:
-        """Whether a circumstance of `CONDITIONS` holds; `None` where that is open."""
-        if name in {"quantized", "checkpointing", "half"}:
-            found: bool | None = getattr(self, name)
-            # a quantized base has no type of its own
-            return False if name == "half" and self.quantized else found
-        if self.config is None:
-            return None if self.method == "lora" or name != "experts_dropout" else False
-        if name == "experts_dropout":
-            dropout = self.config.get("lora_dropout")
-            return bool(self.config.get("target_parameters")) and bool(dropout)
-        ends = ("lm_head",) if name == "head" else ("lm_head", "embed_tokens")
-        targets = self.config.get("target_modules")
-        named = [targets] if isinstance(targets, str) else targets or ()
-        return any(str(one).endswith(ends) for one in named)
 
 
 class Lost(Record):

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from peft_shop.catalog.store import load
 from peft_shop.catalog.trainers import CONDITIONS, Trainer, TrainerFact
 from peft_shop.errors import QueryError, UnknownNameError
+from peft_shop.serve.recipes import Recipe
 from peft_shop.serve.trainers import (
     Acceptance,
-    Recipe,
     accepts,
     demanded_trainer,
     methods_taken,

@@ -13,7 +13,8 @@ from peft_shop.scripts.trainers.order import Order
 from peft_shop.scripts.trainers.swift import swift_file
 from peft_shop.scripts.trainers.trl import trl_file
 from peft_shop.scripts.trainers.unsloth import unsloth_file
-from peft_shop.serve.trainers import Recipe, accepts, demanded_trainer, resolve_trainer
+from peft_shop.serve.recipes import Recipe
+from peft_shop.serve.trainers import accepts, demanded_trainer, resolve_trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
