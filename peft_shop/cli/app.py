@@ -30,6 +30,9 @@ _SUMMARIES: Final = {
     "compare": "Put runs or methods side by side: figures with their certainty, recipes, "
     "capabilities.",
     "snippet": "Print a training script with the run's own configuration and hyper-parameters.",
+    "site": "Write the shop as a static web page: filters, plot, methods, comparisons, "
+    "configurations.",
+    "serve": "Serve the web page on 127.0.0.1 until you press Ctrl-C; nobody else can reach it.",
     "config": "Print a run's peft configuration as JSON; with -o, write it into a folder as peft "
     "does.",
     "skill": "Print what an agent must know to use this program, or install it among its skills.",

@@ -11,6 +11,7 @@ from peft_shop.ask.meanings import is_method, method_meaning
 from peft_shop.ask.reading import build_query
 from peft_shop.catalog.store import load
 from peft_shop.cli.completion import run_or_method_names
+from peft_shop.cli.opening import Open, link, serve_page
 from peft_shop.cli.options import Benchmark, CatalogFile, Force, Plot, Snapshot, takes
 from peft_shop.cli.output import Output, output, write_picture
 from peft_shop.cli.values import split
@@ -48,6 +49,7 @@ def compare(
     ] = False,
     plot: Plot = None,
     force: Force = False,
+    open_page: Open = False,
     catalog: CatalogFile = None,
 ) -> None:
     """Put runs or methods side by side: figures with their certainty, recipes, capabilities."""
@@ -69,3 +71,6 @@ def compare(
     remarks = [f"{meaning.remark}." for meaning in meanings if meaning.remark]
     document = replace(document, paragraphs=(*remarks, *document.paragraphs))
     out.show(briefly(source, document))
+    if open_page:
+        chosen = ",".join(subject.name for subject in subjects)
+        serve_page(source, link(benchmark=query.benchmark, view="compare", compare=chosen))

@@ -7,6 +7,7 @@ import typer
 
 from peft_shop.ask.recommendation import recommend as ask
 from peft_shop.ask.watching import watched
+from peft_shop.cli.opening import Open, serve_page
 from peft_shop.cli.options import Force, Plot, Several, option, takes
 from peft_shop.cli.output import (
     NOTHING_FOUND,
@@ -104,6 +105,7 @@ def recommend(
     *,
     plot: Plot = None,
     force: Force = False,
+    open_page: Open = False,
 ) -> None:
     """Find the best measured configurations that meet your constraints.
 
@@ -155,4 +157,6 @@ def recommend(
         return answer.to_json(indent=2) + "\n"
 
     out.show(document, lines=lines, rows=answer_records(answer), json=whole)
+    if open_page:
+        serve_page(answer.catalog, answer.query.to_url(catalog=answer.catalog))
     raise typer.Exit(_CODES[answer.surely])

@@ -7,6 +7,7 @@ import typer
 from peft_shop.ask.meanings import method_meaning
 from peft_shop.catalog.store import load
 from peft_shop.cli.completion import method_names
+from peft_shop.cli.opening import Open, link, serve_page
 from peft_shop.cli.options import CatalogFile, takes
 from peft_shop.cli.output import Output, output, terminal_width
 from peft_shop.show.method_screen import method_lines, method_sections
@@ -49,6 +50,7 @@ def show(
     everything: Annotated[bool, _section("--all", "Everything, in place of the first screen.")] = (
         False
     ),
+    open_page: Open = False,
     catalog: CatalogFile = None,
 ) -> None:
     """Show one method on a page: what it does, what it can do, variants, and all its runs.
@@ -91,6 +93,8 @@ def show(
         rows=_capability_rows(source, found, variant),
         json=whole,
     )
+    if open_page:
+        serve_page(source, link(view="method", name=meaning.variant or found.id))
 
 
 def _capability_rows(

@@ -1,0 +1,1 @@
+"""The web page: facts compiled for it, files written, folder served."""

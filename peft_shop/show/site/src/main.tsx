@@ -1,0 +1,233 @@
+// The page; under node only what answers, for the tests that compare it with Python.
+import { render } from "preact";
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { answerOf } from "./answer";
+import { Detail } from "./detail";
+import { Filters } from "./filters";
+import { commandLine, configCode, pythonLine } from "./lines";
+import { About, Compare, MethodScreen } from "./pages";
+import { Plot, axesOf } from "./plot";
+import { format, uncertain } from "./quantity";
+import { type Parameters, linkOf, parametersOf, questionOf } from "./question";
+import { Results } from "./results";
+import { type Changes, type Shop, copy } from "./state";
+import { Facts, type Table, type Words } from "./table";
+
+type Data = Record<string, unknown>;
+const shared = globalThis as unknown as { peftShopData?: Data; peftShop?: unknown };
+shared.peftShop = { Facts, answerOf, commandLine, configCode, format, linkOf, parametersOf, pythonLine, questionOf, uncertain };
+
+const VIEWS: [string, string][] = [["shop", "Shop"], ["method", "Methods"], ["compare", "Compare"], ["about", "About"]];
+
+/** Loads a data file as a script, since pages opened from a file cannot fetch. */
+const asked = new Set<string>();
+function load(name: string, done: () => void): void {
+  if (asked.has(name)) return;
+  asked.add(name);
+  const script = document.createElement("script");
+  script.src = `data/${name}.js`;
+  script.onload = done;
+  document.head.append(script);
+}
+
+function App({ facts }: { facts: Facts }) {
+  const read = (): ReturnType<typeof parametersOf> => parametersOf(location.hash, location.search);
+  const [[parameters, doubled], setState] = useState(read);
+  const [, setLoaded] = useState(0);
+  const [open, setOpen] = useState(false);
+  useEffect(() => {
+    const follow = (): void => setState(read());
+    addEventListener("popstate", follow);
+    addEventListener("hashchange", follow);
+    return () => { removeEventListener("popstate", follow); removeEventListener("hashchange", follow); };
+  }, []);
+  const data = <T,>(name: string): T | undefined => {
+    const found = shared.peftShopData![name];
+    if (found === undefined) load(name, () => setLoaded((count) => count + 1));
+    return found as T | undefined;
+  };
+  const texts = data<string[]>("texts");
+  if (texts) facts.texts = texts;
+  const words = data<Words>("words");
+  useMemo(() => words && facts.describe(words), [words]);
+  const link = linkOf(new Map([...parameters].filter(([name]) => !facts.table.view.includes(name))));
+  const [question, troubles, answer] = useMemo(() => {
+    const [made, wrong] = questionOf(facts, parameters);
+    return [made, wrong, answerOf(facts, made)] as const;
+  }, [link, texts, words]);
+  const go = (changes: Changes, how: { replace?: boolean } = {}): void => {
+    const next: Parameters = new Map(parameters);
+    for (const [name, value] of Object.entries(changes))
+      if (value === null) next.delete(name);
+      else next.set(name, value);
+    const state: ReturnType<typeof parametersOf> = [next, []];
+    history[how.replace ? "replaceState" : "pushState"](null, "", linkOf(next));
+    setState(state);
+    if ("view" in changes || "name" in changes) scrollTo(0, 0);
+  };
+  const shop: Shop = { facts, parameters, question, troubles: [...doubled, ...troubles], answer, go, data };
+  const view = parameters.get("view") ?? "shop";
+  const embedded = parameters.get("embed") === "1" || /[?&]embed=1/.test(location.search);
+  const highlight = new URLSearchParams(location.search).get("highlight");
+  if (highlight && !parameters.has("highlight")) shop.parameters = new Map([...parameters, ["highlight", highlight]]);
+  useEffect(() => {
+    document.title = `${VIEWS.find(([id]) => id === view)?.[1] ?? "Shop"} – peft-shop`;
+  }, [view]);
+  const screen = view === "method" ? <MethodScreen shop={shop} /> : view === "compare" ? <Compare shop={shop} />
+    : view === "about" ? <About shop={shop} /> : <ShopScreen shop={shop} open={open} setOpen={setOpen} embedded={embedded} />;
+  if (embedded) return <div class="embedded">{screen}</div>;
+  return (
+    <>
+      <a class="skip" href="#result" onClick={(event) => { event.preventDefault(); document.querySelector<HTMLElement>("h1")?.focus(); }}>Skip to the answer</a>
+      <header class="top">
+        <span class="brand">peft-shop</span>
+        <nav aria-label="Screens">
+          {VIEWS.map(([id, title]) => (
+            <a key={id} href={linkOf(screenLink(parameters, id))} aria-current={view === id ? "page" : undefined}
+              onClick={(event) => {
+                if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+                event.preventDefault();
+                go({ view: id === "shop" ? null : id, name: null, find: null });
+              }}>{title}</a>
+          ))}
+        </nav>
+      </header>
+      {VIEWS.some(([id]) => id === view) || <p class="trouble">There is no screen “{view}”; this is the shop.</p>}
+      {screen}
+    </>
+  );
+}
+
+function screenLink(parameters: Parameters, id: string): Parameters {
+  const next = new Map(parameters);
+  for (const name of ["view", "name", "find"]) next.delete(name);
+  return id === "shop" ? next : next.set("view", id);
+}
+
+interface ScreenProps { shop: Shop; open: boolean; setOpen(open: boolean): void; embedded: boolean }
+
+function ShopScreen({ shop, open, setOpen, embedded }: ScreenProps) {
+  const { question, answer, facts } = shop;
+  const { benchmark } = question;
+  const [first, ...others] = question.objectives;
+  const say = (one: typeof first): string => `${one!.better === "higher" ? "most" : "least"} ${one!.label}`;
+  const model = benchmark.model.split("/").pop();
+  const counts = answer.front.length
+    ? `${answer.front.length} best, ${answer.ties.length} as good within noise, ${answer.beaten.length} beaten; ` +
+      `${answer.dropped.length} left out, ${answer.unmeasured.length} never measured here`
+    : `Nothing that was measured meets every constraint: ${answer.dropped.length} are left out`;
+  return (
+    <div class={embedded ? "shop bare" : "shop"}>
+      {!embedded && <Quick shop={shop} />}
+      {!embedded && (
+        <div class={`side${open ? " open" : ""}`}>
+          <button type="button" class="toggle" aria-expanded={open} onClick={() => setOpen(!open)}>{open ? "Hide filters" : "More filters"}</button>
+          <Filters shop={shop} />
+        </div>
+      )}
+      <main id="result">
+        <h1 tabIndex={-1}>{benchmark.title} on {model}: {say(first)}{others.length > 0 && ` for ${others.map(say).join(" and ")}`}</h1>
+        <p role="status" class="counts">{counts}</p>
+        <Troubles shop={shop} />
+        {answer.relaxations.length > 0 && <Relax shop={shop} />}
+        {answer.front.length > 0 && <Plot shop={shop} />}
+        {!embedded && answer.front.length > 0 && <AxisPickers shop={shop} />}
+        <Results shop={shop} />
+        {answer.warnings.length > 0 && (
+          <details class="warnings"><summary>What to know before trusting the order ({answer.warnings.length})</summary>
+            <ul>{answer.warnings.map((text) => <li key={text}>{text}</li>)}</ul></details>
+        )}
+        <details class="warnings"><summary>The same question elsewhere</summary>
+          <pre tabIndex={0}><code>{commandLine(facts, shop.parameters)}{"\n\n"}{pythonLine(facts, shop.parameters)}</code></pre>
+          <button type="button" class="quiet" onClick={() => void copy(commandLine(facts, shop.parameters))}>Copy command</button></details>
+      </main>
+      {!embedded && <Detail shop={shop} />}
+    </div>
+  );
+}
+
+function Troubles({ shop }: { shop: Shop }) {
+  if (!shop.troubles.length) return null;
+  const elsewhere = shop.troubles.some((one) => one.elsewhere);
+  return (
+    <div class="trouble" role="alert">
+      <ul>{shop.troubles.map((one) => <li key={one.name + one.text}><code>{one.name}</code>: {one.text}{" "}
+        <button type="button" class="quiet" onClick={() => shop.go({ [one.name]: null })}>Leave it out</button></li>)}</ul>
+      <p>{elsewhere ? "What is below answers the question without that. The whole question:" : "What is below answers the question without that."}</p>
+      {elsewhere && <pre tabIndex={0}><code>{commandLine(shop.facts, shop.parameters)}</code></pre>}
+    </div>
+  );
+}
+
+function Relax({ shop }: { shop: Shop }) {
+  return (
+    <section class="relax" aria-label="What to relax">
+      <h2>What would admit some</h2>
+      <ul>{shop.answer.relaxations.slice(0, 6).map((one) => (
+        <li key={one.constraints.join("+")}>{one.suggestion}{" "}
+          {one.change ? <button type="button" class="main" onClick={() => shop.go(Object.fromEntries(one.change!))}>Do it</button>
+            : <span class="note">on the command line</span>}</li>
+      ))}</ul>
+    </section>
+  );
+}
+
+function AxisPickers({ shop }: { shop: Shop }) {
+  const rankable = shop.facts.rankable(shop.question.benchmark);
+  const [x, y] = axesOf(shop);
+  const picker = (axis: "x" | "y", current: string, word: string) => (
+    <label class="axis"><span>{word}</span>
+      <select name={axis} value={current} onChange={(event) => shop.go({ [axis]: event.currentTarget.value })}>
+        {rankable.map((one) => <option key={one.id} value={one.id}>{one.title}</option>)}
+      </select></label>
+  );
+  return <div class="axes-pickers">{picker("x", x.id, "Across")}{picker("y", y.id, "Up")}</div>;
+}
+
+/** The question that most people have, in three choices. */
+function Quick({ shop }: { shop: Shop }) {
+  const { facts, question, parameters, go } = shop;
+  const { benchmark } = question;
+  const limit = parameters.get("max_peak_memory") ?? "";
+  const memory = benchmark.metrics.includes("peak_memory");
+  const cards = facts.table.cards.map((one) => ({ ...one, text: `${one.usable}B` }));
+  const known = cards.find((one) => one.text === limit);
+  const headline = facts.metricOf(benchmark.headline);
+  const orders: [string, string][] = [["headline", `best ${headline.label}`], ["knee", "best balance"], ["cheapest-tie", "cheapest of the equal"],
+    ...facts.rankable(benchmark).filter((one) => one.id !== headline.id).map((one): [string, string] => [one.id, `${one.better === "lower" ? "least" : "most"} ${one.label}`])];
+  const serve = parameters.get("serve") ?? "";
+  const engines = benchmark.engines.map((place) => facts.table.engines[place]!);
+  return (
+    <div class="quick" role="group" aria-label="Question">
+      <label><span>Task</span>
+        <select name="benchmark" value={benchmark.id} onChange={(event) => go(Object.fromEntries([
+          ...[...parameters.keys()].filter((name) => /^(max|min)_|^(objectives|serve|floor|rank_by|run|compare|x|y|sort|columns)$/.test(name)).map((name) => [name, null]),
+          ["benchmark", event.currentTarget.value]]))}>
+          {facts.table.benchmarks.map((one) => <option key={one.id} value={one.id}>{one.title} ({one.model.split("/").pop()})</option>)}
+        </select></label>
+      {memory && <label><span>Fits my card</span>
+        <select name="card" value={limit} onChange={(event) => go({ max_peak_memory: event.currentTarget.value || null })}>
+          <option value="">any memory</option>
+          {limit && !known && <option value={limit}>{limit}</option>}
+          {cards.map((one) => <option key={one.name} value={one.text}>{one.name} ({format(one.usable, "bytes", 1)} usable)</option>)}
+        </select></label>}
+      <label><span>Served by</span>
+        <select name="engine" value={serve} onChange={(event) => go({ serve: event.currentTarget.value || null })}>
+          <option value="">any engine, or none</option>
+          {serve && !engines.some((one) => one.id === serve) && <option value={serve}>{serve}</option>}
+          {engines.map((one) => <option key={one.id} value={one.id}>{one.title}</option>)}
+        </select></label>
+      <label><span>First</span>
+        <select name="order" value={question.rankBy === "weights" ? parameters.get("rank_by")! : question.rankBy} onChange={(event) => go({ rank_by: event.currentTarget.value === "headline" ? null : event.currentTarget.value, sort: null })}>
+          {question.rankBy === "weights" && <option value={parameters.get("rank_by")!}>{parameters.get("rank_by")}</option>}
+          {orders.map(([id, text]) => <option key={id} value={id}>{text}</option>)}
+        </select></label>
+    </div>
+  );
+}
+
+if (typeof document !== "undefined" && shared.peftShopData) {
+  const root = document.getElementById("app")!;
+  root.textContent = "";
+  render(<App facts={new Facts(shared.peftShopData["table"] as Table)} />, root);
+}

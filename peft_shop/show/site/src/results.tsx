@@ -1,0 +1,197 @@
+// The table of candidates: sorted, searched, with the columns that were picked.
+import type { ComponentChildren } from "preact";
+import type { Standing } from "./answer";
+import { servingWord } from "./lines";
+import { uncertain } from "./quantity";
+import { fold } from "./question";
+import { type Shop, copy, download, enginesOf, listOf, percent, shortName } from "./state";
+import { type Metric, type Row, sdOf, valueOf } from "./table";
+
+type Place = "front" | "tie" | "beaten" | "dropped" | "unmeasured";
+export interface Line { row: Row; place: Place; rank: number; standing?: Standing; reasons: string[] }
+interface Column { id: string; title: string; key(line: Line): number | string; show(line: Line): ComponentChildren; plain(line: Line): string | number | null }
+
+const SHOWS: [string, string][] = [["best", "best"], ["kept", "all kept"], ["left", "left out"], ["all", "everything"]];
+const PLACES: Record<Place, string> = { front: "best", tie: "as good", beaten: "beaten", dropped: "left out", unmeasured: "not measured" };
+
+export function linesOf(shop: Shop): Line[] {
+  const { answer, facts, parameters } = shop;
+  const show = parameters.get("show") ?? "best";
+  const placed = (list: Standing[]): Line[] =>
+    list.map((standing, place) => ({
+      row: standing.row, place: standing.place, standing, rank: standing.place === "front" ? place + 1 : 0, reasons: [],
+    }));
+  const lines: Line[] = [];
+  if (show !== "left") lines.push(...placed(answer.front), ...placed(answer.ties));
+  if (show === "kept" || show === "all") {
+    lines.push(...placed(answer.beaten));
+    lines.push(...answer.unmeasured.map((row): Line => ({ row, place: "unmeasured", rank: 0, reasons: [] })));
+  }
+  if (show === "left" || show === "all")
+    lines.push(...answer.dropped.map(({ row, failures }): Line =>
+      ({ row, place: "dropped", rank: 0, reasons: failures.map((one) => one.reason) })));
+  const words = (parameters.get("find") ?? "").split(/\s+/).map(fold).filter(Boolean);
+  if (!words.length) return lines;
+  return lines.filter(({ row }) => {
+    const method = facts.methodOf(row);
+    const variants = method?.variants.filter((one) => row.variants?.includes(one.id)) ?? [];
+    const text = fold([
+      row.name, row.title, method?.id, method?.title, method?.class, method?.summary, ...(method?.aliases ?? []),
+      ...variants.flatMap((one) => [one.id, one.title, one.summary]),
+    ].join(" "));
+    return words.every((word) => text.includes(word));
+  });
+}
+
+function columnsOf(shop: Shop): Column[] {
+  const { facts, question, parameters } = shop;
+  const { benchmark } = question;
+  const rankable = facts.rankable(benchmark);
+  const usual = [...question.objectives, ...rankable.filter((one) => one.id === "checkpoint_size" && !question.objectives.includes(one))];
+  const named = listOf(shop, "columns");
+  const chosen = parameters.has("columns") ? rankable.filter((one) => named.includes(one.id)) : usual;
+  const metric = (one: Metric): Column => ({
+    id: one.id,
+    title: `${one.title} ${one.better === "higher" ? "↑" : "↓"}`,
+    key: ({ row }) => { const value = valueOf(benchmark, row, one.id); return value === undefined ? Infinity : one.better === "lower" ? value : -value; },
+    show: ({ row }) => { const value = valueOf(benchmark, row, one.id); return value === undefined ? "–" : uncertain(value, sdOf(benchmark, row, one.id), one); },
+    plain: ({ row }) => valueOf(benchmark, row, one.id) ?? null,
+  });
+  const [engines, all] = enginesOf(shop);
+  const word = ({ row }: Line): string => servingWord(facts, row, benchmark, engines, all);
+  const rank = ["direct", "convert", "merge", "unknown", "none"];
+  return [
+    ...chosen.map(metric),
+    { id: "serving", title: "Serving", key: (line) => rank.indexOf(word(line)), plain: word,
+      show: (line) => <span class={`way ${word(line)}`}>{word(line)}</span> },
+    { id: "again", title: "Again", key: (line) => -(line.standing?.chance ?? -1),
+      show: (line) => (line.standing ? percent(line.standing.chance) : "–"), plain: (line) => line.standing?.chance ?? null },
+  ];
+}
+
+function sorted(lines: Line[], columns: Column[], sort: string | undefined): Line[] {
+  const down = sort?.startsWith("-");
+  const column = columns.find((one) => one.id === sort?.replace(/^-/, ""));
+  if (!column) return lines;
+  const order = (a: Line, b: Line): number => {
+    const [left, right] = [column.key(a), column.key(b)];
+    return left < right ? -1 : left > right ? 1 : 0;
+  };
+  const result = [...lines].sort(order);
+  return down ? result.reverse() : result;
+}
+
+export function Results({ shop }: { shop: Shop }) {
+  const { facts, question, answer, parameters, go } = shop;
+  const columns = columnsOf(shop);
+  const lines = sorted(linesOf(shop), columns, parameters.get("sort"));
+  const sort = parameters.get("sort") ?? "";
+  const chosen = parameters.get("run") ?? answer.front[0]?.row.name;
+  const compared = listOf(shop, "compare");
+  const show = parameters.get("show") ?? "best";
+  const lora = question.benchmark.rows.find((row) => row.name === question.benchmark.baselines["lora"]);
+  const rankable = facts.rankable(question.benchmark);
+  const plain = (): Record<string, unknown>[] => lines.map((line) => ({
+    name: line.row.name, title: line.row.title, place: line.place,
+    ...Object.fromEntries(columns.map((one) => [one.id, one.plain(line)])),
+    reasons: line.reasons.join("; "),
+  }));
+  const choose = (name: string): void => {
+    go({ run: name });
+    // where the details lie below the table
+    if (matchMedia("(max-width: 1180px)").matches)
+      requestAnimationFrame(() => document.querySelector(".detail")?.scrollIntoView());
+  };
+  const toggle = (name: string): void => {
+    const next = compared.includes(name) ? compared.filter((one) => one !== name) : [...compared, name].slice(-4);
+    go({ compare: next.join(",") || null }, { replace: true });
+  };
+  return (
+    <section class="results" aria-label="Candidates">
+      <div class="tools">
+        <label class="search"><span class="hidden">Find by name, class or description</span>
+          <input type="search" name="find" placeholder="Find a method, class, variant …" value={parameters.get("find") ?? ""}
+            onInput={(event) => go({ find: event.currentTarget.value || null }, { replace: true })} /></label>
+        <div class="segments" role="group" aria-label="Which candidates are listed">
+          {SHOWS.map(([id, text]) => (
+            <button key={id} type="button" aria-pressed={show === id} onClick={() => go({ show: id === "best" ? null : id })}>{text}</button>
+          ))}
+        </div>
+      </div>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Table of candidates">
+        <table>
+          <caption class="hidden">Candidates; ± is one standard deviation of a re-run, Again the chance to be best if all were repeated</caption>
+          <thead><tr>
+            <th scope="col"><button type="button" onClick={() => go({ sort: null })}>Candidate</button></th>
+            {columns.map((one) => {
+              const state = sort === one.id ? "ascending" : sort === `-${one.id}` ? "descending" : undefined;
+              return (
+                <th key={one.id} scope="col" aria-sort={state} class={one.id === "serving" ? "" : "figure"}>
+                  <button type="button" title={facts.metric.get(one.id)?.description}
+                    onClick={() => go({ sort: state === "ascending" ? `-${one.id}` : one.id })}>
+                    {one.title}{state && <span aria-hidden="true">{state === "ascending" ? " ▲" : " ▼"}</span>}
+                  </button>
+                </th>
+              );
+            })}
+          </tr></thead>
+          <tbody>
+            {lines.map((line) => (
+              <tr key={line.row.name} class={`${line.place}${line.row.name === chosen ? " chosen" : ""}`} data-name={line.row.name}>
+                <th scope="row">
+                  <span class={`badge ${line.place}`} aria-label={line.rank ? `number ${line.rank}` : PLACES[line.place]}>
+                    {line.rank || { tie: "≈", beaten: "·", dropped: "✕", unmeasured: "?", front: "" }[line.place]}</span>
+                  <span class="who">
+                    <button type="button" class="name" aria-pressed={line.row.name === chosen} onClick={() => choose(line.row.name)}>{line.row.title}</button>
+                    <span class="run">{shortName(line.row)}</span>
+                    {line.reasons.length > 0 && <span class="why">{line.reasons.join("; ")}</span>}
+                  </span>
+                  {line.row.values && (
+                    <label class="pick" title="Compare"><input type="checkbox" checked={compared.includes(line.row.name)}
+                      onChange={() => toggle(line.row.name)} /><span class="hidden">Compare {line.row.title} {shortName(line.row)}</span></label>
+                  )}
+                </th>
+                {columns.map((one) => <td key={one.id} data-title={one.title} class={one.id === "serving" ? "" : "figure"}>{one.show(line)}</td>)}
+              </tr>
+            ))}
+            {show === "best" && lora && answer.front.length > 0 && !answer.front.some((one) => one.row === lora) && !answer.ties.some((one) => one.row === lora) && (
+              <tr class="yardstick"><th scope="row"><span class="badge base" aria-label="for comparison">◆</span>
+                <span class="who"><button type="button" class="name" aria-pressed={lora.name === chosen} onClick={() => choose(lora.name)}>Plain LoRA, the yardstick</button>
+                  <span class="run">{shortName(lora)}</span></span></th>
+                {columns.map((one) => <td key={one.id} data-title={one.title} class={one.id === "serving" ? "" : "figure"}>{one.show({ row: lora, place: "beaten", rank: 0, reasons: [] })}</td>)}</tr>
+            )}
+          </tbody>
+        </table>
+      </div>
+      {!lines.length && <p class="none">Nothing to list here.</p>}
+      <div class="tools below">
+        {compared.length > 0 && <button type="button" class="main" disabled={compared.length < 2} onClick={() => go({ view: "compare" })}>Compare {compared.length}</button>}
+        <details class="columns"><summary>Columns</summary>
+          <fieldset><legend class="hidden">Columns</legend>
+            {rankable.map((one) => {
+              const shown = columns.some((other) => other.id === one.id);
+              return <label key={one.id} class="check"><input type="checkbox" checked={shown} onChange={() => {
+                const ids = columns.map((other) => other.id).filter((id) => facts.metric.has(id));
+                go({ columns: (shown ? ids.filter((id) => id !== one.id) : [...ids, one.id]).join(",") || null }, { replace: true });
+              }} /><span>{one.title}</span></label>;
+            })}
+          </fieldset></details>
+        <button type="button" class="quiet" onClick={() => download("peft-shop.csv", csv(plain()), "text/csv")}>CSV</button>
+        <button type="button" class="quiet" onClick={() => download("peft-shop.json", JSON.stringify(plain(), null, 1), "application/json")}>JSON</button>
+        <button type="button" class="quiet" onClick={() => void copy(location.href)}>Copy link</button>
+      </div>
+    </section>
+  );
+}
+
+/** CSV in which no cell is a formula. */
+export function csv(rows: Record<string, unknown>[]): string {
+  const cell = (value: unknown): string => {
+    const text = value === null || value === undefined ? "" : String(value);
+    const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const names = Object.keys(rows[0] ?? {});
+  return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+

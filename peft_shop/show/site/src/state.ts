@@ -1,0 +1,77 @@
+// What the page knows and what it is asked; components get it as one object.
+import type { Answer } from "./answer";
+import type { Parameters, Question, Trouble } from "./question";
+import type { Facts, Row } from "./table";
+
+export type Changes = Record<string, string | null>;
+export interface Details {
+  config: Record<string, unknown> | null; targets: unknown; training: Record<string, unknown>;
+  created: string; accelerator: string; packages: Record<string, string>;
+  source: string; url: string | null;
+}
+export interface Shop {
+  facts: Facts;
+  parameters: Parameters;
+  question: Question;
+  troubles: Trouble[];
+  answer: Answer;
+  go(changes: Changes, how?: { replace?: boolean }): void;
+  /** Data of that name once it is there; asking loads it. */
+  data<T>(name: string): T | undefined;
+}
+
+export function benchmarkPlace(shop: Shop): number {
+  return shop.facts.table.benchmarks.indexOf(shop.question.benchmark);
+}
+
+export function detailsOf(shop: Shop, row: Row): Details | undefined {
+  return shop.data<Record<string, Details>>(`runs-${benchmarkPlace(shop)}`)?.[row.name];
+}
+
+export function listOf(shop: Shop, name: string): string[] {
+  return (shop.parameters.get(name) ?? "").split(/[,|\s]+/).filter(Boolean);
+}
+
+export function shortName(row: Row): string {
+  return row.short ?? row.name;
+}
+
+/** Engines that the question names, else all for such models; and whether all of them must do. */
+export function enginesOf(shop: Shop): [number[], boolean] {
+  const demand = shop.question.requirements.find((one) => one.name === "serve");
+  if (!demand) return [shop.question.benchmark.engines, false];
+  const names = demand.values.map((value) => value.split(":")[0]);
+  const places = names.map((name) => shop.facts.table.engines.findIndex((one) => one.id === name));
+  return [places, !demand.any];
+}
+
+export function percent(chance: number | null): string {
+  if (chance === null) return "–";
+  if (chance > 0.995) return "> 99 %";
+  return chance < 0.005 ? "< 1 %" : `${Math.round(chance * 100)} %`;
+}
+
+export async function copy(text: string): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+export function download(name: string, text: string, type = "text/plain"): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+export function safeLink(url: string | null | undefined): string | undefined {
+  return url && /^https:\/\//.test(url) ? url : undefined;
+}

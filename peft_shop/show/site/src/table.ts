@@ -1,0 +1,129 @@
+// The facts that Python compiled (peft_shop/show/site/table.py), and how they are reached.
+
+export type Support = "y" | "p" | "n" | "u";
+/** Support as a demand sees it, level, place of the note, support on file where it differs. */
+export type Capability = [Support, number, number, Support?];
+/** Best kind, kinds that work, places of the obstacles (all kinds, then each), silently wrong. */
+export type Route = [string, number[], number, number, number, number, number];
+export type Flag = [string, string[], number, boolean];
+export type Unit = "bytes" | "seconds" | "fraction" | "count" | "score";
+
+export interface Metric {
+  id: string; field: string; title: string; label: string; unit: Unit;
+  better: "lower" | "higher"; scope: string; description: string;
+  tie?: number; tie_relative?: number; retired?: string;
+}
+export interface Feature { id: string; group: string | null; title: string; question: string }
+export interface Engine { id: string; title: string; version: string; models: string[] }
+export interface Paper { title: string; year: number; url: string }
+export interface Variant {
+  id: string; title: string; summary: string; paper: Paper | null; since: string | null;
+}
+export interface Method {
+  id: string; title: string; class: string; summary: string; family: string; category: string;
+  task_types: string[]; options: string[]; aliases: string[]; paper: Paper | null;
+  since: string | null; notes: string[]; requires: string[];
+  capabilities: Capability[]; variants: Variant[];
+}
+export interface Row {
+  name: string; title: string; method: number; late: [string | null, number][];
+  routes?: Record<string, Route>;
+  short?: string; variants?: string[]; era?: string | null;
+  values?: (number | null)[]; sds?: Record<string, number>; unusable?: number[];
+  flags?: Flag[]; capabilities?: Record<string, Capability>;
+}
+export interface Benchmark {
+  id: string; aliases: string[]; title: string; model: string; modality: string;
+  description: string; headline: string; metrics: string[]; objectives: string[];
+  floor: number; floorBecause: string; snapshot: string | null; era: string | null;
+  eras: Record<string, string>; warnings: string[]; engines: number[];
+  foreign: Record<string, Route>;
+  baselines: Record<string, string>; rows: Row[]; whole: Row[];
+}
+export interface Table {
+  format: number; catalogVersion: string; peftVersion: string; licence: string;
+  packageVersion: string;
+  view: string[]; levels: string[]; rankings: string[]; thresholds: Record<string, number>;
+  features: Feature[]; metrics: Metric[]; engines: Engine[]; kinds: string[];
+  cards: { name: string; bytes: number; usable: number }[];
+  methods: Method[]; benchmarks: Benchmark[];
+  sources: { id: string; project: string; licence: string; url: string | null }[];
+}
+
+/** Descriptions, in the order of the table. */
+export interface Words {
+  methods: object[]; variants: object[][]; metrics: object[]; features: object[]; benchmarks: object[];
+}
+
+export class Facts {
+  readonly metric: Map<string, Metric>;
+  readonly feature: Map<string, number>;
+  texts: string[] = [];
+
+  constructor(readonly table: Table) {
+    // what describes comes later, and is not there yet
+    for (const one of table.methods) {
+      one.summary ??= "";
+      one.paper ??= null;
+      one.notes ??= [];
+      one.requires ??= [];
+      one.aliases ??= [];
+      for (const variant of one.variants) variant.summary ??= "";
+    }
+    for (const one of table.metrics) one.description ??= "";
+    for (const one of table.features) one.question ??= "";
+    this.metric = new Map(table.metrics.map((one) => [one.id, one]));
+    this.feature = new Map(table.features.map((one, place) => [one.id, place]));
+  }
+
+  /** Adds the descriptions. */
+  describe(words: Words): void {
+    const { methods, metrics, features, benchmarks } = this.table;
+    methods.forEach((one, place) => {
+      Object.assign(one, words.methods[place]);
+      one.variants.forEach((variant, other) => Object.assign(variant, words.variants[place]?.[other]));
+    });
+    metrics.forEach((one, place) => Object.assign(one, words.metrics[place]));
+    features.forEach((one, place) => Object.assign(one, words.features[place]));
+    benchmarks.forEach((one, place) => Object.assign(one, words.benchmarks[place]));
+  }
+
+  text(place: number | undefined): string {
+    return (place && this.texts[place]) || "";
+  }
+
+  benchmark(id: string): Benchmark {
+    return this.table.benchmarks.find((one) => one.id === id) ?? this.table.benchmarks[0]!;
+  }
+
+  metricOf(id: string): Metric {
+    return this.metric.get(id)!;
+  }
+
+  /** Metrics that may be ranked. */
+  rankable(benchmark: Benchmark): Metric[] {
+    return benchmark.metrics.map((id) => this.metricOf(id)).filter((one) => !one.retired);
+  }
+
+  methodOf(row: Row): Method | undefined {
+    return this.table.methods[row.method];
+  }
+
+  capability(row: Row, feature: number): Capability {
+    return row.capabilities?.[feature] ?? this.methodOf(row)!.capabilities[feature]!;
+  }
+
+  route(benchmark: Benchmark, row: Row, engine: number): Route | undefined {
+    return row.routes?.[engine] ?? benchmark.foreign[engine];
+  }
+}
+
+export const SUPPORT: Record<Support, string> = { y: "yes", p: "partial", n: "no", u: "unknown" };
+
+export function valueOf(benchmark: Benchmark, row: Row, metric: string): number | undefined {
+  return row.values?.[benchmark.metrics.indexOf(metric)] ?? undefined;
+}
+
+export function sdOf(benchmark: Benchmark, row: Row, metric: string): number {
+  return row.sds?.[benchmark.metrics.indexOf(metric)] ?? 0;
+}
