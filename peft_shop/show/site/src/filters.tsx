@@ -19,11 +19,11 @@ function remaining(shop: Shop, name: string, value: string): number {
 
 interface GroupProps {
   shop: Shop; name: string; legend: string; options: [string, string][];
-  usual?: "all" | "any"; open?: boolean; modes?: boolean;
+  usual?: "all" | "any"; modes?: boolean;
 }
 
 /** Names of which all or one must hold. */
-export function Group({ shop, name, legend, options, usual = "all", open, modes = true }: GroupProps) {
+export function Group({ shop, name, legend, options, usual = "all", modes = true }: GroupProps) {
   const text = shop.parameters.get(name) ?? "";
   const chosen = listOf(shop, name);
   const [kept, setMode] = useState(usual);
@@ -31,11 +31,12 @@ export function Group({ shop, name, legend, options, usual = "all", open, modes 
   const write = (values: string[], how: string): void =>
     shop.go({ [name]: values.length ? values.join(how === "any" ? "|" : ",") : null });
   const base = (value: string): string => value.split(":")[0]!;
-  const shown = open ?? chosen.length > 0;
+  const [own, setOwn] = useState<boolean | null>(null);
+  const shown = own ?? chosen.length > 0;
   return (
     <details class="group" open={shown}>
-      <summary>{legend}{chosen.length > 0 && <b class="count">{chosen.length}</b>}</summary>
-      <fieldset>
+      <summary onClick={(event) => { event.preventDefault(); setOwn(!shown); }}>{legend}{chosen.length > 0 && <b class="count">{chosen.length}</b>}</summary>
+      {shown && <fieldset>
         <legend class="hidden">{legend}</legend>
         {modes && (
           <div class="modes">
@@ -59,7 +60,7 @@ export function Group({ shop, name, legend, options, usual = "all", open, modes 
             </label>
           );
         })}
-      </fieldset>
+      </fieldset>}
     </details>
   );
 }
@@ -101,10 +102,12 @@ const WORDS: Record<string, string> = {
 function Capabilities({ shop }: { shop: Shop }) {
   const singles = shop.facts.table.features.filter((one) => one.group === null);
   const asked = singles.filter((one) => shop.parameters.has(one.id)).length;
+  const [own, setOwn] = useState<boolean | null>(null);
+  const shown = own ?? asked > 0;
   return (
-    <details class="group" open={asked > 0}>
-      <summary>What it must be able to do{asked > 0 && <b class="count">{asked}</b>}</summary>
-      {singles.map(({ id, title, question }) => (
+    <details class="group" open={shown}>
+      <summary onClick={(event) => { event.preventDefault(); setOwn(!shown); }}>What it must be able to do{asked > 0 && <b class="count">{asked}</b>}</summary>
+      {shown && singles.map(({ id, title, question }) => (
         <label key={id} class="choice" title={question}>
           <span>{WORDS[id] ?? title}</span>
           <Count shop={shop} name={id} value="1" />

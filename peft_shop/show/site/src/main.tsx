@@ -78,8 +78,8 @@ function App({ facts }: { facts: Facts }) {
   if (embedded) return <div class="embedded">{screen}</div>;
   return (
     <>
-      <a class="skip" href="#result" onClick={(event) => { event.preventDefault(); document.querySelector<HTMLElement>("h1")?.focus(); }}>Skip to the answer</a>
       <header class="top">
+        <a class="skip" href="#result" onClick={(event) => { event.preventDefault(); document.querySelector<HTMLElement>("h1")?.focus(); }}>Skip to the answer</a>
         <span class="brand">peft-shop</span>
         <nav aria-label="Screens">
           {VIEWS.map(([id, title]) => (
@@ -120,10 +120,10 @@ function ShopScreen({ shop, open, setOpen, embedded }: ScreenProps) {
     <div class={embedded ? "shop bare" : "shop"}>
       {!embedded && <Quick shop={shop} />}
       {!embedded && (
-        <div class={`side${open ? " open" : ""}`}>
+        <section class={`side${open ? " open" : ""}`} aria-label="More of the question">
           <button type="button" class="toggle" aria-expanded={open} onClick={() => setOpen(!open)}>{open ? "Hide filters" : "More filters"}</button>
           <Filters shop={shop} />
-        </div>
+        </section>
       )}
       <main id="result">
         <h1 tabIndex={-1}>{benchmark.title} on {model}: {say(first)}{others.length > 0 && ` for ${others.map(say).join(" and ")}`}</h1>
@@ -198,7 +198,7 @@ function Quick({ shop }: { shop: Shop }) {
   const serve = parameters.get("serve") ?? "";
   const engines = benchmark.engines.map((place) => facts.table.engines[place]!);
   return (
-    <div class="quick" role="group" aria-label="Question">
+    <section class="quick" aria-label="Question">
       <label><span>Task</span>
         <select name="benchmark" value={benchmark.id} onChange={(event) => go(Object.fromEntries([
           ...[...parameters.keys()].filter((name) => /^(max|min)_|^(objectives|serve|floor|rank_by|run|compare|x|y|sort|columns)$/.test(name)).map((name) => [name, null]),
@@ -222,7 +222,7 @@ function Quick({ shop }: { shop: Shop }) {
           {question.rankBy === "weights" && <option value={parameters.get("rank_by")!}>{parameters.get("rank_by")}</option>}
           {orders.map(([id, text]) => <option key={id} value={id}>{text}</option>)}
         </select></label>
-    </div>
+    </section>
   );
 }
 

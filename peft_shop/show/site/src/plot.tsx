@@ -135,7 +135,7 @@ function Mark({ shop, one, cx, cy, x, y, rank, chosen, marked, whisker }: MarkPr
   const again = one.chance === null || one.place === "beaten" ? "" : `, again ${percent(one.chance)}`;
   const choose = (): void => shop.go({ run: row.name });
   return (
-    <g class={`mark ${one.place}${chosen ? " chosen" : ""}${marked ? " marked" : ""}`} role="button" tabIndex={0}
+    <g class={`mark ${one.place}${chosen ? " chosen" : ""}${marked ? " marked" : ""}`} role="button" tabindex={0}
       aria-label={`${row.title}, ${place}: ${label(shop, row, x, y)}${again}`} aria-pressed={chosen}
       data-name={row.name} data-cx={cx} data-cy={cy} onClick={choose}
       onKeyDown={(event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); } }}>
