@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from peft_shop.ask.answering import answer, title
 from peft_shop.ask.bases import trains_on
 from peft_shop.ask.contenders import field_of_play
-from peft_shop.ask.judging import UNFIT
 from peft_shop.ask.links import VIEW
-from peft_shop.ask.noise import significance_threshold
 from peft_shop.ask.reading import RANKINGS, build_query
+from peft_shop.ask.replicates import UNFIT
 from peft_shop.catalog.features import EVIDENCE_LEVELS, FULL_FINETUNING
 from peft_shop.catalog.short_names import shortened
 from peft_shop.serve.routes import KINDS, candidate_route
@@ -69,7 +68,7 @@ def candidate_table(catalog: Catalog) -> dict[str, Any]:
         "view": sorted(VIEW),
         "levels": list(EVIDENCE_LEVELS),
         "rankings": [name for name in RANKINGS if name != "weights"],
-        "thresholds": {repr(one): significance_threshold(one) for one in CONFIDENCES},
+        "confidences": list(CONFIDENCES),
         "features": [one.model_dump(mode="json") for one in catalog.features],
         "metrics": [
             {**one.model_dump(mode="json", exclude_none=True), "label": one.label}
@@ -194,7 +193,11 @@ def _row(catalog: Catalog, query: Query, one: Contender, texts: Texts) -> dict[s
         "variants": list(one.variants),
         "era": one.run.era,
         "values": [one.values.get(name) for name in metrics],
-        "sds": {str(metrics.index(name)): sd for name, sd in one.sds.items() if name in metrics},
+        "noise": {
+            str(metrics.index(name)): [sd, one.rerun_sds.get(name, sd), one.degrees.get(name)]
+            for name, sd in one.sds.items()
+            if name in metrics
+        },
         "unusable": [texts.place(one.unusable.get(name)) for name in metrics],
         "flags": [
             [
@@ -206,6 +209,8 @@ def _row(catalog: Catalog, query: Query, one: Contender, texts: Texts) -> dict[s
             for flag in one.run.flags
         ],
     }
+    if one.paired_sds:
+        row["paired"] = {str(metrics.index(k)): dict(sds) for k, sds in one.paired_sds.items()}
     if one.method in catalog.method_by_id:
         row["capabilities"] = _own_capabilities(catalog, one, texts)
     return row

@@ -1,9 +1,10 @@
 // Question -> answer: who is kept, the front in its order, ties, chances, what else would be admitted.
-import { compare, dominates, erfc, front, frontProbabilities, tieSet } from "./noise";
+import { compare, dominates, front, frontProbabilities, leadSpread, tieSet } from "./noise";
+import { factor } from "./quantiles";
 import { type Failure, failuresOf } from "./judge";
 import { justMet, parsed } from "./quantity";
 import type { Question } from "./question";
-import { type Facts, type Metric, type Row, sdOf, valueOf } from "./table";
+import { type Facts, type Metric, type Row, deviationOf, valueOf } from "./table";
 
 export interface Standing {
   row: Row;
@@ -41,10 +42,12 @@ export function answerOf(facts: Facts, question: Question): Answer {
     else (row.values ? kept : unmeasured).push(row);
   }
   const costs = kept.map((row) => objectives.map((one) => costOf(question, row, one)));
-  const sds = kept.map((row) => objectives.map((one) => sdOf(benchmark, row, one.id)));
+  const deviations = kept.map((row) => objectives.map((one) => deviationOf(benchmark, row, one.id)));
+  const paired = (i: number, j: number, k: number): number | undefined =>
+    pairedOf(question, kept[i]!, kept[j]!, objectives[k]!);
   const order = ranked(facts, question, kept, front(costs));
-  const tied = new Set(tieSet(costs, sds, question.threshold, slacks(question, kept)));
-  const chances = frontProbabilities(costs, sds);
+  const tied = new Set(tieSet(costs, deviations, Number(question.confidence), slacks(question, kept), paired));
+  const chances = frontProbabilities(costs, deviations);
   const standings: Standing[] = kept.map((row, i) => {
     const above = order.find((j) => dominates(costs[j]!, costs[i]!));
     const place = above === undefined ? "front" : tied.has(i) ? "tie" : "beaten";
@@ -64,6 +67,11 @@ export function answerOf(facts: Facts, question: Question): Answer {
     relaxations: kept.length ? [] : relaxations(facts, question, dropped),
     warnings: warnings(facts, question, kept, dropped),
   };
+}
+
+/** What the choice of questions adds to the difference of two rows, where that is on file. */
+function pairedOf(question: Question, one: Row, other: Row, metric: Metric): number | undefined {
+  return one.paired?.[question.benchmark.metrics.indexOf(metric.id)]?.[other.name];
 }
 
 export function costOf(question: Question, row: Row, metric: Metric): number {
@@ -98,9 +106,12 @@ export function ranked(
   if (!members.length || rankBy === "headline") return by(usual);
   if (rankBy === "cheapest-tie") {
     const [top] = by(usual);
-    const sd = (i: number): number => sdOf(benchmark, kept[i]!, headline.id);
-    const equal = (i: number): boolean =>
-      at(i, headline) - at(top!, headline) <= question.threshold * Math.hypot(sd(i), sd(top!));
+    const own = (i: number): [number, number, number] => deviationOf(benchmark, kept[i]!, headline.id);
+    const equal = (i: number): boolean => {
+      const [sd, degrees] = leadSpread(own(i), own(top!), pairedOf(question, kept[i]!, kept[top!]!, headline));
+      // the best of several equal members is ahead by chance
+      return at(i, headline) - at(top!, headline) <= factor(Number(question.confidence), degrees, members.length - 1) * sd;
+    };
     const others = objectives.filter((one) => one.id !== headline.id);
     const cheapest = by((i) => [...others.map((one) => at(i, one)), kept[i]!.name]).filter(equal);
     return [...cheapest, ...by(usual).filter((i) => !equal(i))];
@@ -262,7 +273,7 @@ function warnings(
         "bf16 or fp32, then quantize again",
     );
   const unsure = objectives.filter(
-    (one) => one.scope === "score" && kept.length && !kept.some((row) => sdOf(benchmark, row, one.id)),
+    (one) => one.scope === "score" && kept.length && !kept.some((row) => deviationOf(benchmark, row, one.id)[1]),
   );
   if (unsure.length)
     found.push(
@@ -275,12 +286,4 @@ function warnings(
         "front; three are plenty",
     );
   return found;
-}
-
-/** How likely the order of two figures is real, 0.5 to 1; `null` where both are exact. */
-export function certainty(question: Question, one: Row, other: Row, metric: Metric): number | null {
-  const sd = Math.hypot(sdOf(question.benchmark, one, metric.id), sdOf(question.benchmark, other, metric.id));
-  if (!sd) return null;
-  const lead = Math.abs(costOf(question, one, metric) - costOf(question, other, metric));
-  return 1 - 0.5 * erfc(lead / (sd * Math.SQRT2));
 }

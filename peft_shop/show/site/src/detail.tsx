@@ -1,6 +1,6 @@
 // One candidate: what it scored, how sure that is, how it is served, and the configuration to take away.
 import { useState } from "preact/hooks";
-import { certainty, costOf } from "./answer";
+import { costOf } from "./answer";
 import { commandLine, configCode, pythonLine, quote } from "./lines";
 import { amount, uncertain } from "./quantity";
 import { benchmarkPlace, type Shop, copy, detailsOf, download, listOf, percent, safeLink, shortName } from "./state";
@@ -68,10 +68,9 @@ function Against({ shop, row, other, metric }: { shop: Shop; row: Row; other: Ro
   if (valueOf(question.benchmark, other, metric) === undefined) return <>–</>;
   const lead = costOf(question, other, one) - costOf(question, row, one);
   if (!lead) return <>equal</>;
-  const sure = certainty(question, row, other, one);
   const better = lead > 0;
   const word = better ? "better" : "worse";
-  return <span class={word}>{amount(lead, one)} {word}{sure !== null && sure < 0.9 && <small> ({Math.round(sure * 100)} % likely real)</small>}</span>;
+  return <span class={word}>{amount(lead, one)} {word}</span>;
 }
 
 function Ways({ shop, row }: { shop: Shop; row: Row }) {

@@ -179,7 +179,7 @@ export function Filters({ shop }: { shop: Shop }) {
           </select></label>
         <label class="choice"><span>Confidence of ties</span>
           <select name="confidence" value={question.confidence} onChange={(event) => go({ confidence: event.currentTarget.value === "0.95" ? null : event.currentTarget.value })}>
-            {Object.keys(facts.table.thresholds).map((one) => <option key={one} value={one}>{Number(one) * 100} %</option>)}
+            {facts.table.confidences.map(String).map((one) => <option key={one} value={one}>{Number(one) * 100} %</option>)}
           </select></label>
         <label class="limit"><span>Least {headline.label}</span>
           <input name="floor" value={stated("floor")} placeholder={format(benchmark.floor, headline.unit)} autocomplete="off"

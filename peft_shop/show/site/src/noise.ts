@@ -1,28 +1,16 @@
-// How sure a front is, as in peft_shop/ask/noise.py: costs are minimised, sds are 0 where exact.
+// How sure a front is, as in peft_shop/ask/noise.py and ties.py: costs are minimised, sds are 0 where exact.
+
+import { type Nodes, erfc, factor, scaleNodes, threshold } from "./quantiles";
 
 export type Matrix = number[][];
+/** Standard deviation of a figure, the part of it that was estimated, and degrees of freedom. */
+export type Deviation = [number, number, number];
 const SPAN = 6;
 const STEP = 0.6;
 const CUT = 0.5;
 const SURE = 6.5;
-
-/** Complementary error function: a series of positive terms below 2.5, a continued fraction above. */
-export function erfc(x: number): number {
-  if (x < 0) return 2 - erfc(-x);
-  const bell = Math.exp(-x * x);
-  if (x < 2.5) {
-    let term = x;
-    let sum = x;
-    for (let n = 1; term > sum * 1e-17; n++) {
-      term *= (2 * x * x) / (2 * n + 1);
-      sum += term;
-    }
-    return 1 - (2 / Math.sqrt(Math.PI)) * bell * sum;
-  }
-  let tail = x;
-  for (let n = 60; n > 0; n--) tail = x + n / 2 / tail;
-  return bell / (Math.sqrt(Math.PI) * tail);
-}
+const KNOWN_FROM = 200;
+const NEGLIGIBLE = 1e-7;
 
 export function noisyColumns(sds: Matrix): number[] {
   const width = sds[0]?.length ?? 0;
@@ -58,56 +46,121 @@ export function compare(
   return 0;
 }
 
+/** Spread of the difference of two figures: deviation and degrees of freedom. */
+export function leadSpread(one: Deviation, other: Deviation, questions?: number): [number, number] {
+  const [first, second] = [one[1] ** 2, other[1] ** 2];
+  const estimated = first + second;
+  const variance = questions === undefined ? one[0] ** 2 + other[0] ** 2 : estimated + questions ** 2;
+  if (variance <= 0) return [0, Infinity];
+  if (estimated <= 0 || (one[2] === Infinity && other[2] === Infinity)) return [Math.sqrt(variance), Infinity];
+  const doubt = one[2] === other[2]
+    ? estimated ** 2 / one[2]
+    : first ** 2 / one[2] + second ** 2 / other[2];
+  return [Math.sqrt(variance), doubt ? variance ** 2 / doubt : Infinity];
+}
+
+/** With how many rivals each row is compared: rows that are nowhere worse where costs are exact. */
+function rivalCounts(costs: Matrix, exact: number[]): number[] {
+  return costs.map((mine) =>
+    Math.min(costs.length - 1, ...exact.map((k) => costs.filter((row) => row[k]! <= mine[k]!).length - 1)));
+}
+
 /** Places of the rows that no other row significantly dominates, ascending. */
-export function tieSet(costs: Matrix, sds: Matrix, threshold: number, slack: number[]): number[] {
-  const noisy = noisyColumns(sds);
+export function tieSet(
+  costs: Matrix, deviations: Deviation[][], confidence: number, slack: number[],
+  paired: (i: number, j: number, k: number) => number | undefined,
+): number[] {
+  const noisy = noisyColumns(deviations.map((row) => row.map(([sd]) => sd)));
   const exact = slack.map((_, k) => k).filter((k) => !noisy.includes(k));
-  const beats = (j: number, i: number): boolean => {
-    const mine = costs[i]!;
-    const other = costs[j]!;
-    if (exact.some((k) => other[k]! > mine[k]!)) return false;
-    if (!noisy.length) return exact.some((k) => other[k]! < mine[k]! - slack[k]!);
-    return noisy.every(
-      (k) => mine[k]! - other[k]! > threshold * Math.hypot(sds[i]![k]!, sds[j]![k]!),
-    );
-  };
+  const members = front(costs);
   const places = [...costs.keys()];
-  const judges = noisy.length ? places : front(costs);
-  return places.filter((i) => !judges.some((j) => j !== i && beats(j, i)));
+  const worse = (j: number, i: number): boolean => exact.some((k) => costs[j]![k]! > costs[i]![k]!);
+  if (!noisy.length) {
+    const beats = (j: number, i: number): boolean =>
+      !worse(j, i) && exact.some((k) => costs[j]![k]! < costs[i]![k]! - slack[k]!);
+    return places.filter((i) => !members.some((j) => j !== i && beats(j, i)));
+  }
+  const counts = rivalCounts(costs, exact);
+  const least = factor(confidence, Infinity);
+  const worst = Math.min(...deviations.flat().map((one) => one[2]));
+  const most = factor(confidence, worst, Math.max(...counts));
+  const beats = (j: number, i: number): boolean => !worse(j, i) && noisy.every((k) => {
+    const lead = costs[i]![k]! - costs[j]![k]!;
+    if (lead <= 0) return false;
+    const [sd, degrees] = leadSpread(deviations[i]![k]!, deviations[j]![k]!, paired(i, j, k));
+    // bounds settle most pairs
+    return lead > least * sd && (lead > most * sd || lead > factor(confidence, degrees, counts[i]!) * sd);
+  });
+  const left = places.filter((i) => !members.includes(i) && !members.some((j) => j !== i && beats(j, i)));
+  return [...members, ...left.filter((i) => !places.some((j) => j !== i && beats(j, i)))].sort((a, b) => a - b);
 }
 
 /**
  * Probability that each row is on the front of the true costs; `null` with noise in several
- * columns, which Python samples and the page does not.
+ * columns, which Python takes on a lattice and the page does not.
  */
-export function frontProbabilities(costs: Matrix, sds: Matrix): number[] | null {
+export function frontProbabilities(costs: Matrix, deviations: Deviation[][]): number[] | null {
+  const sds = deviations.map((row) => row.map(([sd]) => sd));
   const noisy = noisyColumns(sds);
   if (noisy.length > 1) return null;
   const result = costs.map(() => 0);
-  if (!costs.length) return result;
   if (!noisy.length) {
     for (const i of front(costs)) result[i] = 1;
     return result;
   }
   const column = noisy[0]!;
+  const degrees = usualDegrees(deviations.map((row) => row[column]!));
   const exact = costs[0]!.map((_, k) => k).filter((k) => k !== column);
-  costs.forEach((row, i) => {
+  const sure = Math.max(SURE, threshold(1 - NEGLIGIBLE, degrees));
+  const close = closeToFront(costs, sds, exact, column, sure);
+  let nodes: Nodes = [[1, 1]];
+  if (degrees < KNOWN_FROM) {
+    const found = scaleNodes(degrees, 1.5).filter(([, weight]) => weight > 1e-3);
+    const total = found.reduce((sum, [, weight]) => sum + weight, 0);
+    nodes = found.map(([ratio, weight]) => [ratio, weight / total]);
+  }
+  const near = close.map((i) => costs[i]!);
+  for (const [ratio, weight] of nodes) {
+    const spread = close.map((i) => {
+      const [sd, own] = deviations[i]![column]!;
+      return ratio === 1 ? sd : Math.sqrt(Math.max(sd * sd - own * own, 0) + (own / ratio) ** 2);
+    });
+    integrated(near, spread, exact, column).forEach((chance, at) => { result[close[at]!]! += weight * chance; });
+  }
+  return result.map((chance) => Math.min(1, chance));
+}
+
+/** The degrees of freedom that most estimates of a column have. */
+function usualDegrees(column: Deviation[]): number {
+  const counts = new Map<number, number>();
+  for (const [, part, degrees] of column) counts.set(degrees, (counts.get(degrees) ?? 0) + (part === 0 ? 0 : 1));
+  return [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0])[0]![0];
+}
+
+/** Places of the rows that no member of the measured front certainly dominates. */
+function closeToFront(costs: Matrix, sds: Matrix, exact: number[], column: number, sure: number): number[] {
+  const members = front(costs);
+  return [...costs.keys()].filter((i) => !members.some((j) =>
+    exact.every((k) => costs[j]![k]! <= costs[i]![k]!)
+    && costs[i]![column]! - costs[j]![column]! > sure * Math.hypot(sds[i]![column]!, sds[j]![column]!)));
+}
+
+function integrated(costs: Matrix, sds: number[], exact: number[], column: number): number[] {
+  return costs.map((row, i) => {
     const mean = row[column]!;
-    const sd = sds[i]![column]!;
     const close: [number, number][] = [];
     for (let j = 0; j < costs.length; j++) {
       const other = costs[j]!;
       if (j === i || exact.some((k) => other[k]! > row[k]!)) continue;
       const lead = other[column]! - mean;
-      const spread = Math.hypot(sd, sds[j]![column]!);
+      const spread = Math.hypot(sds[i]!, sds[j]!);
       if (spread === 0) {
-        if (dominates(other, row)) return;
-      } else if (lead < -SURE * spread) return;
-      else if (lead <= SURE * spread) close.push([other[column]!, sds[j]![column]!]);
+        if (dominates(other, row)) return 0;
+      } else if (lead < -SURE * spread) return 0;
+      else if (lead <= SURE * spread) close.push([other[column]!, sds[j]!]);
     }
-    result[i] = survival(mean, sd, close);
+    return survival(mean, sds[i]!, close);
   });
-  return result;
 }
 
 /** Probability that a normal variable is below all rivals, each [mean, deviation]. */

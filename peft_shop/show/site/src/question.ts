@@ -20,7 +20,6 @@ export interface Question {
   weights: [string, number][];
   includeFlagged: boolean;
   confidence: string;
-  threshold: number;
   peftVersion: string | null;
 }
 /** What cannot be read, or what only the command line answers; by parameter. */
@@ -107,7 +106,6 @@ class Reader {
       weights,
       includeFlagged: this.flag("include_flagged"),
       confidence,
-      threshold: facts.table.thresholds[confidence]!,
       peftVersion: this.version(),
     };
     this.nameTheRest();
@@ -312,7 +310,7 @@ class Reader {
   private confidence(): string {
     const text = this.given.get("confidence");
     if (text === undefined) return "0.95";
-    const known = Object.keys(this.facts.table.thresholds);
+    const known = this.facts.table.confidences.map(String);
     const found = known.find((one) => Number(one) === Number(text));
     if (!found)
       this.troubles.push(trouble("confidence", `the page offers ${known.join(", ")}`, true));

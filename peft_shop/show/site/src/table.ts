@@ -29,7 +29,8 @@ export interface Row {
   name: string; title: string; method: number; late: [string | null, number][];
   routes?: Record<string, Route>;
   short?: string; variants?: string[]; era?: string | null;
-  values?: (number | null)[]; sds?: Record<string, number>; unusable?: number[];
+  values?: (number | null)[]; noise?: Record<string, [number, number, number | null]>;
+  paired?: Record<string, Record<string, number>>; unusable?: number[];
   flags?: Flag[]; capabilities?: Record<string, Capability>;
 }
 export interface Benchmark {
@@ -43,7 +44,7 @@ export interface Benchmark {
 export interface Table {
   format: number; catalogVersion: string; peftVersion: string; licence: string;
   packageVersion: string;
-  view: string[]; levels: string[]; rankings: string[]; thresholds: Record<string, number>;
+  view: string[]; levels: string[]; rankings: string[]; confidences: number[];
   features: Feature[]; metrics: Metric[]; engines: Engine[]; kinds: string[];
   cards: { name: string; bytes: number; usable: number }[];
   methods: Method[]; benchmarks: Benchmark[];
@@ -124,6 +125,12 @@ export function valueOf(benchmark: Benchmark, row: Row, metric: string): number 
   return row.values?.[benchmark.metrics.indexOf(metric)] ?? undefined;
 }
 
+/** Standard deviation, the estimated part of it, degrees of freedom. */
+export function deviationOf(benchmark: Benchmark, row: Row, metric: string): [number, number, number] {
+  const [sd, part, degrees] = row.noise?.[benchmark.metrics.indexOf(metric)] ?? [0, 0, null];
+  return [sd, part, degrees ?? Infinity];
+}
+
 export function sdOf(benchmark: Benchmark, row: Row, metric: string): number {
-  return row.sds?.[benchmark.metrics.indexOf(metric)] ?? 0;
+  return row.noise?.[benchmark.metrics.indexOf(metric)]?.[0] ?? 0;
 }
