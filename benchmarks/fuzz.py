@@ -170,6 +170,20 @@ def commands(rng: random.Random) -> Iterator[tuple[str, Callable[[], str]]]:
         *("--rank-by", "knee", "--method", "dora", "qlora", "bone", "--quantization", "bnb_4bit"),
         *("--merging", "--no-merging", "--accept-partial", "merging", "--snapshot", "all"),
         *("--catalog", "nowhere.json", "/dev/null", "--", "-x", "--unknown", "", " ", "\u202e"),
+        *("--brief", "--all", "--ties", "--left-out", "--unmeasured", "--url", "--sort", "--fit"),
+        *("auto", "off", "--columns", "memory", "accuracy,memory", "--trainer", "trl", "axolotl"),
+        *(
+            "trl:yes",
+            "--certainty",
+            "rerun",
+            "questions",
+            "--plot",
+            "chart.svg",
+            "chart.png",
+            "/",
+            "rlmath",
+        ),
+        *("--adapt", "layers=2", "--max-memory", "8GB", "--task-type", "SEQ_CLS", "--why"),
         *("x" * 300, "9" * 5000, "é", "--floor", "0", "nan", "--confidence", "2", "--era"),
         *(method.id for method in catalog.methods),
         *(run.experiment for run in catalog.runs[:20]),
@@ -356,7 +370,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    outcome = run(options.kind, options.count, options.seed)
+    # what a command writes by chance must not lie among the files of whoever asks
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
+        outcome = run(options.kind, options.count, options.seed)
     print(json.dumps(outcome, indent=1))
     return 1 if outcome["broken"] else 0
 

@@ -48,17 +48,14 @@ def test_every_requirement_states_its_lowest_version() -> None:
 
 
 def usable(name: str) -> str | None:
-    """Path of a Python of this name; `None` where there is none, or only a shim of one."""
-    found = shutil.which(name)
-    if found is None:
-        return None
-    asked = subprocess.run(
-        [found, "-c", "import sys, venv; print(sys.executable)"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    """Path of a Python of this name, of pyenv's too; `None` where there is none that starts."""
+    pyenv = Path.home() / ".pyenv" / "versions"
+    places = [shutil.which(name), *sorted(map(str, pyenv.glob(f"*/bin/{name}")))]
+    for place in filter(None, places):
+        asked = subprocess.run([place, "-c", "import venv"], capture_output=True, check=False)
+        if asked.returncode == 0:
+            return place
+    return None
 
 
 def installed(python: str, folder: Path, requirements: list[str]) -> Path:
