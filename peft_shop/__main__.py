@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 __all__ = ["main"]
 
 _BAD_INPUT = 2
 _INTERRUPTED = 130
+_OTHERS = r"(transformers|torch|peft|diffusers|bitsandbytes|huggingface_hub|accelerate)\b"
 
 
 def main() -> int:
     """Exit code of the command in `sys.argv`: see `peft-shop --help`."""
+    if not sys.warnoptions:
+        # what other libraries tell their developers is no answer to anybody's question
+        warnings.filterwarnings("ignore", module=_OTHERS)
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # our records need no plugins, and looking for some reads the metadata of every package
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:

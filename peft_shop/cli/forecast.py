@@ -28,6 +28,7 @@ from peft_shop.show.forecasts import (
     forecast_records,
     forecasts_document,
 )
+from peft_shop.show.naming import briefly
 from peft_shop.show.progress import progress_bar, waiting
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def forecast(
             raise QueryError("--plot draws the forecast of one candidate, where there is one")
         write_picture(found[0].forecast.plot(device), plot, force=force)
     out.show(
-        document,
+        briefly(source, document),
         rows=forecast_records(found),
         json=lambda: _json(found, whole=not everything),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from peft_shop.catalog.short_names import short_names
 from peft_shop.show.documents import Cell, Document, Item, Listing, Row, Table
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["briefly", "in_short"]
 
-Part = TypeVar("Part", Table, Listing)
+# a folder and an experiment in it, not a part of a longer name or of a path
+_NAME: Final = re.compile(r"(?<![\w./-])\w[\w.+=-]*/[\w.+=-]*\w(?![\w/-])")
 
 
 def in_short(catalog: Catalog, text: str) -> str:
     """`text` with every run's name as short as it can be."""
-    names, pattern = _known(catalog)
-    if pattern is None or "/" not in text:
+    if "/" not in text:
         return text
-    return pattern.sub(lambda match: names[match[0]], text)
+    names = _known(catalog)
+    return _NAME.sub(lambda match: names.get(match[0], match[0]), text)
 
 
 def briefly(catalog: Catalog, document: Document) -> Document:
@@ -56,8 +57,8 @@ def briefly(catalog: Catalog, document: Document) -> Document:
     )
 
 
-def _known(catalog: Catalog) -> tuple[Mapping[str, str], re.Pattern[str] | None]:
-    """Short names by whole ones, and what finds the whole ones in a text."""
+def _known(catalog: Catalog) -> Mapping[str, str]:
+    """Short names of all runs by whole ones."""
     key = "names in texts"
     if key not in catalog.derived:
         names: dict[str, str] = {}
@@ -65,10 +66,6 @@ def _known(catalog: Catalog) -> tuple[Mapping[str, str], re.Pattern[str] | None]
             for name, short in short_names(catalog, benchmark.id).items():
                 # one name on two benchmarks, short in two ways, stays whole
                 names[name] = short if names.get(name, short) == short else name
-        longer = sorted((name for name, short in names.items() if short != name), key=len)
-        listed = "|".join(re.escape(name) for name in reversed(longer))
-        # not a part of a longer name or of a path
-        whole = rf"(?<![\w./-])(?:{listed})(?![\w-]|[./+=]\w)"
-        catalog.derived[key] = names, re.compile(whole) if listed else None
-    found: tuple[Mapping[str, str], re.Pattern[str] | None] = catalog.derived[key]
+        catalog.derived[key] = names
+    found: Mapping[str, str] = catalog.derived[key]
     return found

@@ -9,7 +9,7 @@ from peft_shop.ask.demanding import SERVE
 from peft_shop.serve.routes import candidate_route, demanded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate
@@ -30,12 +30,17 @@ _BEST_FIRST: Final = tuple(WORDS)
 
 def routes_of(recommendation: Recommendation, one: Candidate | Unmeasured) -> tuple[Route, ...]:
     """Routes to the engines that the question names, else to all for such models."""
+    return tuple(_routes(recommendation, one))
+
+
+def _routes(recommendation: Recommendation, one: Candidate | Unmeasured) -> Iterator[Route]:
+    """See `routes_of`; each is worked out when it is taken."""
     catalog, query = recommendation.catalog, recommendation.query
     named = _demanded(recommendation)
     models = recommendation.benchmark.modality
     engines = named or [one.id for one in catalog.engines if models in one.models]
     adapted = one.retargeted
-    return tuple(
+    return (
         candidate_route(
             catalog,
             engine,
@@ -54,7 +59,11 @@ def serving_word(recommendation: Recommendation, one: Candidate | Unmeasured) ->
 
     `none` only where every engine that was looked at is known not to take it.
     """
-    kinds = [route.kind for route in routes_of(recommendation, one)]
+    kinds = []
+    for route in _routes(recommendation, one):
+        kinds.append(route.kind)
+        if route.kind == _BEST_FIRST[0] and not _all_of(recommendation):
+            break  # no other way is better
     if not kinds:
         return "unknown"
     ordered = sorted(kinds, key=_BEST_FIRST.index)
