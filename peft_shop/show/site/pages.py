@@ -46,7 +46,7 @@ _PURPOSE: Final = (
 )
 _READING: Final = (
     "Figures are measured runs on the benchmark's own model, unless they say forecast; `±` is one "
-    "standard deviation of a re-run. Unknown is not yes. Ask with `peft-shop recommend --json "
+    "standard deviation. Unknown is not yes. Ask with `peft-shop recommend --json "
     "--brief`; the question in a link of the page is asked by `peft-shop recommend --url URL`."
 )
 

@@ -156,6 +156,7 @@ def _benchmark(catalog: Catalog, benchmark: Benchmark, texts: Texts) -> dict[str
         "objectives": list(query.objectives),
         "floor": benchmark.floor,
         "floorBecause": benchmark.floor_because,
+        "certainty": query.certainty,
         "snapshot": query.snapshot,
         "era": query.era,
         "eras": {one.id: one.title for one in benchmark.eras},

@@ -190,7 +190,7 @@ function Quick({ shop }: { shop: Shop }) {
   const { benchmark } = question;
   const limit = parameters.get("max_peak_memory") ?? "";
   const memory = benchmark.metrics.includes("peak_memory");
-  const cards = facts.table.cards.map((one) => ({ ...one, text: `${one.usable}B` }));
+  const cards = facts.table.cards.map((one) => ({ ...one, text: `${Math.floor((one.usable / 2 ** 30) * 100) / 100}GiB` }));
   const known = cards.find((one) => one.text === limit);
   const headline = facts.metricOf(benchmark.headline);
   const orders: [string, string][] = [["headline", `best ${headline.label}`], ["knee", "best balance"], ["cheapest-tie", "cheapest of the equal"],

@@ -154,8 +154,8 @@ export function About({ shop }: { shop: Shop }) {
       <ol>
         <li>Every figure was measured on the benchmark’s own model and data; on yours they will differ, and the order may too.</li>
         <li>Peak memory is that of the benchmark’s training step, so “fits my card” is about that model; the command line forecasts yours.</li>
-        <li>Most runs have one seed: ± is one standard deviation of a re-run, estimated from the runs that were repeated.</li>
-        <li>“Again” is the chance to be among the best if everything were repeated; it says nothing about other data.</li>
+        <li>Most runs have one seed: ± is one standard deviation, of re-runs and, where it is known, of the choice of test questions.</li>
+        <li>“Again” is the chance to be among the best once more under that uncertainty; it says nothing about other data.</li>
         <li>The learning rate was not tuned for every method, so a beaten run does not prove a bad method.</li>
         <li>Unknown is not yes: what nobody tried meets no demand.</li>
         <li>Serving facts are about the versions named below and age with them.</li>

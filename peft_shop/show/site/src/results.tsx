@@ -120,7 +120,7 @@ export function Results({ shop }: { shop: Shop }) {
       </div>
       <div class="scroll" tabIndex={0} role="region" aria-label="Table of candidates">
         <table>
-          <caption class="hidden">Candidates; ± is one standard deviation of a re-run, Again the chance to be best if all were repeated</caption>
+          <caption class="hidden">Candidates; ± is one standard deviation, {question.benchmark.certainty === "questions" ? "of re-runs and of the choice of test questions" : "of re-runs"}; Again is the chance to be best once more</caption>
           <thead><tr>
             <th scope="col"><button type="button" onClick={() => go({ sort: null })}>Candidate</button></th>
             {columns.map((one) => {

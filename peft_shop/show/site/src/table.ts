@@ -36,7 +36,7 @@ export interface Row {
 export interface Benchmark {
   id: string; aliases: string[]; title: string; model: string; modality: string;
   description: string; headline: string; metrics: string[]; objectives: string[];
-  floor: number; floorBecause: string; snapshot: string | null; era: string | null;
+  floor: number; floorBecause: string; certainty: string; snapshot: string | null; era: string | null;
   eras: Record<string, string>; warnings: string[]; engines: number[];
   foreign: Record<string, Route>;
   baselines: Record<string, string>; rows: Row[]; whole: Row[];
