@@ -45,11 +45,15 @@ _KNOWN_FROM: Final = 200.0
 """From so many degrees of freedom on an estimate is taken as known: it moves none by 0.002."""
 _NEGLIGIBLE: Final = 1e-7
 """Chance of an overturned lead that is not worth a look."""
+_MANY: Final = 200
+"""From this many rows on a lattice first tries each against the strongest alone."""
 _LARGE: Final = 100_000
 """From this many pairs on rows are compared as arrays."""
 _FAINT: Final = 4.0
 """Rivals that are so many deviations behind in one of several noisy columns are left out: what each
 adds is below 4e-5."""
+_FAINT_CHANCE: Final = 1e-4
+"""Chance of being on the front below which a row is dropped early."""
 _POINTS: Final = 1024
 """Points of the lattice: the error of a probability is below 0.005."""
 
@@ -74,8 +78,8 @@ def front_probabilities(
 ) -> list[float]:
     """Probability that each row is on the front of the true costs.
 
-    Exact columns decide by themselves; one noisy column is integrated; several are taken at the
-    points of a lattice (error below 0.005).
+    Exact columns decide by themselves; one noisy column is integrated; several, or one of hundreds
+    of rows close to the front, are taken at the points of a lattice (error below 0.005).
 
     Args:
         costs: (n, m) finite costs.
@@ -94,7 +98,7 @@ def front_probabilities(
     sure = max(SURE, significance_threshold(1 - _NEGLIGIBLE, min(freedom[k] for k in noisy)))
     close = close_to_front(costs, sds, noisy, sure)
     near, spread, part = ([rows[i] for i in close] for rows in (costs, sds, parts))
-    if len(noisy) == 1:
+    if len(noisy) == 1 and len(near) < 2 * _MANY:
         chances = _averaged(near, spread, part, noisy[0], freedom[noisy[0]])
     else:
         chances = _on_lattice(near, spread, part, noisy, freedom)
@@ -309,14 +313,14 @@ def _on_lattice(
     own, scales = _lattice(tuple(degrees[k] for k in noisy))
     known = np.maximum(total**2 - part**2, 0.0).astype(np.float32)
     part = part.astype(np.float32)
-    found = [0.0] * len(costs)
-    # a row at a time: what is held at once stays small, however many rows there are
-    for place in range(len(costs)):
-        others = _possible(exact, limit, place, noisy)
-        chance = np.ones((len(others), _POINTS), dtype=np.float32)
+
+    def chance_of(place: int, rivals: Any, step: int) -> float:
+        """That none of `rivals` dominates a row, at every `step`-th point."""
+        others = rivals[_possible(exact, limit, place, noisy, rivals)]
+        chance = np.ones((len(others), len(range(0, _POINTS, step))), dtype=np.float32)
         for axis, k in enumerate(noisy):
-            noise = scales[axis] ** 2
-            mine = means[place, k] + own[axis] * np.sqrt(
+            noise = scales[axis, ::step] ** 2
+            mine = means[place, k] + own[axis, ::step] * np.sqrt(
                 known[place, k] + part[place, k] ** 2 * noise
             )
             theirs = np.sqrt(known[others, None, k] + part[others, None, k] ** 2 * noise)
@@ -327,23 +331,48 @@ def _on_lattice(
                 chance *= np.where(
                     theirs > 0, _below(lead / np.where(theirs > 0, theirs, 1.0)), lead >= 0
                 )
-        found[place] = float((1.0 - chance).prod(axis=0).mean())
-    return found
+        return float((1.0 - chance).prod(axis=0).mean())
+
+    rows = np.arange(len(costs))
+    found = np.zeros(len(costs))
+    if len(costs) >= _MANY:
+        # fewer rivals leave a greater chance. What the strongest leave next to nothing is no rival
+        # that counts either: whatever it dominates, one that dominates it dominates as well
+        rivals = _strongest(costs, _MANY // 4)
+        for step in (_POINTS // 32, _POINTS // 64):
+            rough = np.array([chance_of(place, rivals, step) for place in rows.tolist()])
+            rows = rivals = rows[rough > _FAINT_CHANCE]
+    # a row at a time: what is held at once stays small, however many rows there are
+    for place in rows.tolist():
+        found[place] = chance_of(place, rows, 1)
+    return [float(chance) for chance in found]
 
 
-def _possible(means: Any, widest: Any, place: int, noisy: Sequence[int]) -> Any:
-    """Places of the rows that may dominate the one at `place`."""
+def _strongest(costs: Matrix, least: int) -> Any:
+    """Places of the front, of the front without it, and so on, until they are `least`."""
+    import numpy as np
+
+    left = list(range(len(costs)))
+    taken: list[int] = []
+    while left and len(taken) < least:
+        layer = {left[row] for row in front([costs[i] for i in left])}
+        taken += sorted(layer)[: 2 * least]
+        left = [i for i in left if i not in layer]
+    return np.array(sorted(taken))
+
+
+def _possible(means: Any, widest: Any, place: int, noisy: Sequence[int], rivals: Any) -> Any:
+    """Which of `rivals` may dominate the row at `place`, one truth value each."""
     import numpy as np
 
     exact = [k for k in range(means.shape[1]) if k not in noisy]
-    able = (means[:, exact] <= means[place, exact]).all(axis=1)
+    theirs, spread = means[rivals], widest[rivals]
+    able = (theirs[:, exact] <= means[place, exact]).all(axis=1) & (rivals != place)
     for k in noisy:
-        able &= means[:, k] - means[place, k] <= _FAINT * np.hypot(widest[:, k], widest[place, k])
+        able &= theirs[:, k] - means[place, k] <= _FAINT * np.hypot(spread[:, k], widest[place, k])
     # rows without any noise that are equal stand together
-    still = ~widest[:, noisy].any(axis=1) & (not widest[place, noisy].any())
-    able &= ~(still & (means == means[place]).all(axis=1))
-    able[place] = False
-    return np.flatnonzero(able)
+    still = ~spread[:, noisy].any(axis=1) & (not widest[place, noisy].any())
+    return able & ~(still & (theirs == means[place]).all(axis=1))
 
 
 @lru_cache(maxsize=8)

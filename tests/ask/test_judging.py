@@ -16,9 +16,9 @@ from peft_shop.ask.adapted import retargeted
 from peft_shop.ask.advice import _about_model, _just_met, _suggestion, _words
 from peft_shop.ask.contenders import Contender, field_of_play
 from peft_shop.ask.judging import judge
-from peft_shop.ask.noise import significance_threshold
 from peft_shop.ask.query import MemoryLimit, Query
 from peft_shop.ask.ranking import best_first, epsilons
+from peft_shop.ask.spread import factor
 from peft_shop.forecast.records import Settings
 from peft_shop.model.structure import Structure
 from peft_shop.units import format_quantity, parse_quantity
@@ -136,7 +136,7 @@ def test_the_cheapest_of_those_that_noise_cannot_tell_from_the_best_comes_first(
     ]
     found = best_first(CATALOG, question(rank_by="cheapest-tie"), everyone, [ACCURACY, MEMORY])
     top = min(everyone, key=lambda one: (*costs(one), one.name))
-    z = significance_threshold(0.95)
+    z = factor(0.95, math.inf, len(everyone) - 1)
 
     def equal(one: Contender) -> bool:
         noise = math.hypot(*(each.sds.get("test_accuracy", 0.0) for each in (one, top)))

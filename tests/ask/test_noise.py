@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peft_shop.ask import noise
 from peft_shop.ask.noise import _integrated, front_probabilities, probability_below
 from peft_shop.ask.spread import factor
 from peft_shop.ask.ties import rival_counts, tie_set
@@ -218,3 +219,15 @@ def test_exact_metrics_tie_within_their_epsilon() -> None:
     zero = [(0.0, 0.0)] * 3
     assert tie_set(rows, zero) == [0]
     assert tie_set(rows, zero, epsilons=[0.1, 0.5]) == [0, 1]
+
+
+def test_many_rows_tell_what_few_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(6)
+    rows = [(rng.uniform(0, 4), rng.gauss(0, 1)) for _ in range(90)]
+    exact = front_probabilities(rows, noisy(rows, 0.6), degrees=(math.inf, 11))
+    both = [(0.5, 0.6)] * len(rows)
+    plain = front_probabilities(rows, both)
+    monkeypatch.setattr(noise, "_MANY", 20)
+    quick = front_probabilities(rows, noisy(rows, 0.6), degrees=(math.inf, 11))
+    assert quick == pytest.approx(exact, abs=0.006)
+    assert front_probabilities(rows, both) == pytest.approx(plain, abs=0.003)
