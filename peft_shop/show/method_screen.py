@@ -132,7 +132,7 @@ def _folded(text: str, width: int, most: int, *, style: str = "") -> list[Line]:
         folded = folded[:most]
         while len(folded[-1]) > width - 4 and " " in folded[-1]:
             folded[-1] = folded[-1].rpartition(" ")[0]
-        folded[-1] = f"{folded[-1].rstrip(',')} ..."
+        folded[-1] = f"{folded[-1].rstrip(',')[: max(width - 4, 0)]} ..."
     return [[(line, style)] for line in folded]
 
 

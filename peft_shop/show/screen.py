@@ -249,7 +249,7 @@ class _Writer:
             folded = folded[:most]
             while len(folded[-1]) > self.width - 4 and " " in folded[-1]:
                 folded[-1] = folded[-1].rpartition(" ")[0]
-            folded[-1] += " ..."
+            folded[-1] = f"{folded[-1][: self.width - 4]} ..."
         return [[(line, "")] for line in folded]
 
 
