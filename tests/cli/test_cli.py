@@ -79,7 +79,7 @@ def test_every_feature_is_an_option(command: str) -> None:
 def test_why_takes_the_options_of_recommend() -> None:
     assert options("recommend") - options("why") == {
         *("--all", "--why", "--ties", "--left-out", "--sure"),
-        *("--limit", "--columns", "--quiet", "--brief", "--plot", "--force"),
+        *("--limit", "--columns", "--quiet", "--brief", "--plot", "--force", "--open"),
     }
     assert options("why") - options("recommend") == {"name"}
 
