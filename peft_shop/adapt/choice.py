@@ -6,9 +6,11 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.adapt.blocks import blocks_of, other_mixers, share_of_blocks
+from peft_shop.adapt.circumstances import group_circumstances
 from peft_shop.adapt.exceptions import refused_module
 from peft_shop.adapt.intent import Intent
 from peft_shop.adapt.towers import main_towers, told
+from peft_shop.catalog.conditions import in_words
 from peft_shop.model.structure import ROLES
 from peft_shop.upstream.targets import endings
 
@@ -262,14 +264,20 @@ def _unfit(case: Case, group: ModuleGroup) -> str | None:
 
 
 def _unable(case: Case, group: ModuleGroup) -> str | None:
-    """Why a type of layer is not adapted; only a clear yes in the catalog counts."""
+    """Why a type of layer is not adapted; what depends on this model counts where it is met.
+
+    Of inputs whose dimensions only a forward pass shows nothing is said here: preflight makes one.
+    """
     title = case.method.title
     if group.kind == "parameter" and len(group.shape) < 2:
         return f"{title} adapts parameters of two or three dimensions"
     found = case.method.capability(f"layer_types.{group.kind}", case.variants)
-    if found.support == "yes":
+    support = found.under(group_circumstances(case.structure, [group]))
+    if support == "yes" or (support == "partial" and found.conditions):
         return None
     if found.support == "partial":
+        if found.conditions:
+            return f"{title} adapts {group.kind} layers only {in_words(found.conditions)}"
         return f"{title} adapts {group.kind} layers in part only: {found.note}"
     verb = "is not known to adapt" if found.support == "unknown" else "does not adapt"
     return f"{title} {verb} {group.kind} layers"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from peft_shop.model.structure import ModuleGroup, Structure
 
 __all__ = [
+    "FOUR_DIMENSIONS",
     "HEADLESS",
     "LISTED_EXPERTS",
     "NO_PAST",
@@ -44,8 +45,6 @@ _STATE_SPACE: Final = frozenset(
     {"bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "mamba", "mamba2",
      "nemotron_h", "zamba", "zamba2"}
 )  # fmt: skip
-_THREE_DIMENSIONS: Final = frozenset({"GRALORA", "OFT", "POLY"})
-"""Methods whose layers take (samples, tokens, width) and nothing else."""
 _REFUSALS: Final = (
     _Refusal(
         methods=frozenset(),
@@ -59,18 +58,6 @@ _REFUSALS: Final = (
         modules=frozenset({"k_proj", "out_proj", "q_proj", "v_proj"}),
         because="the model hands its weight to torch's own attention without calling the layer: an "
         "adapter on it does nothing",
-    ),
-    _Refusal(
-        methods=_THREE_DIMENSIONS,
-        models=frozenset(),
-        modules=frozenset({"kv_b_proj"}),
-        because="latent attention gives it four dimensions, and the method takes three",
-    ),
-    _Refusal(
-        methods=_THREE_DIMENSIONS,
-        models=frozenset({"convnext", "convnextv2"}),
-        modules=frozenset({"pwconv1", "pwconv2"}),
-        because="it sees images of four dimensions, and the method takes three",
     ),
     _Refusal(
         methods=frozenset({"POLY"}),
@@ -98,6 +85,12 @@ _REFUSALS: Final = (
         "is not what was trained, unless you keep the classifier's state dict yourself",
     ),
 )
+FOUR_DIMENSIONS: Final = (
+    (frozenset[str](), frozenset({"kv_b_proj"})),
+    (frozenset({"convnext", "convnextv2"}), frozenset({"pwconv1", "pwconv2"})),
+)
+"""Layers whose inputs have four dimensions, by types of models (none: all) and last parts of names:
+latent attention, and images. Which methods cannot take them the catalog says."""
 HEADLESS: Final = frozenset({"MULTITASK_PROMPT_TUNING", "PROMPT_TUNING", "P_TUNING"})
 """Prompt methods that work at the input alone, so that a model without attention will do."""
 NO_PAST: Final = frozenset(

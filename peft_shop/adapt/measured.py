@@ -29,6 +29,8 @@ class MeasuredModel:
         vocabulary: rows of its token embedding; `None` without one.
         blocks: names of its blocks with the index as `*`, and how many there are.
         modules: name with the index as `*`, role, and (in, out) widths [channels].
+        biased: whether linear layers of its blocks have a bias; all or none do.
+        tied: whether its head and its token embedding are one tensor.
     """
 
     model_type: str | None
@@ -36,6 +38,8 @@ class MeasuredModel:
     vocabulary: int | None
     blocks: Mapping[str, int]
     modules: tuple[tuple[str, Role, tuple[int, int]], ...]
+    biased: bool = False
+    tied: bool = False
 
     @cached_property
     def roles(self) -> dict[str, Role]:
@@ -93,6 +97,7 @@ _LLAMA: Final = MeasuredModel(
     model_type="llama",
     layers=28,
     vocabulary=128256,
+    tied=True,
     blocks={"model.layers.*": 28},
     modules=(
         ("model.embed_tokens", "embedding", (128256, 3072)),

@@ -82,6 +82,8 @@ class Retargeted(Record):
         changes: every difference from the recipe, once.
         problems: why it cannot work on this model; empty means that it applies.
         notes: what the user should know; changes nothing.
+        tried: what was tried with the method's defaults on a tiny model of this architecture;
+            `None` where nobody did.
     """
 
     method: Name
@@ -90,6 +92,7 @@ class Retargeted(Record):
     changes: tuple[Change, ...] = ()
     problems: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
+    tried: Text | None = None
 
     @property
     def applies(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.adapt.circumstances import group_circumstances
 from peft_shop.adapt.exceptions import HEADLESS, NO_PAST, refused_model
 from peft_shop.adapt.towers import WRAPPED, takes_text_alone
 from peft_shop.upstream.versions import version_key
@@ -11,7 +12,7 @@ from peft_shop.upstream.versions import version_key
 if TYPE_CHECKING:
     from peft_shop.adapt.drafts import Case
 
-__all__ = ["refuse", "refuse_optimizer"]
+__all__ = ["refuse", "refuse_base", "refuse_optimizer"]
 
 _HEAD_STAYS: Final = {"ADAPTION_PROMPT", "TRAINABLE_TOKENS"}
 _BY_PAST: Final = {"CARTRIDGE", "PREFIX_TUNING"}
@@ -24,7 +25,6 @@ _ADAPTION_MODELS: Final = ("gpt2", "llama", "mistral")
 def refuse(case: Case) -> None:
     """Add to the draft's problems what speaks against the method on this model."""
     _versions(case)
-    _quantization(case)
     _task(case)
     if case.method.category == "prompt_learning":
         _prompts(case)
@@ -73,13 +73,20 @@ def _versions(case: Case) -> None:
             )
 
 
-def _quantization(case: Case) -> None:
+def refuse_base(case: Case) -> None:
+    """Add what speaks against the method on a base that comes quantized, once its layers are known.
+
+    How the base is prepared is up to a script.
+    """
     backend = case.structure.quantization
     if backend is None:
         return
     found = case.method.capability(f"quantization.{backend}", case.variants)
-    if found.support != "yes":
-        known = "unknown" if found.support == "unknown" else f"{found.support}, not yes"
+    given = group_circumstances(case.structure, case.groups) if case.groups else {}
+    ways = [found.under({**given, "prepared": frozenset({prepared})}) for prepared in (True, False)]
+    if "yes" not in ways:
+        support = "partial" if "partial" in ways else ways[0]
+        known = "unknown" if support == "unknown" else f"{support}, not yes"
         note = f": {found.note}" if found.note else ""
         case.draft.problem(
             f"whether {case.method.title} trains on layers quantized with {backend} is "

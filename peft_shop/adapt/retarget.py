@@ -12,7 +12,7 @@ from peft_shop.adapt.naming import name_targets
 from peft_shop.adapt.plans import plan_fields
 from peft_shop.adapt.records import Retargeted, TargetOptions
 from peft_shop.adapt.references import fit_references
-from peft_shop.adapt.refusals import refuse, refuse_optimizer
+from peft_shop.adapt.refusals import refuse, refuse_base, refuse_optimizer
 from peft_shop.catalog.runs import Run
 from peft_shop.upstream.defaults import class_defaults
 from peft_shop.upstream.tables import own_targets
@@ -66,8 +66,10 @@ def retarget(
             name_targets(case)
             fit_values(case)
         fit_references(case)
+    refuse_base(case)
     _keep_to_version(case, catalog.peft_version)
     _resolve(case)
+    tried = _tried(case, catalog)
     return Retargeted(
         method=case.method.id,
         config={"peft_type": case.peft_type, **dict(sorted(case.draft.config.items()))},
@@ -75,7 +77,20 @@ def retarget(
         changes=case.draft.changes(),
         problems=tuple(case.draft.problems),
         notes=tuple(case.draft.notes),
+        tried=tried,
     )
+
+
+def _tried(case: Case, catalog: Catalog) -> str | None:
+    """What was tried on a tiny model of this architecture; a failure there is a problem here."""
+    model = catalog.tried_by_architecture.get(case.structure.architecture)
+    if model is None or case.method.id in model.refused:
+        return None
+    failure = model.failed.get(case.method.id)
+    if failure is not None:
+        case.draft.problem(f"with its defaults it failed on a tiny {model.title}: {failure}")
+        return None
+    return f"with its defaults it trained, was saved and loaded again on a tiny {model.title}"
 
 
 def _case(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.adapted import retargeted
-from peft_shop.ask.bases import condition, feature_of
+from peft_shop.ask.bases import circumstances, condition, feature_of
 from peft_shop.ask.judging import FORECAST_METRICS
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import ConfigError, PeftShopError
@@ -180,7 +180,7 @@ def own_settings(catalog: Catalog, query: Query, one: Contender, settings: Setti
     if backend is None or one.method == FULL_FINETUNING or "prepare_kbit" in query.fixed:
         return settings
     capability = catalog.method_by_id[one.method].capability(feature_of(backend), one.variants)
-    if condition(capability) == "loaded":
+    if condition(capability, circumstances(catalog, query, one)) == "loaded":
         return settings.model_copy(update={"prepare_kbit": False})
     return settings
 

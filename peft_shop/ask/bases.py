@@ -1,13 +1,18 @@
 """A quantized base: what it asks of a method, and which conditions of that our script meets.
 
-A method that the probe saw train only after `prepare_model_for_kbit_training`, or only as the base
-was loaded, is `partial` in the catalog. The scripts load the base in just that way, so the
-condition counts as met unless the question fixes the contrary.
+A method that the probe saw train under some circumstances alone is `partial` in the catalog. Those
+that a script decides, such as `prepare_model_for_kbit_training`, count as met unless the question
+fixes the contrary; those of the model are read off it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from peft_shop.adapt.circumstances import measured_circumstances, model_circumstances
+from peft_shop.ask.adapted import retargeted
+from peft_shop.catalog.conditions import TRIED_DTYPES, in_words
+from peft_shop.forecast.records import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,15 +20,18 @@ if TYPE_CHECKING:
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.conditions import Given
     from peft_shop.catalog.features import Support
     from peft_shop.catalog.methods import Capability, Method
 
 __all__ = [
     "Loading",
     "base_notes",
+    "circumstances",
     "condition",
     "feature_of",
     "fixed_loading",
+    "loadings",
     "quantized_base",
     "trains_on",
     "weakest",
@@ -33,6 +41,7 @@ Loading: TypeAlias = Literal["prepared", "loaded"]
 """After `prepare_model_for_kbit_training`, or as `from_pretrained` gives it."""
 
 _ORDER: Final[dict[Support, int]] = {"no": 0, "unknown": 1, "partial": 2, "yes": 3}
+_LOADINGS: Final[dict[Loading, bool]] = {"loaded": False, "prepared": True}
 _WORDS: Final[dict[Loading, str]] = {
     "prepared": "only after `prepare_model_for_kbit_training`, which the script calls",
     "loaded": "only as loaded, without `prepare_model_for_kbit_training`, as the script does it",
@@ -67,24 +76,51 @@ def weakest(method: Method, variants: tuple[str, ...], backend: str) -> Capabili
     return own if _ORDER[own.support] <= _ORDER[plain.support] else plain
 
 
-def condition(capability: Capability) -> Loading | None:
-    """The way of loading without which the method does not train; `None` where both ways do."""
-    if capability.support != "partial" or capability.prepared is None:
-        return None
-    return "prepared" if capability.prepared else "loaded"
+def circumstances(catalog: Catalog, query: Query, one: Contender) -> Given:
+    """What is known of a contender's base that verdicts depend on, the choices of a script aside.
+
+    Of the question's model, or of the one that the benchmark's runs were measured on.
+    """
+    if query.model is None:
+        benchmark = catalog.benchmark_by_id[query.benchmark]
+        given = dict(measured_circumstances(benchmark.model_id))
+    else:
+        adapted = retargeted(catalog, query, one)
+        config = None if adapted is None else adapted.whole_config
+        given = dict(model_circumstances(query.model, config))
+    settings = query.training
+    dtype = Settings.model_fields["dtype"].default if settings is None else settings.dtype
+    return {**given, "dtype": frozenset({dtype})} if dtype in TRIED_DTYPES else given
 
 
-def trains_on(capability: Capability, *, fixed: Loading | None = None) -> Support:
+def loadings(capability: Capability, given: Given) -> tuple[Loading, ...]:
+    """The ways of loading a quantized base under which the method trains."""
+    return tuple(
+        loading
+        for loading, prepared in _LOADINGS.items()
+        if capability.under({**given, "prepared": frozenset({prepared})}) == "yes"
+    )
+
+
+def condition(capability: Capability, given: Given) -> Loading | None:
+    """The way of loading without which the method does not train; `None` where both or none do."""
+    ways = loadings(capability, given)
+    return ways[0] if len(ways) == 1 else None
+
+
+def trains_on(capability: Capability, given: Given, *, fixed: Loading | None = None) -> Support:
     """Support as our script loads the base: a met condition is `yes`, a contradicted one `no`.
 
     Args:
-        capability: to train on such a base.
+        capability: to train on such a base, or any other.
+        given: what is known of the base.
         fixed: how the question fixes that the base is loaded; `None` leaves it to the script.
     """
-    needed = condition(capability)
-    if needed is None:
-        return capability.support
-    return "no" if fixed not in {None, needed} else "yes"
+    ways = _LOADINGS if fixed is None else {fixed: _LOADINGS[fixed]}
+    found = [
+        capability.under({**given, "prepared": frozenset({prepared})}) for prepared in ways.values()
+    ]
+    return max(found, key=_ORDER.__getitem__)
 
 
 def fixed_loading(query: Query) -> Loading | None:
@@ -114,12 +150,15 @@ def base_notes(catalog: Catalog, query: Query, contender: Contender) -> Iterable
     if (backend is None and not demanded) or contender.method not in catalog.method_by_id:
         return
     method = catalog.method_by_id[contender.method]
+    given = circumstances(catalog, query, contender)
     for name in dict.fromkeys([*([] if backend is None else [backend]), *sorted(demanded)]):
         capability = method.capability(feature_of(name), contender.variants)
-        needed = condition(capability)
+        needed = condition(capability, given)
         if needed is not None:
             yield f"trains on a {name} base {_WORDS[needed]}"
         elif capability.support == "unknown":
             yield f"whether it trains on a {name} base is not known: {capability.note}"
+        elif capability.support == "partial" and loadings(capability, given):
+            yield f"trains on a {name} base only {in_words(capability.conditions)}, as here"
         elif capability.support == "partial":
             yield f"trains on a {name} base in part: {capability.note}"

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.adapted import routed, trained_by
-from peft_shop.ask.bases import fixed_loading, quantized_base, trains_on, weakest
+from peft_shop.ask.bases import (
+    circumstances,
+    fixed_loading,
+    quantized_base,
+    trains_on,
+    weakest,
+)
 from peft_shop.ask.query import Failure
 from peft_shop.catalog.features import EVIDENCE_LEVELS, FULL_FINETUNING
 from peft_shop.serve.routes import demanded
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query, Requirement
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.features import Support
+    from peft_shop.catalog.conditions import Given
     from peft_shop.catalog.methods import Method
 
 __all__ = ["ATTRIBUTES", "GROUPS", "SERVE", "TRAINER", "demand_failures"]
@@ -55,18 +61,20 @@ def demand_failures(
     yield from _variant_failures(one, query)
     if query.peft_version is not None:
         yield from _version_failures(catalog, method, one, query.peft_version)
+    asked = query.requirements or quantized_base(query) is not None
+    given = circumstances(catalog, query, one) if asked else {}
     for requirement in query.requirements:
         if requirement.name == SERVE:
             yield from _serve_failures(catalog, query, one, requirement)
         elif requirement.name == TRAINER:
             yield from _trainer_failures(catalog, query, one, requirement)
         else:
-            yield from _requirement_failures(method, one, requirement, query)
-    yield from _base_failures(method, one, query)
+            yield from _requirement_failures(method, one, requirement, query, given)
+    yield from _base_failures(method, one, query, given)
 
 
 def _requirement_failures(
-    method: Method, one: Contender, requirement: Requirement, query: Query
+    method: Method, one: Contender, requirement: Requirement, query: Query, given: Given
 ) -> Iterable[Failure]:
     name = requirement.name
     wanted = tuple(dict.fromkeys(requirement.values))
@@ -75,10 +83,10 @@ def _requirement_failures(
         have = {mine} if isinstance(mine, str) else set(mine)
         lacking = [value for value in wanted if value not in have]
     elif name in GROUPS:
-        faults = {value: _group_fault(method, one, name, value, query) for value in wanted}
+        faults = {value: _fault(method, one, f"{name}.{value}", query, given) for value in wanted}
         lacking = [f"{value}: {fault}" for value, fault in faults.items() if fault]
     else:
-        fault = _fault(method, one, name, wanted[0], query)
+        fault = _fault(method, one, f"{name}:{wanted[0]}", query, given)
         lacking = [fault] if fault else []
     if requirement.mode == "any" and len(lacking) < len(wanted):
         return
@@ -134,14 +142,14 @@ def _told(requirement: Requirement) -> str:
     return (" or " if requirement.mode == "any" else " and ").join(requirement.values)
 
 
-def _base_failures(method: Method, one: Contender, query: Query) -> Iterable[Failure]:
+def _base_failures(method: Method, one: Contender, query: Query, given: Given) -> Iterable[Failure]:
     """A method that was seen not to train on the base that the question is about."""
     base = quantized_base(query)
     if base is None or one.method == FULL_FINETUNING:
         return
     backend, option = base
     capability = weakest(method, one.variants, backend)
-    if trains_on(capability, fixed=fixed_loading(query)) == "no":
+    if trains_on(capability, given, fixed=fixed_loading(query)) == "no":
         note = f" ({capability.note})" if capability.note else ""
         yield Failure(
             constraint=option,
@@ -152,32 +160,16 @@ def _base_failures(method: Method, one: Contender, query: Query) -> Iterable[Fai
         )
 
 
-def _group_fault(method: Method, one: Contender, group: str, text: str, query: Query) -> str | None:
-    """Why one value of a group is not satisfied; `None` when it is."""
-    value, _, least = text.partition(":")
-    if group == "quantization":
-        capability = method.capability(f"{group}.{value}", one.variants)
-        support = trains_on(capability, fixed=fixed_loading(query))
-        return _fault(method, one, f"{group}.{value}", least or "yes", query, support=support)
-    return _fault(method, one, f"{group}.{value}", least or "yes", query)
+def _fault(method: Method, one: Contender, demand: str, query: Query, given: Given) -> str | None:
+    """Why a capability does not satisfy a demand, such as `merging:partial`; `None` when it does.
 
-
-def _fault(
-    method: Method,
-    one: Contender,
-    feature: str,
-    demanded: str,
-    query: Query,
-    *,
-    support: Support | None = None,
-) -> str | None:
-    """Why a capability does not satisfy a demand; `None` when it does.
-
-    `support` is how much of it there is once conditions are met; by default what the catalog has.
+    Conditions that the script or the model meets are met.
     """
+    feature, _, least_support = demand.partition(":")
+    demanded = least_support or "yes"
     capability = method.capability(feature, one.variants)
     level = capability.level
-    support = support or capability.support
+    support = trains_on(capability, given, fixed=fixed_loading(query))
     satisfied = support == "no" if demanded == "no" else _RANK[support] >= _RANK[demanded]
     note = f" ({capability.note})" if capability.note else ""
     if not satisfied:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.adapted import retargeted, trained_by
 from peft_shop.ask.appraisal import forecast_of, own_settings, with_figures
-from peft_shop.ask.bases import condition, weakest
+from peft_shop.ask.bases import circumstances, loadings, weakest
 from peft_shop.ask.demanding import TRAINER
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import ConfigError, QueryError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query, Requirement
     from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.conditions import Given
     from peft_shop.catalog.methods import Method
     from peft_shop.forecast.devices import Device
     from peft_shop.forecast.ladder import QuantizedTraining, Rung
@@ -213,7 +214,7 @@ def rungs_of(query: Query, asked: Fittable) -> list[Rung]:
         return []
     device = device_in(query)
     count = 1 if isinstance(device, int) else device.count
-    bfloat16 = isinstance(device, int) or device.bfloat16
+    bfloat16 = _bfloat16(query)
     rungs = ladder(
         model,
         settings,
@@ -257,6 +258,14 @@ def _misfit(catalog: Catalog, query: Query, one: Contender, lacking: Iterable[st
     return f"needs more than {limit} under every setup{traced}"
 
 
+def _bfloat16(query: Query) -> bool:
+    """Whether the device computes in bfloat16, as a size alone, or none, is taken to do."""
+    if query.memory is None:
+        return True
+    device = device_in(query)
+    return isinstance(device, int) or device.bfloat16
+
+
 def fittable_of(catalog: Catalog, query: Query, contender: Contender) -> Fittable | None:
     """What the search needs to know of a contender; `None` for one that cannot work at all."""
     adapted = retargeted(catalog, query, contender)
@@ -271,16 +280,19 @@ def fittable_of(catalog: Catalog, query: Query, contender: Contender) -> Fittabl
     settings = own_settings(catalog, query, contender, settings)
     method = catalog.method_by_id[contender.method]
     checkpointed, quantized = _taken(catalog, query, contender, settings)
+    given = dict(circumstances(catalog, query, contender))
+    if "dtype" not in query.fixed and not _bfloat16(query):
+        given.pop("dtype", None)  # float16, of which no verdict speaks
     return Fittable(
         contender.name,
         adapted.whole_config,
         optimizer=settings.optimizer,
         plain_adamw=settings.optimizer == "adamw"
         and (recipe is None or recipe.optimizer.lower() == "adamw"),
-        bnb_4bit=_trains(method, contender.variants, "bnb_4bit") if quantized else "no",
-        bnb_8bit=_trains(method, contender.variants, "bnb_8bit") if quantized else "no",
+        bnb_4bit=_trains(method, contender.variants, "bnb_4bit", given) if quantized else "no",
+        bnb_8bit=_trains(method, contender.variants, "bnb_8bit", given) if quantized else "no",
         checkpointing=checkpointed
-        and method.capability("gradient_checkpointing", contender.variants).support == "yes",
+        and method.capability("gradient_checkpointing", contender.variants).under(given) == "yes",
         chunked=method.own_loss != "outputs",
         autocast_adapter_dtype=None if recipe is None else recipe.autocast_adapter_dtype,
     )
@@ -322,12 +334,11 @@ def _taken(catalog: Catalog, query: Query, one: Contender, settings: Settings) -
     return takes(gradient_checkpointing=True, **plain), takes(quantization="bnb_4bit")
 
 
-def _trains(method: Method, variants: tuple[str, ...], backend: str) -> QuantizedTraining:
+def _trains(
+    method: Method, variants: tuple[str, ...], backend: str, given: Given
+) -> QuantizedTraining:
     """How the method trains on a base of bitsandbytes, as the search wants to know it."""
-    capability = weakest(method, variants, backend)
-    if capability.support == "yes":
-        return "yes"
-    needed = condition(capability)
-    if needed is None:
-        return "no"
-    return "prepared" if needed == "prepared" else "as_loaded"
+    ways = loadings(weakest(method, variants, backend), given)
+    if len(ways) != 1:
+        return "yes" if ways else "no"
+    return "prepared" if ways[0] == "prepared" else "as_loaded"

@@ -28,6 +28,7 @@ from peft_shop.catalog.runs import (
     Source,
 )
 from peft_shop.catalog.trainers import Trainer
+from peft_shop.catalog.tried import TriedModel
 from peft_shop.records import Frozen, Record
 
 __all__ = ["SCHEMA_VERSION", "Catalog"]
@@ -58,6 +59,7 @@ class Catalog(Record):
     conversions: tuple[Conversion, ...] = ()
     trainers: tuple[Trainer, ...] = ()
     forecasts: tuple[ForecastAccuracy, ...] = ()
+    tried: tuple[TriedModel, ...] = ()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy with `update`; what was worked out from this catalog is worked out anew."""
@@ -100,6 +102,11 @@ class Catalog(Record):
     def trainer_by_id(self) -> Mapping[str, Trainer]:
         """Trainers by identifier."""
         return MappingProxyType({trainer.id: trainer for trainer in self.trainers})
+
+    @cached_property
+    def tried_by_architecture(self) -> Mapping[str, TriedModel]:
+        """Models that every method was tried on, by their class."""
+        return MappingProxyType({model.architecture: model for model in self.tried})
 
     @cached_property
     def runs_by_benchmark(self) -> Mapping[str, tuple[Run, ...]]:

@@ -150,6 +150,9 @@ def _capability_row(
         "source": capability.source,
         "note": capability.note,
         "measured": _compact(capability.measured) if capability.measured else None,
+        "conditions": _compact([one.model_dump(exclude_none=True) for one in capability.conditions])
+        if capability.conditions
+        else None,
         "peft": environment.peft,
         "torch": environment.torch,
         "transformers": environment.transformers,

@@ -6,13 +6,12 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field
 
+from peft_shop.catalog.conditions import Circumstances, Given, conditions_met
 from peft_shop.catalog.features import Category, EvidenceLevel, Family, LayerType, Support, TaskType
 from peft_shop.records import Finite, Frozen, Json, Name, Number, Record, Text, Url
 
 __all__ = [
     "FIDELITY_RANKS",
-    "ONLY_LOADED",
-    "ONLY_PREPARED",
     "Capability",
     "Condition",
     "Curated",
@@ -31,12 +30,6 @@ __all__ = [
 ]
 
 
-ONLY_PREPARED: Final = "only after `prepare_model_for_kbit_training`"
-"""How the note of a quantized base starts that a method trains on once it is prepared."""
-ONLY_LOADED: Final = "only as loaded"
-"""How it starts where preparing the base stops the method."""
-
-
 class Capability(Record):
     """What is known about one feature of one method.
 
@@ -48,6 +41,8 @@ class Capability(Record):
         environment: key into the method's `environments`: the versions it was observed with.
         measured: numbers behind a `verified` value. Deviations are powers of ten that were not
             exceeded, relative to the largest output, so that they agree among machines.
+        conditions: of `partial`, the circumstances of which each alone makes it a `yes`; empty
+            where no circumstance does, or the support is another.
     """
 
     support: Support
@@ -56,17 +51,17 @@ class Capability(Record):
     source: Literal["observed", "curated"] = "observed"
     environment: str = "cpu"
     measured: Frozen[dict[str, Number]] = Field(default_factory=dict)
+    conditions: tuple[Circumstances, ...] = ()
 
-    @property
-    def prepared(self) -> bool | None:
-        """Whether a quantized base must be prepared for k-bit training, or must not be.
+    def under(self, given: Given) -> Support:
+        """Support under circumstances: `yes` where a condition is met, `no` where none can be.
 
-        `None` where the method was seen to work both ways, or neither.
+        What depends on circumstances that are not known stays `partial`.
         """
-        note = self.note or ""
-        if note.startswith(ONLY_PREPARED):
-            return True
-        return False if note.startswith(ONLY_LOADED) else None
+        if self.support != "partial" or not self.conditions:
+            return self.support
+        met = conditions_met(self.conditions, given)
+        return "partial" if met is None else "yes" if met else "no"
 
 
 class Environment(Record):

@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from peft_shop.adapt.circumstances import measured_circumstances, model_circumstances
+from peft_shop.catalog.conditions import TRIED_DTYPES
 from peft_shop.catalog.features import FEATURE_IDS
 from peft_shop.errors import ConfigError
 from peft_shop.forecast.records import Dtype, Settings, Setup
 
 if TYPE_CHECKING:
-    from peft_shop.catalog.methods import Method
+    from peft_shop.catalog.features import Support
+    from peft_shop.catalog.methods import Capability, Method
     from peft_shop.catalog.runs import Benchmark, Recipe, Run
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
@@ -261,7 +264,7 @@ class _Decision:
             self.notes.append(f"nobody has tried whether it trains {where}")
             return
         capability = self.method.capability(feature, self.run.variants)
-        if capability.support == "no":
+        if self.supports(capability) == "no":
             because = f": {capability.note}" if capability.note else ""
             advice = f"; {hint}" if hint else ""
             raise ConfigError(f"no script: {self.title} does not train {where}{because}{advice}")
@@ -276,12 +279,26 @@ class _Decision:
         asked: bool = self.stated("prepare_kbit", usual)
         if self.method is None or feature not in self.method.capabilities:
             return asked
-        needed = self.method.capability(feature, self.run.variants).prepared
-        if needed is None or needed == asked:
+        capability = self.method.capability(feature, self.run.variants)
+        works = {
+            prepared: self.supports(capability, prepared=frozenset({prepared}))
+            for prepared in (False, True)
+        }
+        if works[asked] == "yes" or works[not asked] != "yes":
             return asked
-        verb = "prepared" if needed else "not prepared"
+        verb = "not prepared" if asked else "prepared"
         self.notes.append(f"the base is {verb} for k-bit training: otherwise it does not train")
-        return needed
+        return not asked
+
+    def supports(self, capability: Capability, **stated: frozenset[object]) -> Support:
+        """Support on the script's base, under what is `stated` besides."""
+        if self.model is None:
+            given = measured_circumstances(self.recipe.training.model_id)
+        else:
+            given = model_circumstances(self.model, self.recipe.config)
+        dtype = self.dtype()
+        known = {"dtype": frozenset({dtype})} if dtype in TRIED_DTYPES else {}
+        return capability.under({**given, **known, **stated})
 
     def checkpointing(self) -> bool:
         measured = self.recipe.training.gradient_checkpointing

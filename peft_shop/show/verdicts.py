@@ -140,6 +140,8 @@ class _Explanations:
             found.append(("Notes", "; ".join(one.notes)))
         if one.retargeted is not None:
             found.append(("Your model", " ".join(adaptation_sentences(one))))
+            if one.retargeted.tried:
+                found.append(("On such a model", one.retargeted.tried))
         return found
 
     def _front(self, rank: int, one: FrontMember) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from peft_shop import InputError, Recommendation, load_catalog, recommend
-from peft_shop.ask.bases import condition, weakest
+from peft_shop.adapt.circumstances import model_circumstances
+from peft_shop.ask.bases import loadings, weakest
 from peft_shop.catalog.features import FEATURES
 from peft_shop.cli.app import app
 from peft_shop.forecast.records import Settings
@@ -64,6 +65,15 @@ def asked(device: str, stated: str = "{}", **more: Any) -> Recommendation:
     return recommend(model=model(), device=device, training=json.loads(stated), **more)
 
 
+BFLOAT16 = frozenset({"bfloat16"})
+
+
+def known_of(one: Any, dtype: str) -> dict[str, Any]:
+    """What verdicts may depend on: the model as the candidate adapts it, and the step's type."""
+    known = model_circumstances(model(), one.retargeted.whole_config)
+    return {**known, "dtype": frozenset({dtype})} if dtype != "float16" else dict(known)
+
+
 @given(
     st.sampled_from(DEVICES),
     st.fixed_dictionaries({}, optional={name: st.sampled_from(v) for name, v in STATED.items()}),
@@ -97,9 +107,8 @@ def test_what_is_stated_stays_and_no_capability_is_lacking(
             assert method.capability("gradient_checkpointing", variants).support == "yes"
         if step.quantization is not None:
             capability = weakest(method, variants, step.quantization)
-            assert capability.support == "yes" or condition(capability) is not None
-            if condition(capability) is not None:
-                assert step.prepare_kbit == (condition(capability) == "prepared")
+            ways = loadings(capability, known_of(one, step.dtype))
+            assert ("prepared" if step.prepare_kbit else "loaded") in ways
         share = one.setup.effective_batch
         if "batch_size" not in stated:
             assert share == stated.get("effective_batch", 4)
@@ -260,7 +269,7 @@ def test_no_method_is_kept_that_was_seen_not_to_train_on_the_base(backend: str, 
         if capability.support in {"unknown", "partial"}:
             assert any(backend in note for note in one.notes)
         if way == "question":
-            assert capability.support == "yes" or condition(capability) is not None
+            assert loadings(capability, {"bias": frozenset({False}), "dtype": BFLOAT16})
     option = {"training": "training", "model": "model", "question": "quantization"}[way]
     failing = [
         one for one in found.dropped if option in {failure.constraint for failure in one.failures}

@@ -35,9 +35,12 @@ def consumer() -> str:
 
 
 def is_met(capability: Capability) -> bool:
-    """Whether the method does it, or does under a condition that a script meets."""
-    prepared = capability.support == "partial" and capability.prepared is not None
-    return capability.support == "yes" or prepared
+    """Whether the method does it, or does under conditions that a script or the model meets."""
+    given = {"bias": frozenset({False}), "dtype": frozenset({"bfloat16"})}
+    return any(
+        capability.under({**given, "prepared": frozenset({prepared})}) == "yes"
+        for prepared in (True, False)
+    )
 
 
 def answer_of(folder: Path) -> tuple[list[str], list[str]]:

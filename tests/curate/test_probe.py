@@ -278,14 +278,16 @@ def test_half_answers_carry_a_note_and_verified_ones_a_number(
 
 def test_unknown_is_left_only_where_a_cpu_cannot_tell(committed: dict[str, Observation]) -> None:
     unknown = {f for _, f, capability in facts(committed) if capability.support == "unknown"}
-    assert unknown <= {"quantization.aqlm", "quantization.eetq", "quantization.inc"}
+    assert unknown <= {"quantization.eetq", "quantization.inc"}
 
 
 def test_variants_hold_differences_only(committed: dict[str, Observation]) -> None:
     for seen in committed.values():
         for differing in seen.variants.values():
             for feature, capability in differing.capabilities.items():
-                assert capability.support != seen.capabilities[feature].support
+                known = seen.capabilities[feature]
+                told = (capability.support, capability.conditions)
+                assert told != (known.support, known.conditions)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peft_shop.catalog import engines, methods, trainers
+from peft_shop.catalog import conditions, engines, methods, trainers
 from peft_shop.curate.sources import rules, sources
 from peft_shop.curate.sources.rules import RULES, installed_methods, validate
 
@@ -286,6 +286,11 @@ BREAKING: list[tuple[str, str, Edit]] = [
         "lora/rslora.hot_swapping",
         member(SEEN, *VARIANT, "support", value="unknown"),
     ),
+    (
+        "conditions-partial",
+        "lora.merging",
+        member(SEEN, *CAPABILITY, "conditions", value=[{"bias": False}]),
+    ),
     ("portable-note", "lora.merging", member(SEEN, *CAPABILITY, "note", value="see /srv/a/b.py")),
     ("portable-note", "lora.merging", member(SEEN, *CAPABILITY, "note", value="<at 0x7f00aa00>")),
     ("verified-measured", "lora.merging", member(SEEN, *CAPABILITY, "measured", value={})),
@@ -528,6 +533,7 @@ def test_the_field_guide_has_a_section_for_every_field() -> None:
         methods.Observation,
         methods.VariantObservation,
         methods.Capability,
+        conditions.Circumstances,
         methods.Environment,
         methods.Fidelity,
         methods.MeasuredRank,

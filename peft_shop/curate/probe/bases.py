@@ -22,6 +22,7 @@ import torch
 from transformers import AwqConfig, BitsAndBytesConfig, GPTQConfig, LlamaForCausalLM, TorchAoConfig
 
 from peft_shop.curate.probe.hosts import language_host
+from peft_shop.curate.probe.judgement import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,20 +203,37 @@ class QuantizedBases:
     """
 
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="bases")))
-    _models: dict[str, Any] = field(default_factory=dict)
+    _models: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
-    def quantized(self, name: QuantizationBackend, dtype: Any = torch.bfloat16) -> Any:
+    def quantized(
+        self, name: QuantizationBackend, dtype: Any = torch.bfloat16, *, bias: bool = False
+    ) -> Any:
         """A fresh quantized Llama."""
-        if name not in self._models:
-            self._models[name] = self._built(name, dtype)
-        return copy.deepcopy(self._models[name])
-
-    def dequantized(self, backend: QuantizationBackend, dtype: Any = torch.bfloat16) -> Any:
-        """A fresh float Llama whose layers compute what the quantized ones do."""
-        key = f"{backend} dequantized"
+        key = (name, dtype, bias)
         if key not in self._models:
-            model = self._float().to(dtype)
-            quantized = self.quantized(backend, dtype).eval()
+            self._models[key] = self._built(name, dtype, bias=bias)
+        return copy.deepcopy(self._models[key])
+
+    def loads(self, name: QuantizationBackend, dtype: Any, *, bias: bool) -> bool:
+        """Whether the backend itself computes in `dtype`: where not, no method is to blame."""
+        if dtype == torch.bfloat16:
+            self.quantized(name, dtype, bias=bias)  # what people load: to fail is our mistake
+            return True
+        key = ("loads", name, dtype, bias)
+        if key not in self._models:
+            self._models[key] = attempt(
+                lambda: self.quantized(name, dtype, bias=bias)(torch.tensor([[1, 2]])), proven=True
+            ).done
+        return bool(self._models[key])
+
+    def dequantized(
+        self, backend: QuantizationBackend, dtype: Any = torch.bfloat16, *, bias: bool = False
+    ) -> Any:
+        """A fresh float Llama whose layers compute what the quantized ones do."""
+        key = ("dequantized", backend, dtype, bias)
+        if key not in self._models:
+            model = self._float(bias=bias).to(dtype)
+            quantized = self.quantized(backend, dtype, bias=bias).eval()
             for layer, source in zip(model.model.layers, quantized.model.layers, strict=True):
                 for block in ("self_attn", "mlp"):
                     for child, linear in getattr(layer, block).named_children():
@@ -229,17 +247,18 @@ class QuantizedBases:
             self._models[key] = model
         return copy.deepcopy(self._models[key])
 
-    def _float(self) -> Any:
-        return language_host(width=WIDTH, other=OTHER).model
+    def _float(self, *, bias: bool) -> Any:
+        return language_host(width=WIDTH, other=OTHER, bias=bias).model
 
-    def _built(self, name: QuantizationBackend, dtype: Any) -> Any:
-        if not (self.folder / "config.json").is_file():
-            self._float().save_pretrained(str(self.folder))
+    def _built(self, name: QuantizationBackend, dtype: Any, *, bias: bool) -> Any:
+        folder = self.folder / ("biased" if bias else "plain")
+        if not (folder / "config.json").is_file():
+            self._float(bias=bias).save_pretrained(str(folder))
         # read when gptqmodel is imported: it would start a worker for each of a server's cores
         os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
         quiet = io.StringIO()
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-            model = BACKENDS[name].build(self.folder, dtype)
+            model = BACKENDS[name].build(folder, dtype)
         model.config.use_cache = False
         return model.train()
 

@@ -142,6 +142,8 @@ class Bench:
         folder: an empty folder for checkpoints.
         device: where the models live.
         overrides: configuration arguments of a variant.
+        bias: whether the layers of its hosts have a bias.
+        device_map: whether its language models say that a device map placed them.
         fidelity: what the room of that name measured; `None` until then, and where it failed.
     """
 
@@ -150,7 +152,16 @@ class Bench:
     folder: Path
     device: str = "cpu"
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+    bias: bool = False
+    device_map: bool = False
     fidelity: Fidelity | None = None
+
+    def on(self, *, bias: bool = False, device_map: bool = False) -> Bench:
+        """The same bench with other hosts, and a folder of its own."""
+        kind = f"{'biased' if bias else 'plain'}{'_mapped' if device_map else ''}"
+        folder = self.folder / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        return dataclasses.replace(self, folder=folder, bias=bias, device_map=device_map)
 
     @cached_property
     def peft_type(self) -> PeftType:
@@ -203,9 +214,16 @@ class Bench:
             msg = f"{self.method}: {last_line(error, limit=300)}"
             raise ProbeError(msg) from error
 
-    def layer_host(self, layer: LayerType, *, shapes: str = "both") -> Host:
+    def layer_host(self, layer: LayerType, *, shapes: str = "both", inputs: int = 3) -> Host:
         """A host with layers of one type."""
-        host = layer_host(layer, shapes=shapes, device=self.device, task_ids=self.setup.task_ids)
+        host = layer_host(
+            layer,
+            shapes=shapes,
+            bias=self.bias,
+            inputs=inputs,
+            device=self.device,
+            task_ids=self.setup.task_ids,
+        )
         if "alora_invocation_tokens" in self.overrides:
             # without token identifiers peft cannot find where the adapter begins to act: say it
             size = next(iter(host.inputs.values())).shape[0]
@@ -233,6 +251,8 @@ class Bench:
             task_ids=self.setup.task_ids,
             targets=self.setup.targets,
             tie=tie,
+            bias=self.bias,
+            device_map=self.device_map,
         )
 
     def language_config(self, host: Host, **extra: Any) -> Any:
@@ -280,7 +300,9 @@ def _float_copy(host: Host) -> Host:
     """A copy of the host that shares nothing, not quantized."""
     if "labels" in host.inputs:
         config = host.model.config
-        model = language_host(width=config.hidden_size, other=config.intermediate_size).model
+        model = language_host(
+            width=config.hidden_size, other=config.intermediate_size, bias=config.attention_bias
+        ).model
     else:
         model = copy.deepcopy(host.model)
     return dataclasses.replace(host, model=model)

@@ -118,7 +118,7 @@ def _capability(
         return [Change(method, where, said[0], said[1])]
     changes = [
         Change(method, f"{where}.{name}", str(getattr(old, name)), str(getattr(new, name)))
-        for name in ("support", "level", "note")
+        for name in ("support", "level", "conditions", "note")
         if getattr(old, name) != getattr(new, name)
         and not (name == "note" and _same_note(old.note or "", new.note or ""))
     ]

@@ -32,6 +32,8 @@ _MARKS: Final[dict[str, tuple[str, ...]]] = {
     "torchao": ("dispatch_torchao", "is_torchao_available"),
 }
 """Names in a tuner's own source that show that it was written for a backend."""
+_COMMON: Final = "resolve_quantization_backend"
+"""What a tuner calls that leaves backends to peft's common code for them."""
 
 
 @cache
@@ -40,7 +42,10 @@ def _source(package: str) -> str:
     if spec is None or not spec.submodule_search_locations:
         return ""
     folder = Path(next(iter(spec.submodule_search_locations)))
-    return "\n".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py")))
+    text = "\n".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py")))
+    if _COMMON in text:
+        text += (folder.parents[1] / "utils" / "quantization_utils.py").read_text(encoding="utf-8")
+    return text
 
 
 def declared_quantization(bench: Bench) -> dict[str, Capability]:

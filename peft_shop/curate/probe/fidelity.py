@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from peft_shop.catalog.conditions import Circumstances
 from peft_shop.catalog.methods import FIDELITY_RANKS, Fidelity, MeasuredRank
 from peft_shop.curate.probe.bench import deviation, logits, randomise
 from peft_shop.curate.probe.deltas import (
@@ -130,7 +131,8 @@ def _measured(bench: Bench, layer: LayerType) -> tuple[Fidelity, Capability]:
     answer = _judged(fidelity, max(one.deviation for one in seen))
     if layer == "embedding" and answer.support == "yes" and _moves_tied_head(bench):
         note = "only where the head is not tied to the embedding, which it changes as well"
-        answer = found("partial", "verified", note, measured=answer.measured)
+        untied = (Circumstances(tied=False),)
+        answer = found("partial", "verified", note, measured=answer.measured, conditions=untied)
     return fidelity, answer
 
 
@@ -164,8 +166,13 @@ def _judged(fidelity: Fidelity, off: float) -> Capability:
         )
     if "base_bias" in fidelity.delta:
         notes.append("only on layers without a bias, which it would change as well")
+    alone = "base_bias" in fidelity.delta and not fidelity.errors
     return found(
-        "partial" if notes else "yes", "verified", "; ".join(notes) or None, measured=measured
+        "partial" if notes else "yes",
+        "verified",
+        "; ".join(notes) or None,
+        measured=measured,
+        conditions=(Circumstances(bias=False),) if alone else (),
     )
 
 

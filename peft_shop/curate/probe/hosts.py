@@ -65,9 +65,9 @@ class _Experts(nn.Module):  # type: ignore[misc] # torch is not followed by mypy
 
 
 class _Attention(nn.Module):  # type: ignore[misc] # torch is not followed by mypy
-    def __init__(self) -> None:
+    def __init__(self, *, bias: bool) -> None:
         super().__init__()
-        self.attn = nn.MultiheadAttention(WIDTH, 4, batch_first=True)
+        self.attn = nn.MultiheadAttention(WIDTH, 4, batch_first=True, bias=bias)
 
     def forward(self, x: Any) -> Any:
         return self.attn(x, x, x, need_weights=False)[0]
@@ -81,7 +81,8 @@ class _LayerHost(nn.Module):  # type: ignore[misc] # torch is not followed by my
 
     def __init__(self, layers: dict[str, Any], *, channels_first: bool) -> None:
         super().__init__()
-        self.config = SimpleNamespace(model_type="custom", use_cache=False, to_dict=dict)
+        self.config = SimpleNamespace(model_type="custom", use_cache=False)
+        self.config.to_dict = lambda: {"model_type": "custom", "use_cache": False}
         self.model = nn.ModuleDict(layers)
         self.head = nn.Linear(WIDTH, CLASSES)
         self.channels_first = channels_first
@@ -93,10 +94,11 @@ class _LayerHost(nn.Module):  # type: ignore[misc] # torch is not followed by my
             x = layer(x if number == 0 else torch.nn.functional.gelu(x))
         if self.channels_first:
             x = x.flatten(2).mean(-1).unsqueeze(1).expand(-1, length, -1)
-        return SimpleNamespace(logits=self.head(x.mean(1)), hidden_states=(x,), loss=None)
+        pooled = x.flatten(1, -2).mean(1) if x.dim() > 2 else x
+        return SimpleNamespace(logits=self.head(pooled), hidden_states=(x,), loss=None)
 
 
-def _layers(layer: LayerType, shapes: str) -> dict[str, Any]:
+def _layers(layer: LayerType, shapes: str, *, bias: bool) -> dict[str, Any]:
     """Modules of one layer type that map the host's input to width 32."""
     sizes = {"square": (WIDTH, WIDTH), "wide": (WIDTH, OTHER), "narrow": (OTHER, WIDTH)}
     chosen = {
@@ -105,16 +107,19 @@ def _layers(layer: LayerType, shapes: str) -> dict[str, Any]:
         "other": ("wide", "narrow"),
     }[shapes]
     if layer == "linear":
-        return {name: nn.Linear(*sizes[name]) for name in chosen}
+        return {name: nn.Linear(*sizes[name], bias=bias) for name in chosen}
     if layer == "transformers_conv1d":  # its arguments are (out, in)
         return {name: TransformersConv1D(*reversed(sizes[name])) for name in chosen}
     if layer in CONVOLUTIONS:
         conv = CONVOLUTIONS[layer]
-        return {"square": conv(16, 16, 3, padding=1), "wide": conv(16, WIDTH, 3, padding=1)}
+        return {
+            "square": conv(16, 16, 3, padding=1, bias=bias),
+            "wide": conv(16, WIDTH, 3, padding=1, bias=bias),
+        }
     makers: dict[str, tuple[str, Callable[[], Any]]] = {
         "embedding": ("embed", lambda: nn.Embedding(VOCABULARY, WIDTH)),
-        "layer_norm": ("norm", lambda: nn.LayerNorm(WIDTH)),
-        "multihead_attention": ("block", _Attention),
+        "layer_norm": ("norm", lambda: nn.LayerNorm(WIDTH, bias=bias)),
+        "multihead_attention": ("block", lambda: _Attention(bias=bias)),
         "parameter": ("experts", _Experts),
     }
     name, make = makers[layer]
@@ -122,23 +127,31 @@ def _layers(layer: LayerType, shapes: str) -> dict[str, Any]:
 
 
 def layer_host(
-    layer: LayerType, *, shapes: str = "both", device: str = "cpu", task_ids: bool = False
+    layer: LayerType,
+    *,
+    shapes: str = "both",
+    bias: bool = True,
+    inputs: int = 3,
+    device: str = "cpu",
+    task_ids: bool = False,
 ) -> Host:
     """A seeded host with layers of one type.
 
     Args:
         layer: type of the layers to adapt.
         shapes: `both`, `square` or `other`, where the type comes in several shapes.
+        bias: whether the layers have one, where the type can do without.
+        inputs: dimensions of what linear layers get.
         device: where to put it.
         task_ids: whether the forward also gets task identifiers.
     """
     torch.manual_seed(0)
-    layers = _layers(layer, shapes)
+    layers = _layers(layer, shapes, bias=bias)
     model = _LayerHost(layers, channels_first=layer in CONVOLUTIONS)
     _vary(model)
     if layer == "embedding":
-        inputs = {"input_ids": torch.randint(0, VOCABULARY, (BATCH, LENGTH))}
-        inputs["input_ids"][:, :3] = torch.tensor([1, 2, 3])  # tokens that set-ups train
+        given = {"input_ids": torch.randint(0, VOCABULARY, (BATCH, LENGTH))}
+        given["input_ids"][:, :3] = torch.tensor([1, 2, 3])  # tokens that set-ups train
     else:
         size = {
             "conv1d": (BATCH, 16, 8),
@@ -147,13 +160,15 @@ def layer_host(
         }.get(layer)
         if size is None:
             first = OTHER if shapes == "narrow" else WIDTH
-            size = (BATCH, LENGTH, first)
-        inputs = {"inputs_embeds": torch.randn(*size)}
+            size = {2: (BATCH * LENGTH,), 3: (BATCH, LENGTH), 4: (BATCH, 2, LENGTH)}[inputs] + (
+                first,
+            )
+        given = {"inputs_embeds": torch.randn(*size)}
     targets = {
         "multihead_attention": ("attn",),
         "parameter": ("experts.gate_up", "experts.down"),
     }.get(layer, tuple(layers))
-    return _placed(Host(model, inputs, targets, layer == "parameter"), device, task_ids=task_ids)
+    return _placed(Host(model, given, targets, layer == "parameter"), device, task_ids=task_ids)
 
 
 def language_host(
@@ -165,10 +180,23 @@ def language_host(
     tie: bool = False,
     width: int = WIDTH,
     other: int = OTHER,
+    bias: bool = False,
+    device_map: bool = False,
 ) -> Host:
-    """A seeded Llama of two layers with grouped key and value heads and attention biases.
+    """A seeded Llama of two layers with grouped key and value heads.
 
     The inputs are token identifiers, a mask without padding and labels.
+
+    Args:
+        device: where to put it.
+        dtype: of its weights.
+        task_ids: whether the forward also gets task identifiers.
+        targets: names of the modules to adapt.
+        tie: whether the head is the embedding.
+        width: of the residual stream.
+        other: of the MLP.
+        bias: whether all its linear layers but the head have one.
+        device_map: whether it says that a device map placed it.
     """
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -179,7 +207,8 @@ def language_host(
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=64,
-        attention_bias=True,
+        attention_bias=bias,
+        mlp_bias=bias,
         use_cache=False,
         tie_word_embeddings=tie,
         # wide enough for the layers to matter: with 0.02 the residual stream is all there is
@@ -189,6 +218,8 @@ def language_host(
     )
     model = LlamaForCausalLM(config)
     _vary(model)
+    if device_map:
+        model.hf_device_map = {"": device}
     ids = torch.randint(4, VOCABULARY, (BATCH, LENGTH))
     ids[:, :3] = torch.tensor([1, 2, 3])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
@@ -207,7 +238,8 @@ def _vary(model: Any) -> None:
 def _placed(host: Host, device: str, *, task_ids: bool) -> Host:
     host.model.to(device).train()
     if task_ids:
-        host.inputs["task_ids"] = torch.zeros(BATCH, dtype=torch.long)
+        samples = len(next(iter(host.inputs.values())))
+        host.inputs["task_ids"] = torch.zeros(samples, dtype=torch.long)
         host.inputs["task_ids"][1:] = 1
     host.inputs = {name: value.to(device) for name, value in host.inputs.items()}
     return host

@@ -19,6 +19,7 @@ from peft_shop.errors import PeftShopError, ProbeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from peft_shop.catalog.conditions import Circumstances
     from peft_shop.catalog.features import EvidenceLevel, Support
     from peft_shop.records import Number
 
@@ -215,6 +216,7 @@ def found(
     *,
     environment: str = "cpu",
     measured: Mapping[str, Number] | None = None,
+    conditions: tuple[Circumstances, ...] = (),
 ) -> Capability:
     """A capability as the probe observed it."""
     return Capability(
@@ -223,6 +225,7 @@ def found(
         note=note,
         environment=environment,
         measured=dict(measured or {}),
+        conditions=conditions,
     )
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from peft_shop.catalog.conditions import Circumstances, in_words
 from peft_shop.catalog.features import LayerType
 from peft_shop.curate.probe.bench import deviation, logits, wrapped_layers
 from peft_shop.curate.probe.judgement import Outcome, attempt, found, order
 from peft_shop.curate.probe.training import Trained, base_weights, train
+from peft_shop.curate.probe.varying import joined
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from peft_shop.catalog.methods import Capability
     from peft_shop.curate.probe.bench import Bench
     from peft_shop.curate.probe.hosts import Host
@@ -20,7 +24,7 @@ SHAPED = frozenset({"linear", "transformers_conv1d"})
 """Layer types whose host comes with square or non-square layers alone."""
 STARTS_EXACT: Final = 1e-4
 """A method whose fresh adapter moves no output further than this [1] starts as the identity."""
-STARTS_WRONG: Final = 1e-3
+STARTS_WRONG: Final = 1e-2
 
 
 def probe_layers(bench: Bench) -> dict[str, Capability]:
@@ -32,21 +36,62 @@ def probe_layers(bench: Bench) -> dict[str, Capability]:
     if bench.setup.blocks is not None:
         note = f"cannot target single layers: wraps {bench.setup.blocks}"
         return {f"layer_types.{layer}": found("no", "declared", note) for layer in layers}
-    tried = {layer: trained_layer(bench, layer) for layer in layers}
-    starts = [outcome.value[2] for outcome, _ in tried.values() if outcome.done]
-    exact = min(starts, default=1.0) < STARTS_EXACT
-    return {
-        f"layer_types.{layer}": _layer(bench, layer, outcome, host, exact=exact)
-        for layer, (outcome, host) in tried.items()
+    hosts = {bias: bench.on(bias=bias) for bias in (False, True)}
+    tried = {
+        bias: {layer: trained_layer(there, layer) for layer in layers}
+        for bias, there in hosts.items()
     }
+    exact = all(_starts_exact(outcome for outcome, _ in one.values()) for one in tried.values())
+    verdicts = {
+        layer: joined(
+            [
+                ({"bias": bias}, _layer(there, layer, *tried[bias][layer], exact=exact))
+                for bias, there in hosts.items()
+            ]
+        )
+        for layer in layers
+    }
+    without = _problem(*tried[False]["linear"]) is None
+    verdicts["linear"] = _on_inputs(hosts[not without], verdicts["linear"])
+    return {f"layer_types.{layer}": verdict for layer, verdict in verdicts.items()}
 
 
-def trained_layer(bench: Bench, layer: LayerType, shapes: str = "both") -> tuple[Outcome, Host]:
+def _starts_exact(outcomes: Iterable[Outcome]) -> bool:
+    """Whether a fresh adapter leaves the outputs alone on some layer type of a host."""
+    starts = (outcome.value[2] for outcome in outcomes if outcome.done)
+    return min(starts, default=1.0) < STARTS_EXACT
+
+
+def _on_inputs(bench: Bench, verdict: Capability) -> Capability:
+    """The verdict on linear layers, with what inputs of two and of four dimensions take from it."""
+    if verdict.support not in {"yes", "partial"}:
+        return verdict
+    problems = {
+        inputs: _problem(*trained_layer(bench, "linear", inputs=inputs)) for inputs in (2, 4)
+    }
+    lost = {inputs: problem for inputs, problem in problems.items() if problem is not None}
+    if not lost:
+        return verdict
+    left = tuple(inputs for inputs in (2, 3, 4) if inputs not in lost)
+    note = f"only on inputs of {' or '.join(map(str, left))} dimensions; otherwise "
+    note += next(iter(lost.values()))
+    if verdict.support == "partial" and not verdict.conditions:
+        return verdict.model_copy(update={"note": f"{verdict.note}; {note}"})
+    terms = tuple(
+        one.model_copy(update={"inputs": left}) for one in verdict.conditions or (Circumstances(),)
+    )
+    whole = f"{note}; {verdict.note}" if verdict.note else note
+    return verdict.model_copy(update={"support": "partial", "note": whole, "conditions": terms})
+
+
+def trained_layer(
+    bench: Bench, layer: LayerType, shapes: str = "both", inputs: int = 3
+) -> tuple[Outcome, Host]:
     """Outcome of wrapping and training one layer type; its value is `(model, Trained, start)`.
 
     `start` is how far the fresh adapter moves the outputs [1].
     """
-    host = bench.layer_host(layer, shapes=shapes)
+    host = bench.layer_host(layer, shapes=shapes, inputs=inputs)
     if layer == "parameter" and "target_parameters" not in bench.fields and not bench.setup.experts:
         # the only way left to name the experts is as a module: peft then says what it thinks
         host.targets, host.targets_are_parameters = ("experts",), False
@@ -82,8 +127,9 @@ def _layer(
             if _problem(*trained_layer(bench, layer, shapes)) is None
         ]
         if working:
-            kind = "square" if working[0] == "square" else "non-square"
-            return found("partial", "trained", f"only {kind} layers; otherwise {problem}")
+            square = Circumstances(square=working[0] == "square")
+            note = f"only {in_words([square])}; otherwise {problem}"
+            return found("partial", "trained", note, conditions=(square,))
     return found("no", outcome.level, problem)
 
 

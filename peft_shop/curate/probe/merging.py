@@ -44,25 +44,29 @@ def _merging(bench: Bench) -> Capability:
         return found("no", "declared", "learns virtual tokens: no weight to merge them into")
     measured: dict[str, float] = {}
     problems: list[str] = []
-    fp32 = _merge_language(bench, torch.float32, measured)
+    fp32, undone = _merge_language(bench, torch.float32, measured)
     if "unload_fp32" not in measured:
         return found("no", "declared", fp32)
     if max(measured["unload_fp32"], measured["safe_fp32"]) > EXACT:
         return found("no", "verified", fp32, measured=measured)
-    bf16 = _merge_language(bench, torch.bfloat16, measured)
+    bf16, _ = _merge_language(bench, torch.bfloat16, measured)
     if fp32 is not None:
         problems.append(fp32)
     elif bf16 is not None:
         problems.append(f"in bf16: {bf16}")
     support: Support = "partial" if problems else "yes"
+    if undone:  # it merges all the same
+        problems.append(f"cannot be unmerged: {undone}")
     # the verdict is about the linear layers of a language model, which is what people merge; a
     # layer type of its own that does not merge is told, not mixed into it
     problems += [f"not on {problem}" for problem in _merge_layers(bench, measured)]
     return found(support, "verified", "; ".join(problems) or None, measured=measured)
 
 
-def _merge_language(bench: Bench, dtype: Any, measured: dict[str, float]) -> str | None:
-    """Why merging on the Llama does not work, or `None`; fills `measured`."""
+def _merge_language(
+    bench: Bench, dtype: Any, measured: dict[str, float]
+) -> tuple[str | None, str | None]:
+    """Why merging on the Llama does not work, and why peft refuses to undo it; fills `measured`."""
     suffix, limit = ("fp32", EXACT) if dtype == torch.float32 else ("bf16", COARSE)
     effect = EXACT * 100 if dtype == torch.float32 else COARSE_EFFECT
 
@@ -75,13 +79,17 @@ def _merge_language(bench: Bench, dtype: Any, measured: dict[str, float]) -> str
 
     made = attempt(fresh)
     if not made.done:
-        return made.note
+        return made.note, None
     host, model, expected = made.value
     if not hasattr(model, "merge_adapter"):
-        return "offers no merge"
+        return "offers no merge", None
     said: list[str] = []
+    undone = None
     for step, call in (("merge", model.merge_adapter), ("unmerge", model.unmerge_adapter)):
         outcome = attempt(call)
+        if step == "unmerge" and outcome.kind == "refused":
+            undone = outcome.message
+            break
         off = _off(outcome, model, host, expected)
         if isinstance(off, str):
             said.append(f"{step}: {off}")
@@ -103,7 +111,7 @@ def _merge_language(bench: Bench, dtype: Any, measured: dict[str, float]) -> str
     if wrong:
         worst = max(measured[f"{step}_{suffix}"] for step in wrong)
         said.append(f"{' and '.join(wrong)} change the outputs (by {span(worst)})")
-    return "; ".join(said) or None
+    return "; ".join(said) or None, undone
 
 
 def _off(outcome: Outcome, model: Any, host: Host, expected: Any) -> float | str:

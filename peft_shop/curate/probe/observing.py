@@ -6,7 +6,6 @@ import logging
 import platform
 import tempfile
 import warnings
-from functools import partial
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
@@ -29,9 +28,10 @@ from peft_shop.curate.probe.bench import Bench
 from peft_shop.curate.probe.compiling import probe_compile
 from peft_shop.curate.probe.cost import INFERENCE, INITIALISATION, inference, initialisation
 from peft_shop.curate.probe.fidelity import EXTRACTABLE, probe_fidelity
-from peft_shop.curate.probe.judgement import attempt, found
+from peft_shop.curate.probe.judgement import found
 from peft_shop.curate.probe.layers import probe_layers
 from peft_shop.curate.probe.merging import probe_conversion, probe_merging
+from peft_shop.curate.probe.options import effective_options
 from peft_shop.curate.probe.persistence import (
     probe_deterministic,
     probe_disable_adapter,
@@ -42,6 +42,7 @@ from peft_shop.curate.probe.persistence import (
     probe_token_indices,
 )
 from peft_shop.curate.probe.quantization import ENVIRONMENT, probe_quantization
+from peft_shop.curate.probe.varying import on_hosts, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,10 +67,8 @@ OPTIONS: Final = (
 """Configuration fields that several methods share and that matter when choosing."""
 
 ROOMS: Final[tuple[tuple[frozenset[str], Callable[[Bench], dict[str, Capability]]], ...]] = (
-    (frozenset(f"layer_types.{layer}" for layer in get_args(LayerType)), probe_layers),
     (frozenset({"merging"}), probe_merging),
     (frozenset({"convertible_to_lora"}), probe_conversion),
-    (frozenset({EXTRACTABLE}), probe_fidelity),
     (frozenset({"multiple_adapters"}), probe_multiple_adapters),
     (frozenset({"mixed_batches"}), probe_mixed_batches),
     (frozenset({"weighted_combination"}), probe_weighted_combination),
@@ -82,13 +81,18 @@ ROOMS: Final[tuple[tuple[frozenset[str], Callable[[Bench], dict[str, Capability]
     (frozenset({"identity_at_start"}), probe_identity_at_start),
     (frozenset({"gradient_checkpointing"}), probe_gradient_checkpointing),
     (frozenset({"deterministic"}), probe_deterministic),
+)
+"""Which function fills which features, asked of every host."""
+OWN_HOSTS: Final[tuple[tuple[frozenset[str], Callable[[Bench], dict[str, Capability]]], ...]] = (
+    (frozenset(f"layer_types.{layer}" for layer in get_args(LayerType)), probe_layers),
+    (frozenset({EXTRACTABLE}), probe_fidelity),
     (frozenset({"torch_compile"}), probe_compile),
     (
         frozenset(f"quantization.{name}" for name in get_args(QuantizationBackend)),
         probe_quantization,
     ),
 )
-"""Which function fills which features."""
+"""The same for functions that choose their hosts themselves."""
 
 CLOSE: Final = 0.05
 """Difference of errors [1] below which a variant is as its method."""
@@ -136,6 +140,7 @@ def observe(
             fidelity = earlier.fidelity if earlier is not None else None
             if EXTRACTABLE in wanted:
                 fidelity = bench.fidelity
+            options = effective_options(bench, OPTIONS)
             variants = {
                 variant: _variant(
                     Bench(method, setup, Path(folder) / variant, device, overrides),
@@ -155,7 +160,7 @@ def observe(
     category: Category = "adapter"
     if bench.prompt:
         category = "prompt_learning"
-    elif setup.blocks is not None:
+    elif not bench.is_tuner:
         category = "other"
     return Observation(
         method=method,
@@ -163,7 +168,7 @@ def observe(
         category=category,
         environments=_environments(setup, device, earlier, used),
         capabilities={name: capabilities.get(name, unknown) for name in FEATURE_IDS},
-        options=tuple(name for name in OPTIONS if name in bench.fields),
+        options=options,
         requires=setup.requires,
         variants=variants,
         initialisation=words,
@@ -176,13 +181,11 @@ def _answers(bench: Bench, wanted: frozenset[str]) -> dict[str, Capability]:
     """What every room that fills a wanted feature says of it."""
     bench.folder.mkdir(exist_ok=True)
     answered: dict[str, Capability] = {}
-    for names, room in ROOMS:
-        if names & wanted:
-            outcome = attempt(partial(room, bench))
-            answers = outcome.value
-            if not outcome.done:  # a helper step that works for every other method
-                answers = dict.fromkeys(names, found("no", outcome.level, outcome.note))
-            answered |= {name: answer for name, answer in answers.items() if name in wanted}
+    for rooms, ask in ((ROOMS, on_hosts), (OWN_HOSTS, said)):
+        for names, room in rooms:
+            if names & wanted:
+                answers = ask(bench, names, room)
+                answered |= {name: answer for name, answer in answers.items() if name in wanted}
     if bench.device != "cpu":
         there = {"environment": bench.device}
         return {
@@ -205,7 +208,8 @@ def _variant(
         if _weaker(answer, own.get(name)) or _weaker(answer, differing.get(name)):
             continue  # nothing was tried here: what was known stays
         differing.pop(name, None)
-        if answer.support != own[name].support:
+        known = own[name]
+        if (answer.support, answer.conditions) != (known.support, known.conditions):
             differing[name] = answer
     found_now = earlier.fidelity if earlier is not None else None
     if EXTRACTABLE in wanted:

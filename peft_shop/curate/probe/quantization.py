@@ -5,19 +5,22 @@ from __future__ import annotations
 import copy
 import math
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from peft import PeftModel, prepare_model_for_kbit_training
 
-from peft_shop.catalog.methods import ONLY_LOADED, ONLY_PREPARED
+from peft_shop.catalog.conditions import in_words
 from peft_shop.curate.probe.bases import BACKENDS, QuantizedBases
 from peft_shop.curate.probe.bench import deviation, logits, randomise, trainable, wrapped_layers
 from peft_shop.curate.probe.declared import declared_quantization
 from peft_shop.curate.probe.judgement import Outcome, attempt, found, order, span
 from peft_shop.curate.probe.training import train
+from peft_shop.curate.probe.varying import MAPPED, Cell, alternatives
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from peft_shop.catalog.features import QuantizationBackend, Support
     from peft_shop.catalog.methods import Capability
     from peft_shop.curate.probe.bench import Bench
@@ -41,7 +44,30 @@ OTHER_KERNELS: Final = frozenset({"aqlm"})
 FOREIGN: Final = frozenset({"aqlm", "awq", "gptq", "hqq"})
 """Backends whose layers are no `nn.Linear`, as those of EETQ and Intel Neural Compressor."""
 
-Mode: TypeAlias = Literal["loaded", "prepared"]
+DTYPES: Final = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+class Base(NamedTuple):
+    """One way in which a quantized base comes to be trained.
+
+    Attributes:
+        backend: who quantized it.
+        bias: whether its linear layers have one.
+        prepared: whether it went through `prepare_model_for_kbit_training`.
+        dtype: of its activations and of the weights that are not quantized.
+        device_map: whether it says that a device map placed it, as it does when it is loaded.
+    """
+
+    backend: QuantizationBackend
+    bias: bool = False
+    prepared: bool = False
+    dtype: str = "bfloat16"
+    device_map: bool = True
+
+    @property
+    def given(self) -> dict[str, object]:
+        """What a verdict may depend on."""
+        return {"bias": self.bias, "prepared": self.prepared, "dtype": self.dtype}
 
 
 @cache
@@ -59,8 +85,12 @@ def probe_quantization(bench: Bench) -> dict[str, Capability]:
         declared = answers[f"quantization.{name}"]
         answer = _quantized(bench, name)
         note = answer.note or ""
-        if name in OTHER_KERNELS and declared.support == "yes" and note.startswith("failed"):
-            # the failure may be the CPU kernel's: peft was written for the other one
+        if (
+            name in OTHER_KERNELS
+            and declared.support == "yes"
+            and note.startswith("failed: RuntimeError")
+        ):
+            # the kernel itself fails, and peft was written for the other one
             note = f"{note} with the CPU kernel; peft has code for it, and a GPU settles it"
             answer = answer.model_copy(update={"support": "unknown", "note": note})
         if note.startswith("refused") and name in FOREIGN:
@@ -76,57 +106,112 @@ def probe_quantization(bench: Bench) -> dict[str, Capability]:
 
 
 def _quantized(bench: Bench, name: QuantizationBackend) -> Capability:
+    """The verdict of all ways to load the base, with what it depends on."""
     measured: dict[str, float] = {}
-    failures: dict[Mode, Outcome] = {}
-    problems: dict[Mode, str] = {}
-    modes: tuple[Mode, ...] = ("loaded", "prepared")
-    for mode in modes:
-        outcome = attempt(partial(_trains, bench, name, mode, measured), proven=True)
-        problem = outcome.value if outcome.done else outcome.note
-        if problem is not None:
-            problems[mode] = problem
-            failures[mode] = outcome
-    if len(problems) == 2:
-        level = failures["loaded"].level
-        if failures["loaded"].done and measured:
-            level = "verified"
-        note = problems["loaded"]
+    cells: list[Cell] = []
+    working: Base | None = None
+    failures: list[Outcome] = []
+    mapped = None
+    for way in _ways(name, cells, failures):
+        numbers: dict[str, float] = {}
+        base, outcome, without = _unmapped(bench, way, numbers)
+        works = outcome.done and outcome.value is None
+        mapped = mapped or without
+        cells.append(Cell(way.given, works))
+        measured |= {key: value for key, value in numbers.items() if key not in measured}
+        if not works:
+            failures.append(outcome)
+        elif working is None:
+            working = base
+    if working is None:
+        level = "verified" if failures[0].done and measured else failures[0].level
+        note = _problem(failures[0])
         return found("no", level, note, environment=ENVIRONMENT, measured=measured)
-    working: Mode = "prepared" if "loaded" in problems else "loaded"
-    notes = []
-    if "loaded" in problems:
-        notes.append(f"{ONLY_PREPARED}; before: {problems['loaded']}")
-    elif "prepared" in problems:
-        notes.append(f"{ONLY_LOADED}; prepared for k-bit training: {problems['prepared']}")
-    kept = attempt(partial(_reloads, bench, name, working, measured), proven=True)
-    said = kept.value if kept.done else kept.note
-    if said is not None:
-        notes.append(f"reloading: {said}")
+    terms = alternatives(cells)
+    notes = [f"only {in_words(terms)}; otherwise {_problem(failures[0])}"] if terms else []
+    lost = _said(partial(_reloads, bench, working, measured))
+    if lost is not None:
+        notes.append(f"reloading: {lost}")
     support: Support = "partial" if notes else "yes"
-    merges = attempt(partial(_merges, bench, name, working, measured), proven=True)
-    said = merges.value if merges.done else merges.note
-    if said is not None:
-        notes.append(f"merging: {said}")
-    whole = "; ".join(notes) or None
-    level = "verified" if f"cosine_{working}" in measured else "trained"
-    return found(support, level, whole, environment=ENVIRONMENT, measured=measured)
+    lossy = _said(partial(_merges, bench, working, measured))
+    if lossy is not None:
+        notes.append(f"merging: {lossy}")
+    if mapped is not None:
+        notes.append(f"{MAPPED} ({mapped})")
+    level = "verified" if any(key.startswith("cosine") for key in measured) else "trained"
+    return found(
+        support,
+        level,
+        "; ".join(notes) or None,
+        environment=ENVIRONMENT,
+        measured=measured,
+        conditions=() if lost is not None else terms,
+    )
 
 
-def _host(bench: Bench, name: QuantizationBackend, mode: Mode, *, quantized: bool = True) -> Host:
-    host = bench.language_host()
+def _ways(
+    backend: QuantizationBackend, cells: list[Cell], failures: list[Outcome]
+) -> Iterator[Base]:
+    """The ways to try, the most usual first; what came of those before decides about the rest.
+
+    Where peft refuses the layers it refuses all of them, and where all works in bfloat16 nobody
+    needs float32.
+    """
+    for dtype in DTYPES:
+        for bias in (False, True):
+            if not _bases().loads(backend, DTYPES[dtype], bias=bias):
+                continue
+            for prepared in (False, True):
+                if failures and failures[0].kind == "refused" and len(failures) == len(cells):
+                    return
+                yield Base(backend, bias, prepared, dtype)
+        if not failures:
+            return
+
+
+def _unmapped(
+    bench: Bench, way: Base, measured: dict[str, float]
+) -> tuple[Base, Outcome, str | None]:
+    """The way that counts, its outcome, and what fails only because of a map onto the CPU."""
+    outcome = attempt(partial(_trains, bench, way, measured), proven=True)
+    if outcome.kind != "failed":
+        return way, outcome, None
+    free = way._replace(device_map=False)
+    again = attempt(partial(_trains, bench, free, measured), proven=True)
+    if again.done and again.value is None:
+        return free, again, outcome.note
+    return way, outcome, None
+
+
+def _problem(outcome: Outcome) -> str:
+    return str(outcome.value) if outcome.done else outcome.note
+
+
+def _said(call: Callable[[], str | None]) -> str | None:
+    """What a check complains of, or how it breaks down; `None` where it passes."""
+    outcome = attempt(call, proven=True)
+    said: str | None = outcome.value if outcome.done else outcome.note
+    return said
+
+
+def _host(bench: Bench, way: Base, *, quantized: bool = True) -> Host:
+    host = bench.on(bias=way.bias).language_host()
     bases = _bases()
-    host.model = bases.quantized(name) if quantized else bases.dequantized(name)
-    if mode == "prepared":
+    build = bases.quantized if quantized else bases.dequantized
+    host.model = build(way.backend, DTYPES[way.dtype], bias=way.bias)
+    if not way.device_map and hasattr(host.model, "hf_device_map"):
+        del host.model.hf_device_map
+    if way.prepared:
         host.model = prepare_model_for_kbit_training(host.model, use_gradient_checkpointing=False)
     return host
 
 
 def _trains(  # noqa: PLR0911 - a ladder of verdicts
-    bench: Bench, name: QuantizationBackend, mode: Mode, measured: dict[str, float]
+    bench: Bench, way: Base, measured: dict[str, float]
 ) -> str | None:
     """Why training does not work, or `None`."""
-    host = _host(bench, name, mode)
-    twin = _host(bench, name, mode, quantized=False)
+    host = _host(bench, way)
+    twin = _host(bench, way, quantized=False)
     base, twin_base = logits(host.model, host), logits(twin.model, twin)
     own = {id(item) for item in [*host.model.parameters(), *host.model.buffers()]}
     twin_model = bench.language_model(twin)
@@ -145,8 +230,8 @@ def _trains(  # noqa: PLR0911 - a ladder of verdicts
         cosine = float(torch.nn.functional.cosine_similarity(here.ravel(), there.ravel(), dim=0))
         # cut to 0.01, so that machines agree
         cut = math.floor(cosine * 100) / 100 if math.isfinite(cosine) else -1.0
-        measured[f"cosine_{mode}"] = cut
-        if not cosine >= (AGREES_ROUNDED if name == "bnb_8bit" else AGREES):
+        measured[f"cosine_{'prepared' if way.prepared else 'loaded'}"] = cut
+        if not cosine >= (AGREES_ROUNDED if way.backend == "bnb_8bit" else AGREES):
             return f"its effect differs from that on the dequantized base (cosine {cosine:.2f})"
     silent = set(train(copy.deepcopy(twin_model), twin, {}).silent)
     trained = train(model, host, {})
@@ -178,15 +263,13 @@ def _transfer(model: Any, twin: Any, own: set[int]) -> bool:
     return True
 
 
-def _merges(
-    bench: Bench, name: QuantizationBackend, mode: Mode, measured: dict[str, float]
-) -> str | None:
+def _merges(bench: Bench, way: Base, measured: dict[str, float]) -> str | None:
     """Why merging does not work on the quantized base though it does on a float one."""
-    twin = _host(bench, name, mode, quantized=False)
+    twin = _host(bench, way, quantized=False)
     plain = bench.language_model(twin)
     if not hasattr(plain, "merge_and_unload") or not attempt(plain.merge_and_unload).done:
         return None  # it does not merge into a float base either, which says nothing of this one
-    host = _host(bench, name, mode)
+    host = _host(bench, way)
     base = logits(host.model, host)
     model = bench.language_model(host)
     randomise(model, host, least=EFFECT)
@@ -201,17 +284,15 @@ def _merges(
     return None
 
 
-def _reloads(
-    bench: Bench, name: QuantizationBackend, mode: Mode, measured: dict[str, float]
-) -> str | None:
+def _reloads(bench: Bench, way: Base, measured: dict[str, float]) -> str | None:
     """Why saving and loading does not work on the quantized base, or `None`."""
-    folder = str(bench.folder / f"saved_{name}")
-    host = _host(bench, name, mode)
+    folder = str(bench.folder / f"saved_{way.backend}")
+    host = _host(bench, way)
     model = bench.language_model(host)
     randomise(model, host, least=EFFECT)
     expected = logits(model, host)
     model.save_pretrained(folder)
-    again = _host(bench, name, mode)
+    again = _host(bench, way)
     off = deviation(logits(PeftModel.from_pretrained(again.model, folder), again), expected)
     measured["reload"] = order(off)
     return None if off <= CLOSE else "gives other outputs"

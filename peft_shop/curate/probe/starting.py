@@ -24,7 +24,11 @@ def started(host: Host, config: Any, wrap: Callable[[Any, Any], Any]) -> Any:
         return host.model(**host.inputs)
 
     def run_singly() -> None:
-        size = next(iter(host.inputs.values())).shape[0]
+        first = next(iter(host.inputs.values()))
+        if first.is_floating_point() and first.dim() == 2:
+            run()  # rows of one sample
+            return
+        size = first.shape[0]
         for number in range(size):  # CorDA's hook takes batches of one only
             host.model(**{name: value[number : number + 1] for name, value in host.inputs.items()})
 

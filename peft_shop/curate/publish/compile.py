@@ -10,6 +10,7 @@ from peft_shop.catalog.export import dump
 from peft_shop.catalog.features import FEATURE_IDS, FEATURES
 from peft_shop.catalog.methods import Capability, Method, Variant
 from peft_shop.catalog.store import CATALOG_RESOURCE
+from peft_shop.catalog.tried import TriedModel
 from peft_shop.curate.publish.names import MODULE, names_module
 from peft_shop.curate.sources.rules import broken
 from peft_shop.curate.sources.sources import read_sources
@@ -17,6 +18,8 @@ from peft_shop.errors import CatalogError
 from peft_shop.files import write_all
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from peft_shop.catalog.methods import Curated, Fidelity, Observation
     from peft_shop.catalog.runs import Run
     from peft_shop.curate.sources.sources import MethodHistory, Sources
@@ -64,7 +67,25 @@ def compile_catalog(catalog: Path, data: Path) -> Catalog:
         conversions=tuple(entry.record for entry in sources.conversions),
         trainers=tuple(sources.trainers[name].record for name in sorted(sources.trainers)),
         forecasts=sources.forecasts,
+        tried=tuple(_tried(sources)),
     )
+
+
+def _tried(sources: Sources) -> Iterator[TriedModel]:
+    """What came of every method on each tiny model, without the reasons that adapting tells."""
+    if sources.readiness is None:
+        return
+    matrix = sources.readiness.record
+    for name, findings in sorted(matrix.architectures.items()):
+        cells = {method: matrix.cells(name)[method] for method in matrix.methods}
+        yield TriedModel(
+            architecture=findings.class_name,
+            title=findings.title,
+            refused=tuple(m for m, cell in cells.items() if cell.status == "refused"),
+            failed={
+                m: "; ".join(cell.reasons) for m, cell in cells.items() if cell.status == "failed"
+            },
+        )
 
 
 def outputs(catalog: Catalog, path: Path = ARTIFACT) -> dict[Path, bytes]:

@@ -97,6 +97,19 @@ def note_required(sources: Sources) -> Iterator[Finding]:
             yield record, entry.problem(place, f"{capability.support!r} without a note", hint)
 
 
+@rule("conditions-partial")
+def conditions_partial(sources: Sources) -> Iterator[Finding]:
+    """Only `partial` has conditions, and each of them states something."""
+    for record, entry, place, _, capability in _capabilities(sources):
+        if capability.conditions and capability.support != "partial":
+            message = f"{capability.support!r} with conditions"
+            yield record, entry.problem(f"{place}.conditions", message, "probe it again")
+        for index, one in enumerate(capability.conditions):
+            if not one.model_dump(exclude_none=True):
+                where = f"{place}.conditions[{index}]"
+                yield record, entry.problem(where, "states nothing", "probe it again")
+
+
 @rule("portable-note")
 def portable_note(sources: Sources) -> Iterator[Finding]:
     """A note reads the same on every machine: no local path, no memory address."""
@@ -242,6 +255,7 @@ RULES: Final[tuple[Rule, ...]] = (
     config_class,
     features_filled,
     note_required,
+    conditions_partial,
     portable_note,
     verified_measured,
     observed_source,

@@ -35,6 +35,7 @@ from peft_shop.curate.publish.accuracies import (
     MEASURED_STEPS,
     accuracies,
 )
+from peft_shop.curate.readiness.verdicts import Readiness
 from peft_shop.errors import CatalogError, Problem
 from peft_shop.records import Record, Text
 
@@ -148,6 +149,7 @@ class Sources:
     conversions: tuple[Entry[Conversion], ...] = ()
     trainers: dict[str, Entry[Trainer]] = field(default_factory=dict)
     forecasts: tuple[ForecastAccuracy, ...] = ()
+    readiness: Entry[Readiness] | None = None
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -191,6 +193,7 @@ def read_sources(catalog: Path, data: Path) -> Sources:
         conversions=conversions,
         trainers=reader.folder("catalog/trainers/*.toml", Trainer),
         forecasts=tuple(accuracies(*forecasts)),
+        readiness=reader.whole("data/readiness.json", Readiness, optional=True),
         files=dict(sorted(reader.files.items())),
     )
     if reader.problems:
