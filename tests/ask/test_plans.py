@@ -280,8 +280,8 @@ def test_no_method_is_kept_that_was_seen_not_to_train_on_the_base(backend: str, 
 def test_a_condition_of_loading_that_is_fixed_otherwise_is_not_met() -> None:
     training = {"quantization": "bnb_4bit", "prepare_kbit": False}
     kept = {one.method for one in recommend(model=model(), training=training).kept}
-    assert "shira" in kept
-    assert not kept & {"ia3", "randlora", "c3a"}
+    assert kept >= {"shira", "c3a"}, "on this model, whose layers have no bias"
+    assert not kept & {"ia3", "randlora"}
     kept = {
         one.method
         for one in recommend(model=model(), training={**training, "prepare_kbit": True}).kept
