@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from peft_shop.model.structure import ModuleGroup, Structure
     from peft_shop.records import Json
 
-__all__ = ["group_circumstances", "measured_circumstances", "model_circumstances"]
+__all__ = [
+    "group_circumstances",
+    "measured_circumstances",
+    "model_circumstances",
+    "shared_circumstances",
+]
 
 _LINEAR: Final = frozenset({"linear", "transformers_conv1d"})
 _TOKENS: Final = frozenset({3})
@@ -45,6 +50,16 @@ def measured_circumstances(model_id: str) -> Given:
         "bias": frozenset({model.biased}),
         "tied": frozenset({model.tied}),
         "inputs": _TOKENS,
+    }
+
+
+def shared_circumstances() -> Given:
+    """What all models have in common that runs on record were measured on."""
+    first, *others = (measured_circumstances(name) for name in MEASURED)
+    return {
+        member: values
+        for member, values in first.items()
+        if all(other.get(member) == values for other in others)
     }
 
 
@@ -85,7 +100,7 @@ def _adapted(structure: Structure, config: Mapping[str, Json]) -> list[ModuleGro
     targets = config.get("target_modules")
     if not isinstance(targets, (str, list)) or targets == ALL_LINEAR:
         targets = []
-    named = Names(structure).named_by(targets)  # type: ignore[arg-type] # names, as peft reads them
+    named = Names(structure).named_by(targets)
     chosen = [
         group
         for group in layers

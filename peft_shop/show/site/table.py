@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from peft_shop.adapt.circumstances import shared_circumstances
 from peft_shop.ask.answering import answer, title
 from peft_shop.ask.bases import trains_on
 from peft_shop.ask.contenders import field_of_play
@@ -102,9 +103,13 @@ def cards() -> list[dict[str, Any]]:
     ]
 
 
-def _capability(one: Capability, feature: str, texts: Texts) -> list[Any]:
-    """Support as a demand sees it, its level, its note, and the support that is on file."""
-    support = trains_on(one) if feature.startswith("quantization.") else one.support
+def _capability(one: Capability, texts: Texts) -> list[Any]:
+    """Support as a demand sees it, its level, its note, and the support that is on file.
+
+    Conditions count as on the models that were measured, as a question without a model has it.
+    """
+    given = {**shared_circumstances(), "dtype": frozenset({"bfloat16"})}
+    support = trains_on(one, given)
     found: list[Any] = [support[0], EVIDENCE_LEVELS.index(one.level), texts.place(one.note)]
     return found if support == one.support else [*found, one.support[0]]
 
@@ -125,7 +130,7 @@ def _method(catalog: Catalog, method: Method, texts: Texts) -> dict[str, Any]:
         "notes": list(method.notes),
         "requires": list(method.requires),
         "capabilities": [
-            _capability(method.capabilities[one.id], one.id, texts) for one in catalog.features
+            _capability(method.capabilities[one.id], texts) for one in catalog.features
         ],
         "variants": [
             {
@@ -224,7 +229,7 @@ def _own_capabilities(catalog: Catalog, one: Contender, texts: Texts) -> dict[st
     for place, feature in enumerate(catalog.features):
         own = method.capability(feature.id, one.variants)
         if own != method.capabilities[feature.id]:
-            found[str(place)] = _capability(own, feature.id, texts)
+            found[str(place)] = _capability(own, texts)
     return found
 
 
