@@ -21,7 +21,7 @@ export function MethodScreen({ shop }: { shop: Shop }) {
     const found = methods.filter((one) => fold([one.id, one.title, one.class, one.summary, ...one.aliases,
       ...one.variants.flatMap((variant) => [variant.id, variant.title, variant.summary])].join(" ")).includes(words));
     return (
-      <main class="page">
+      <main class="page" id="result">
         <h1>{methods.length} methods</h1>
         {name && <p class="trouble">“{name}” is no method.</p>}
         <label class="search"><span class="hidden">Find a method</span>
@@ -37,7 +37,7 @@ export function MethodScreen({ shop }: { shop: Shop }) {
   const rows = question.benchmark.rows.filter((row) => facts.methodOf(row) === method && row.values);
   const paper = safeLink(method.paper?.url);
   return (
-    <main class="page">
+    <main class="page" id="result">
       <p><button type="button" class="quiet" onClick={() => go({ name: null })}>All methods</button></p>
       <h1>{method.title}</h1>
       <p class="lead">{method.summary}</p>
@@ -128,7 +128,7 @@ export function Compare({ shop }: { shop: Shop }) {
     ))}</tr></thead>
   );
   return (
-    <main class="page">
+    <main class="page" id="result">
       <h1>Compare</h1>
       {missing.map((name) => <p key={name} class="trouble">“{name}” is no candidate of {benchmark.title}.</p>)}
       {names.length > 4 && <p class="trouble">At most four are compared side by side; the link names {names.length}.</p>}
@@ -147,7 +147,7 @@ export function About({ shop }: { shop: Shop }) {
   const { table } = shop.facts;
   const runs = table.benchmarks.reduce((sum, one) => sum + one.rows.filter((row) => row.values).length, 0);
   return (
-    <main class="page">
+    <main class="page" id="result">
       <h1>About this page</h1>
       <p class="lead">It answers which parameter-efficient fine-tuning method, with which configuration, from {runs} measured runs of {table.methods.length} methods.</p>
       <h2>What it cannot tell</h2>
