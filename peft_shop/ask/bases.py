@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from peft_shop.adapt.circumstances import measured_circumstances, model_circumstances
+from peft_shop.adapt.circumstances import (
+    measured_circumstances,
+    model_circumstances,
+    shared_circumstances,
+)
 from peft_shop.ask.adapted import retargeted
 from peft_shop.catalog.conditions import TRIED_DTYPES, in_words
 from peft_shop.forecast.records import Settings
@@ -82,8 +86,10 @@ def circumstances(catalog: Catalog, query: Query, one: Contender) -> Given:
     Of the question's model, or of the one that the benchmark's runs were measured on.
     """
     if query.model is None:
+        # what the measured models have in common: the web page knows no more of a benchmark
         benchmark = catalog.benchmark_by_id[query.benchmark]
-        given = dict(measured_circumstances(benchmark.model_id))
+        known = measured_circumstances(benchmark.model_id)
+        given = dict(shared_circumstances()) if known else {}
     else:
         adapted = retargeted(catalog, query, one)
         config = None if adapted is None else adapted.whole_config
