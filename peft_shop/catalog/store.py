@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from os import PathLike
 
-__all__ = ["CATALOG_RESOURCE", "TRIAL_CATALOG", "load", "parse"]
+__all__ = ["CATALOG_RESOURCE", "READ_FROM", "TRIAL_CATALOG", "load", "parse"]
 
 CATALOG_RESOURCE = "_catalog.json"
+READ_FROM: Final = "read from"
+"""Key in `Catalog.derived`: what the user named as its file."""
 TRIAL_CATALOG: Final = "catalog.json"
 """The catalog in the folder of a trial."""
 _MAX_BYTES = 64 * 2**20
@@ -89,7 +91,9 @@ def load(path: str | PathLike[str] | None = None) -> Catalog:
             "give the path of a file made by `peft-shop catalog export`, or the folder of a trial",
         )
         raise CatalogError("cannot read the catalog", [problem]) from error
-    return parse(text, name=str(file))
+    catalog = parse(text, name=str(file))
+    catalog.derived[READ_FROM] = str(Path(path))
+    return catalog
 
 
 @lru_cache(maxsize=1)

@@ -57,7 +57,8 @@ data = load_dataset(DATASET_ID, split="train")
 loader = DataLoader(data, batch_size=BATCH_SIZE * ACCUMULATION, shuffle=True, collate_fn=collate)\
 """
 _OWN_DATASET: Final = Template("""\
-TRAIN_FILE = $train_file  # a JSON object a line: "prompt" (may be empty) and "completion"\
+# a JSON object a line: "prompt" (may be empty) and "completion"
+TRAIN_FILE = $train_file\
 """)
 _OWN_ENCODING: Final = Template('''\
 def ids_and_labels(row):

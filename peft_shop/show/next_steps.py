@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.demanding import TRAINER
 from peft_shop.ask.meanings import runs_called
+from peft_shop.catalog.store import READ_FROM
 from peft_shop.serve.trainers import demanded_trainer
 from peft_shop.show.cautions import cautions
 from peft_shop.show.overview import advised, entries, objectives_of
@@ -49,6 +50,9 @@ def next_commands(recommendation: Recommendation, short: str) -> tuple[str, ...]
     where = ""
     if len(runs_called(recommendation.catalog, short)) > 1:
         where = f" -b {query.benchmark}"
+    file = recommendation.catalog.derived.get(READ_FROM)
+    if file is not None:
+        where += f" --catalog {quote(file)}"
     script = f"{where}{about}"
     limit = query.memory
     if limit is not None and limit.device is not None and query.fit == "auto":

@@ -124,7 +124,7 @@ def benchmark_of(
     names = [own[0], *_SHARED, *own[1:]]
     return Benchmark(
         id=protocol.benchmark,
-        title=f"Trial {protocol.benchmark}",
+        title=f"Trial {protocol.benchmark.removeprefix('trial_')}",
         model_id=asked.model,
         modality="text",
         description=(
@@ -220,12 +220,15 @@ def without_paths(catalog: Catalog) -> Catalog:
 
 def edge_notes(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:
     """Candidates whose chosen rate is the outermost that was tried."""
-    return tuple(
-        f"{contestant.name}: the chosen learning rate {sweep.chosen:g} is the outermost of "
-        f"{', '.join(f'{rate:g}' for rate in sweep.tried)}; a better one may lie beyond"
+    names = [
+        f"{contestant.name} ({sweep.chosen:g})"
         for contestant in protocol.contestants[1:]
         if (sweep := sweep_of(protocol, contestant, results)).at_edge
-    )
+    ]
+    if not names:
+        return ()
+    text = "the chosen learning rate is the outermost of those tried, a better one may lie beyond"
+    return (f"{text}: {', '.join(names)}",)
 
 
 def _caveats(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:
