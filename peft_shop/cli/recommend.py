@@ -148,6 +148,7 @@ def recommend(
             limit=how["limit"],
             columns=tuple(how["columns"]),
             next=next_command(answer),
+            cautions=(untried,) if untried else (),
         )
         lines = screen_lines(answer, width, sections=how["sections"], screen=screen)
 

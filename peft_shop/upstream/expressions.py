@@ -19,7 +19,7 @@ __all__ = ["compiled", "endless_in"]
 _LONGEST: Final = 20_000
 """Characters; lists of names that are written as a choice can be long."""
 _MOST: Final = 5
-"""Repeats without an end that one expression may have."""
+"""Repeats without an end that one way through an expression may have."""
 _FEW: Final = 8
 """Repetitions up to which a bounded repeat counts as none."""
 
@@ -37,13 +37,13 @@ def compiled(expression: str) -> re.Pattern[str]:
         msg = f"longer than {_LONGEST} characters"
         raise re.error(msg, expression[:60])
     pattern = re.compile(expression)
-    for repeats, inside in enumerate(_repeated(_parser.parse(expression)), start=1):
-        if repeats > _MOST or _may_vary(inside):
-            msg = (
-                "it repeats what repeats or has a choice, or repeats often, so that matching it "
-                "may never end; list the names of modules instead"
-            )
-            raise re.error(msg, expression[:60])
+    parsed = _parser.parse(expression)
+    if _in_a_row(parsed) > _MOST or any(_may_vary(inside) for inside in _repeated(parsed)):
+        msg = (
+            "it repeats what repeats or has a choice, or repeats often, so that matching it "
+            "may never end; list the names of modules instead"
+        )
+        raise re.error(msg, expression[:60])
     return pattern
 
 
@@ -78,6 +78,24 @@ def _repeated(parsed: Any) -> Iterator[Any]:
         else:
             for inside in _parts(argument):
                 yield from _repeated(inside)
+
+
+def _in_a_row(parsed: Any) -> int:
+    """Repeats without an end that one way through an expression has, the most of all ways.
+
+    Alternatives are tried one after the other, so that theirs do not add up.
+    """
+    count = 0
+    for operation, argument in parsed:
+        name = str(operation)
+        if name in {"MAX_REPEAT", "MIN_REPEAT"}:
+            _, most, inside = argument
+            count += int(int(most) > _FEW) + _in_a_row(inside)
+        elif name == "BRANCH":
+            count += max((_in_a_row(way) for way in argument[1]), default=0)
+        else:
+            count += sum(_in_a_row(inside) for inside in _parts(argument))
+    return count
 
 
 def _may_vary(parsed: Any) -> bool:

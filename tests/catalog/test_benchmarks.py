@@ -24,7 +24,8 @@ def test_only_the_records_say_what_a_benchmark_is_about() -> None:
         for path in sorted(ROOT.rglob("*.py"))
         if "curate" not in path.parts and path not in {_SHAPES, ROOT / "names.py"}
         for line in path.read_text(encoding="utf-8").splitlines()
-        if _OWN.search(line)
+        # examples of a docstring, and the names of another tool's scripts, are no texts of ours
+        if _OWN.search(re.sub(r"train_dreambooth_\w+|examples/dreambooth/|^ *>>> .*", "", line))
     ]
     assert spoken == []
 
