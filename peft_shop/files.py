@@ -42,6 +42,8 @@ _OLD: Final = "old"
 """In a workplace: the folder that was moved out of the way of a new one."""
 _DEPTH: Final = 100
 _DIGITS: Final = 400
+_MAYBE_HALF: Final = re.compile(rb"\\u[dD]|\xed[\xa0-\xbf]|\x00")
+"""Escaped, as bytes of UTF-8, or in a text whose characters take more than one byte."""
 _KINDS: Final = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -110,8 +112,8 @@ def parse_json(content: bytes | str, *, infinite: bool = False) -> Any:
             models have them.
 
     Raises:
-        ValueError: it is not JSON, is nested deeper than 100, or has a number of more than 400
-            digits or one that is not finite.
+        ValueError: it is not JSON, is nested deeper than 100, has a number of more than 400
+            digits or one that is not finite, or half a character (a surrogate without its pair).
     """
     constant = float if infinite else _no_number
     try:
@@ -132,7 +134,20 @@ def parse_json(content: bytes | str, *, infinite: bool = False) -> Any:
             for outer in level
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
+    _refuse_half_characters(content, value)
     return value
+
+
+def _refuse_half_characters(content: bytes | str, value: Any) -> None:
+    """Texts that no file and no screen can take; few honest files have such an escape at all."""
+    text = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    if not _MAYBE_HALF.search(text):
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        msg = f"half a character, {error.object[error.start]!a}: a surrogate without its pair"
+        raise ValueError(msg) from None
 
 
 def _no_number(constant: str) -> float:

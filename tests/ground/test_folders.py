@@ -306,11 +306,20 @@ def test_depth(depth: int) -> None:
         ("-Infinity", "not a number"),
         ("{", "."),
         (b"\xff", "."),
+        ('{"name": "\\ud800"}', "half a character"),
+        (b'{"\\uDCFF": 1}', "half a character"),
+        ('["\ud800"]', "half a character"),
+        (b'["\xed\xa0\x80"]', "half a character"),
+        ('["\\udc00"]'.encode("utf-16"), "half a character"),
     ],
 )
 def test_what_no_honest_file_holds(text: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_json(text)
+
+
+def test_whole_characters_may_be_escaped() -> None:
+    assert parse_json('["\\ud83d\\ude00 \\\\ud800"]') == ["\N{GRINNING FACE} \\ud800"]
 
 
 def test_numbers_of_many_digits() -> None:

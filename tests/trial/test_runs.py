@@ -132,7 +132,6 @@ def timeless(folder: Path) -> str:
     return json.dumps([own["benchmarks"][0], runs, own["noise"]], sort_keys=True)
 
 
-@pytest.mark.xfail(reason="nobody has seen the whole of it yet: four minutes", strict=False)
 def test_twenty_kills_change_nothing(tiny: Path, tmp_path: Path) -> None:
     settings = {"seeds": 3, "steps": 3}
     straight = trial(tiny, tmp_path / "straight" / "t", "lora", "miss", **settings)
