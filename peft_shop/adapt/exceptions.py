@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.catalog.methods import PLAIN_TYPE
+
 if TYPE_CHECKING:
     from peft_shop.model.structure import ModuleGroup, Structure
 
@@ -145,7 +147,7 @@ def refused_module(peft_type: str, structure: Structure, group: ModuleGroup) -> 
         ):
             return one.because
     if (
-        peft_type == "LORA"
+        peft_type == PLAIN_TYPE
         and structure.model_type in LISTED_EXPERTS
         and group.suffix in RENAMED_MODULES
         and group.kind != "parameter"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from peft_shop.adapt.exceptions import LISTED_EXPERTS
 from peft_shop.adapt.intent import measured_model
+from peft_shop.catalog.methods import PLAIN_TYPE
 from peft_shop.upstream.targets import endings, named_by, wildcard
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _exact(expression: str | list[str], case: Case, wanted: set[str]) -> bool:
 
 
 def _shortest(case: Case, wanted: set[str]) -> Expression:
-    regular = case.peft_type != "LORA" or case.structure.model_type not in LISTED_EXPERTS
+    regular = case.peft_type != PLAIN_TYPE or case.structure.model_type not in LISTED_EXPERTS
     if case.peft_type == "IA3" and case.feedforward:
         # in a list, the feed-forward modules must be entries of their own
         parts = [

@@ -147,6 +147,11 @@ class Recommendation(Record):
                 candidate._device = self.query.memory.text  # noqa: SLF001 - as above
 
     @property
+    def yardstick(self) -> Baseline | None:
+        """The best plain LoRA on the same benchmark; `None` where none was measured there."""
+        return next((line for line in self.baselines if line.is_yardstick), None)
+
+    @property
     def candidates(self) -> Iterator[Candidate]:
         """Every kept candidate that was measured, and the baselines."""
         for group in (self.front, self.ties, self.dominated, self.too_close, self.baselines):

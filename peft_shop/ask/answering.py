@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from peft_shop.ask import reasons
 from peft_shop.ask.adapted import retargeted, routed, trained_by
@@ -13,6 +13,7 @@ from peft_shop.ask.answer import Recommendation
 from peft_shop.ask.bases import base_notes
 from peft_shop.ask.candidates import (
     Baseline,
+    BaselineKind,
     Difference,
     Dominated,
     Dropped,
@@ -28,6 +29,7 @@ from peft_shop.ask.ranking import best_first
 from peft_shop.ask.rivals import Rivals
 from peft_shop.ask.standing import standings
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.records import frozen, uncollected
 from peft_shop.serve.routes import demanded
 from peft_shop.serve.trainers import demanded_trainer
@@ -35,7 +37,6 @@ from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from typing import Literal, TypeAlias
 
     from peft_shop.ask.appraisal import Traced
     from peft_shop.ask.contenders import Contender, Field
@@ -44,12 +45,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Metric
 
-    Kind: TypeAlias = Literal["lora", "full_finetuning"]
-
 __all__ = ["answer", "title"]
-
-PLAIN: Final = "lora"
-"""The method that comes first where nothing else tells them apart."""
 
 
 @uncollected()
@@ -151,7 +147,7 @@ class _Records:
         *,
         contenders: Iterable[Contender],
         objectives: Sequence[Metric],
-        baselines: Sequence[tuple[Kind, Contender]],
+        baselines: Sequence[tuple[BaselineKind, Contender]],
     ) -> None:
         self.catalog = catalog
         self.query = query
@@ -211,7 +207,7 @@ class _Records:
             f"the {there} of {limit.text}",
         )
 
-    def baseline(self, kind: Kind, contender: Contender) -> Baseline:
+    def baseline(self, kind: BaselineKind, contender: Contender) -> Baseline:
         """The record of a baseline, which stands nowhere."""
         return Baseline(**self._candidate(contender), kind=kind)
 
@@ -358,7 +354,7 @@ def _baselines(
     query: Query,
     contenders: Iterable[Contender],
     full: Iterable[Contender],
-) -> list[tuple[Kind, Contender]]:
+) -> list[tuple[BaselineKind, Contender]]:
     """The best plain LoRA run and full fine-tuning, of the query's era where it has one."""
     headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
 
@@ -372,10 +368,13 @@ def _baselines(
         ]
         return min(usable, key=lambda one: (reasons.cost(one, headline), one.name), default=None)
 
-    plain = best(one for one in contenders if one.method == "lora" and not one.variants)
+    plain = best(one for one in contenders if one.method == PLAIN and not one.variants)
     whole = best(full)
-    found: list[tuple[Kind, Contender | None]] = [("lora", plain), ("full_finetuning", whole)]
-    return [(kind, one) for kind, one in found if one is not None]
+    kinds: list[tuple[BaselineKind, Contender | None]] = [
+        (PLAIN, plain),
+        ("full_finetuning", whole),
+    ]
+    return [(kind, contender) for kind, contender in kinds if contender is not None]
 
 
 def _difference(one: Contender, baseline: Contender) -> Difference:

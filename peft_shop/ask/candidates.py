@@ -6,7 +6,7 @@ Records hold figures and reasons; what needs peft (`.config`) or a model is made
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from pydantic import Field, PrivateAttr
 
@@ -14,7 +14,7 @@ from peft_shop.adapt.records import Preflight, Retargeted, TargetOptions, retarg
 from peft_shop.ask.model import read_options, read_settings
 from peft_shop.ask.query import Failure
 from peft_shop.ask.snippets import Snippet, snippet_of
-from peft_shop.catalog.methods import Capability
+from peft_shop.catalog.methods import PLAIN, Capability
 from peft_shop.catalog.runs import Benchmark, Run
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Baseline",
+    "BaselineKind",
     "Candidate",
     "Difference",
     "Dominated",
@@ -437,10 +438,18 @@ class Dropped(Record):
     failures: tuple[Failure, ...]
 
 
+BaselineKind: TypeAlias = Literal["lora", "full_finetuning"]
+
+
 class Baseline(Candidate):
     """Something well known on the same benchmark, for orientation; never a candidate itself."""
 
-    kind: Literal["lora", "full_finetuning"]
+    kind: BaselineKind
+
+    @property
+    def is_yardstick(self) -> bool:
+        """Whether it is plain LoRA, with which everything is compared."""
+        return self.kind == PLAIN
 
 
 def _folded(names: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.records import Date, Frozen, Name, Record, Text
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Topic(Record):
 
 def _topics() -> tuple[Topic, ...]:
     formats = {
-        "lora": "LoRA",
+        PLAIN: "LoRA",
         "adalora": "AdaLoRA",
         "boft": "BOFT",
         "glora": "GLoRA",

@@ -12,6 +12,8 @@ from peft_shop.records import Finite, Frozen, Json, Name, Number, Record, Text, 
 
 __all__ = [
     "FIDELITY_RANKS",
+    "PLAIN",
+    "PLAIN_TYPE",
     "Capability",
     "Condition",
     "Curated",
@@ -28,6 +30,11 @@ __all__ = [
     "Variant",
     "VariantObservation",
 ]
+
+PLAIN: Final = "lora"
+"""What people take by default: the yardstick of answers, and what servers and trainers read."""
+PLAIN_TYPE: Final = "LORA"
+"""How a configuration of it calls itself in `peft_type`."""
 
 
 class Capability(Record):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.catalog.store import load
 from peft_shop.cli.model import TrustRemoteCode
 from peft_shop.cli.options import CatalogFile, takes
@@ -25,7 +26,7 @@ _PANEL = "Measuring"
 class To(StrEnum):
     """What to make."""
 
-    LORA = "lora"
+    LORA = PLAIN
     MERGED = "merged"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.errors import ConversionError, InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ By: TypeAlias = Literal["auto", "peft", "generic"]
 Check: TypeAlias = Literal["auto", "logits", "layers"]
 DTYPE_NAMES: Final = ("float32", "bfloat16", "float16")
 _CHOICES: Final = {
-    "to": ("target", ("lora", "merged")),
+    "to": ("target", get_args(To)),
     "way": ("way", ("auto", "peft", "generic")),
     "check": ("check", ("auto", "logits", "layers")),
     "dtype": ("dtype", DTYPE_NAMES),
@@ -62,6 +63,11 @@ class Options:
     inputs: Mapping[str, Any] | None = None
     overwrite: bool = False
     trust_remote_code: bool = False
+
+    @property
+    def makes_adapter(self) -> bool:
+        """Whether a plain LoRA is to come out, not a whole model."""
+        return self.to == PLAIN
 
     @classmethod
     def of(cls, adapter_dir: Any, output: Any, initial: Any, **others: Any) -> Options:

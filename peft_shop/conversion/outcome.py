@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.conversion.lora import LoraParts
 from peft_shop.conversion.reading import RECOMPUTED
 from peft_shop.conversion.report import ConversionReport
@@ -84,7 +85,7 @@ class Outcome:
         return ConversionReport(
             adapter=str(self.source.folder),
             base=self.base.name,
-            to="lora" if lora else "merged",
+            to=PLAIN if lora else "merged",
             output=str(self.target),
             method=self.source.adapter.method,
             variants=self.source.adapter.variants,
@@ -203,7 +204,7 @@ def excuse(report: ConversionReport) -> str:
     if report.logits is not None:
         text += f" and by {report.logits.deviation:.2g} of the largest output"
     text += f", more than the tolerance of {report.tolerance:g}; nothing was written. "
-    if report.to == "lora":
+    if report.to != "merged":
         needed = max((layer.full_rank or 0 for layer in report.layers), default=0)
         full = all(layer.full_rank is not None for layer in report.layers)
         text += (

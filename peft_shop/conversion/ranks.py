@@ -7,6 +7,7 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.errors import ConversionError
 from peft_shop.serve.ranks import exact_rule, formula, matching_rules, rank_by
 
@@ -106,7 +107,7 @@ def peft_is_right(catalog: Catalog, adapter: Adapter) -> str | None:
     method = catalog.method_by_id[adapter.method]
     if method.capability("convertible_to_lora", adapter.variants).support != "yes":
         return "peft offers no conversion for it"
-    if adapter.method == "lora":
+    if adapter.method == PLAIN:
         return "it is a LoRA already, of which the change of weights is read"
     if not any(rule.verdict == "exact" for rule in rules):
         return "peft's conversion of it is not known to be exact"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from peft.config import PromptLearningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def refuse_without_start(adapter: Adapter, folder: Path) -> None:
     """
     start = adapter.config.get("init_lora_weights")
     text = start.lower() if isinstance(start, str) else ""
-    if adapter.method == "lora" and (
-        text in {"corda", "lora_ga"} or text.startswith("pissa_niter")
-    ):
+    if adapter.method == PLAIN and (text in {"corda", "lora_ga"} or text.startswith("pissa_niter")):
         raise ConversionError(
             f"{folder}: {start} changed the base when it started, in a way that cannot be computed "
             "again from the base; give the folder of the adapter as it was before training "

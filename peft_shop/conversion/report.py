@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
+from peft_shop.conversion.options import To
 from peft_shop.records import Finite, Frozen, Record, Text
 from peft_shop.serve.cases import Way
 
@@ -105,7 +106,7 @@ class ConversionReport(Record):
 
     adapter: Text
     base: Text
-    to: Literal["lora", "merged"]
+    to: To
     output: str | None = None
     method: Text
     variants: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.catalog.store import load
 from peft_shop.conversion.options import By, Check, Options, To
 from peft_shop.errors import MissingExtraError
@@ -27,7 +28,7 @@ def convert(
     *,
     base: Any,
     output: str | PathLike[str],
-    to: To = "lora",
+    to: To = PLAIN,
     rank: str | float = "auto",
     engine: str | None = None,
     way: By = "auto",

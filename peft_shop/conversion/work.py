@@ -70,7 +70,7 @@ class Job:
         began = time.monotonic()
         engine = resolve_engine(catalog, options.engine) if options.engine is not None else None
         source = open_adapter(catalog, options.adapter_dir)
-        if options.to == "lora" and "parameters" in source.adapter.traits:
+        if options.makes_adapter and "parameters" in source.adapter.traits:
             raise ConversionError(
                 f"{source.folder}: it adapts bare parameters (target_parameters), such as those of "
                 "experts, for which a plain LoRA has no layers; merge it instead (--to merged)"
@@ -228,7 +228,7 @@ class Job:
             return checking.with_adapter(model, folder)
 
         def result(base: Base) -> Any:
-            if self.options.to == "lora":
+            if self.options.makes_adapter:
                 return checking.with_adapter(base.whole(), made.path)
             return checking.merged_model(base, made.path)
 

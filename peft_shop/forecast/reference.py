@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.catalog.methods import PLAIN_TYPE
 from peft_shop.errors import ConfigError, ForecastError
 from peft_shop.forecast.quick.closed_forms import closed_form
 
@@ -45,7 +46,7 @@ def plain_lora(structure: Structure) -> dict[str, Json]:
         msg = f"{structure.name} has no layers that plain LoRA is put on"
         raise ForecastError(msg)
     config: dict[str, Json] = {
-        "peft_type": "LORA",
+        "peft_type": PLAIN_TYPE,
         "r": _PLAIN_RANK,
         "lora_alpha": 2 * _PLAIN_RANK,
         "target_modules": sorted(names),

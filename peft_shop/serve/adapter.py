@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.catalog.engines import FORMATS, OTHER_FORMAT
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.errors import AdapterError, Problem, nearest_names
 from peft_shop.serve import folders
 from peft_shop.serve.bases import UNKNOWN_BASE, Base, base_of_folder
@@ -41,7 +42,6 @@ __all__ = [
 ]
 
 CONFIG_FILE: Final = folders.CONFIG
-_LORA: Final = "lora"
 _HEAD: Final = "lm_head"
 _VOCABULARY: Final = (".lm_head.weight", ".embed_tokens.weight", ".wte.weight")
 """Ends of names of tensors that have a row for every token."""
@@ -88,7 +88,7 @@ class Adapter:
     @property
     def ranks(self) -> tuple[int, ...]:
         """Ranks of a LoRA adapter, that of most layers first; empty where they are open."""
-        if not self.stated or self.method != _LORA:
+        if not self.stated or self.method != PLAIN:
             return ()
         return (
             whole(self.config, "r", RANK),
@@ -98,7 +98,7 @@ class Adapter:
     @property
     def alpha(self) -> float | None:
         """`lora_alpha` of a LoRA adapter; `None` where it is open."""
-        if not self.stated or self.method != _LORA:
+        if not self.stated or self.method != PLAIN:
             return None
         value = self.config.get("lora_alpha", RANK)
         return float(value) if is_number(value) else None
@@ -161,7 +161,7 @@ class Adapter:
         ranks = {} if rank is None else {"r": rank, "lora_alpha": rank}
         return replace(
             self,
-            method=_LORA,
+            method=PLAIN,
             variants=(),
             config=kept | ranks,
             stated=rank is not None,
@@ -182,7 +182,7 @@ class Adapter:
             for name in ("rank_pattern", "alpha_pattern"):
                 if name in config:
                     config[name] = {key: 2 * v for key, v in pattern(config, name).items()}
-        return replace(self, method=_LORA, variants=(), config=config, tensors=())
+        return replace(self, method=PLAIN, variants=(), config=config, tensors=())
 
 
 _KEPT: Final = (

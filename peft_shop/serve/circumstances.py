@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.catalog.methods import PLAIN
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -105,7 +107,7 @@ def _named_keys(adapter: Adapter, _: LoadRule) -> bool | None:
 
 def _other_keys(adapter: Adapter, _: LoadRule) -> bool | None:
     return any(
-        not name.startswith((_PREFIX, _PROMPTS)) and "lora" in name for name in adapter.tensors
+        not name.startswith((_PREFIX, _PROMPTS)) and PLAIN in name for name in adapter.tensors
     )
 
 

@@ -7,6 +7,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from peft_shop.catalog.methods import PLAIN_TYPE
 from peft_shop.errors import AdapterError, Problem
 from peft_shop.files import parse_json, read_bounded, regular_size
 from peft_shop.serve.fields import is_number
@@ -171,7 +172,7 @@ def complaints(config: Mapping[str, Json]) -> Iterable[tuple[str, str]]:
     for name, (expected, is_right) in checks.items():
         value = config.get(name)
         # prompt methods and others use 0 or null where they have no rank
-        if value is None or (name == "r" and value == 0 and config.get("peft_type") != "LORA"):
+        if value is None or (name == "r" and value == 0 and config.get("peft_type") != PLAIN_TYPE):
             continue
         if name == "rank_pattern" and config.get("peft_type") == "ADALORA":
             continue  # which of the ranks are left, as true and false

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.catalog.engines import FORMATS, OTHER_FORMAT
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.serve.cases import PEFT, fact_basis
 from peft_shop.serve.matching import ask_base, ask_rules
 
@@ -29,7 +30,7 @@ def load(case: Case, engine: Engine, adapter: Adapter) -> None:
     for trait in adapter.traits:
         if trait not in _NOT_ASKED:
             _ask(case, engine, adapter, trait)
-    if adapter.method == "lora":
+    if adapter.method == PLAIN:
         _ask_ranks(case, engine, adapter)
         if engine.whole_alpha:
             _ask_whole(case, adapter)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from peft_shop.catalog.methods import PLAIN
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -70,7 +72,7 @@ class Recipe:
             # a quantized base has no type of its own
             return False if name == "half" and self.quantized else found
         if self.config is None:
-            return None if self.method == "lora" or name != "experts_dropout" else False
+            return None if self.method == PLAIN or name != "experts_dropout" else False
         if name == "experts_dropout":
             dropout = self.config.get("lora_dropout")
             return bool(self.config.get("target_parameters")) and bool(dropout)

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Literal
 
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.errors import QueryError, UnknownNameError
 from peft_shop.records import Record
 from peft_shop.serve import ways
@@ -194,7 +195,7 @@ def route(catalog: Catalog, adapter: Adapter, engine: str) -> Route:
     else:
         native = ways.native(target, adapter)
         converted = ways.conversions(catalog, target, adapter)
-        if adapter.method == "lora" and native.works == "yes" and not native.warnings:
+        if adapter.method == PLAIN and native.works == "yes" and not native.warnings:
             converted = ()  # LoRA to LoRA gains nothing
         found = [native, *converted, ways.merged(catalog, target, adapter)]
     order = ("yes", "unknown", "no")

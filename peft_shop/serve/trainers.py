@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.catalog.trainers import (
     CONDITIONS,
     OTHER_METHODS,
@@ -348,7 +349,7 @@ def _asked(recipe: Recipe, method: Method) -> list[tuple[str, str, str, bool]]:
                 found.append((name, _OPTIONS[name], OTHER_OPTIONS, True))
         elif name == "target_modules" and isinstance(value, str):
             found.append((name, "target_pattern", OTHER_OPTIONS, True))
-        elif recipe.method == "lora" and name not in _LORA:
+        elif recipe.method == PLAIN and name not in _LORA:
             found.append((name, name, OTHER_OPTIONS, True))
     return list(dict.fromkeys(found))
 
@@ -364,6 +365,6 @@ def methods_taken(catalog: Catalog, trainer: Trainer) -> list[Acceptance]:
 def variants_taken(catalog: Catalog, trainer: Trainer) -> list[Acceptance]:
     """What a trainer takes of every variant of LoRA as such."""
     return [
-        accepts(catalog, Recipe(name=variant.id, method="lora", variants=(variant.id,)), trainer)
-        for variant in catalog.method_by_id["lora"].variants
+        accepts(catalog, Recipe(name=variant.id, method=PLAIN, variants=(variant.id,)), trainer)
+        for variant in catalog.method_by_id[PLAIN].variants
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.serve.fields import RANK, last_names, pattern, whole
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TRAITS"]
 
-_LORA: Final = "lora"
 _EMBEDDINGS: Final = frozenset(
     ("embed_in", "embed_out", "embed_tokens", "lm_head", "tok_embeddings", "word_embeddings", "wte")
 )
@@ -24,7 +24,7 @@ _HEADED_TASKS: Final = frozenset(("SEQ_CLS", "TOKEN_CLS"))
 
 
 def _lora(test: Callable[[Mapping[str, Json]], bool]) -> Callable[[Adapter], bool]:
-    return lambda adapter: adapter.method == _LORA and test(adapter.config)
+    return lambda adapter: adapter.method == PLAIN and test(adapter.config)
 
 
 def _is_on(name: str) -> Callable[[Adapter], bool]:
@@ -48,7 +48,7 @@ def _starts(*starts: str) -> Callable[[Adapter], bool]:
 
 def _is_scaled(adapter: Adapter) -> bool:
     """Whether some layer's lora_alpha / r is not 1; for a method as such nobody knows: yes."""
-    if adapter.method != _LORA or adapter.config.get("use_rslora") is True:
+    if adapter.method != PLAIN or adapter.config.get("use_rslora") is True:
         return False
     if not adapter.stated:
         return True

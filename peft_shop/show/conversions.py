@@ -49,7 +49,7 @@ def conversion_document(report: ConversionReport) -> Document:
 
 
 def _title(report: ConversionReport) -> str:
-    what = f"LoRA of rank {report.rank}" if report.to == "lora" else "merged model"
+    what = f"LoRA of rank {report.rank}" if report.to != "merged" else "merged model"
     if report.output is None:
         return f"{report.adapter}: no {what} was written"
     return f"{report.output}: {what} made of {report.adapter}"

@@ -87,7 +87,7 @@ def yardsticks(recommendation: Recommendation) -> tuple[Entry, ...]:
     """Plain LoRA and full fine-tuning, with their places instead of chances."""
     found = []
     for one in recommendation.baselines:
-        plain = one.kind == "lora"
+        plain = one.is_yardstick
         title = "Plain LoRA, the yardstick" if plain else "Full fine-tuning"
         serving = serving_word(recommendation, one) if plain else "-"
         again = place_word(recommendation, one) if plain else "-"
@@ -175,7 +175,7 @@ def versus_yardstick(
     recommendation: Recommendation, shown: Sequence[Entry], objectives: Sequence[Metric]
 ) -> str:
     """Who is better than plain LoRA in every objective, and by how much; empty without one."""
-    plain = next((one for one in recommendation.baselines if one.kind == "lora"), None)
+    plain = recommendation.yardstick
     ranked = [entry for entry in shown if entry.rank is not None]
     if plain is None or not ranked or any(metric.id not in plain.values for metric in objectives):
         return ""

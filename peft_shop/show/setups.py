@@ -203,7 +203,7 @@ def _differs(mine: Settings, common: Settings) -> bool:
 
 def _time(recommendation: Recommendation, one: Candidate | Unmeasured) -> str | None:
     """Its time against plain LoRA's: as both were measured, times what their setups cost."""
-    plain = next((line for line in recommendation.baselines if line.kind == "lora"), None)
+    plain = recommendation.yardstick
     mine = getattr(one, "values", {}).get("train_time")
     theirs = None if plain is None else plain.values.get("train_time")
     if one.setup is None or plain is None or plain.setup is None or not mine or not theirs:

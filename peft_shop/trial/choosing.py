@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.meanings import Meaning, meaning_of
 from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.catalog.runs import Recipe, Training
 from peft_shop.catalog.short_names import shortened
 from peft_shop.records import Record
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Conditions", "base_contestant", "contestants", "full_contestant"]
 
-_PLAIN: Final = "lora"
 _KEPT_OPTIONS: Final = ("init_kv_cache_prefix",)
 """Options of a published run that belong to its recipe and not to its benchmark."""
 _FULL_RATE: Final = 1e-5
@@ -92,7 +92,7 @@ def contestants(
     """
     asked = conditions.asked.candidates
     # the yardstick first, so that `lora` means it
-    yardstick = [each for each in answer.baselines if each.kind == _PLAIN]
+    yardstick = [each for each in answer.baselines if each.is_yardstick]
     everyone: dict[str, Candidate] = {
         shortened(catalog, candidate.run, candidate.name): candidate
         for candidate in (
@@ -199,9 +199,9 @@ def _by_number(everyone: Mapping[str, Candidate], number: int) -> list[str]:
     """The best candidate of each method, plain LoRA always among them."""
     best: dict[str, str] = {}
     for name, candidate in everyone.items():
-        if candidate.method != _PLAIN:
+        if candidate.method != PLAIN:
             best.setdefault(candidate.method, name)
-    plain = _named(everyone, Meaning(_PLAIN, _PLAIN))
+    plain = _named(everyone, Meaning(PLAIN, PLAIN))
     if plain is None:
         return list(best.values())[:number]
     return [*list(best.values())[: number - 1], plain]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.errors import PeftShopError
 from peft_shop.files import read_bounded, write_atomically
 from peft_shop.records import Finite, Record
@@ -140,4 +141,4 @@ def estimate(
 
 def _yardstick(protocol: Protocol) -> Contestant:
     rest = protocol.contestants[1:]
-    return next((each for each in rest if each.method == "lora" and not each.variants), rest[0])
+    return next((each for each in rest if each.method == PLAIN and not each.variants), rest[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.scripts.trainers.order import OPTIMIZERS, commented, unwritten
 from peft_shop.scripts.trainers.statements import yaml_lines
 
@@ -42,7 +43,7 @@ def axolotl_file(order: Order) -> str:
         keys["completion_only"]: True,
         keys["max_length"]: step.max_length,
         keys["packing"]: False,
-        keys["method"]: "qlora" if four else "lora",
+        keys["method"]: f"q{PLAIN}" if four else PLAIN,
     }
     if step.backend is not None:
         entries["load_in_4bit" if four else "load_in_8bit"] = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.errors import ConfigError
 from peft_shop.scripts.trainers.order import commented, names_of, unwritten
 from peft_shop.scripts.trainers.statements import flags
@@ -170,11 +171,11 @@ def _network(order: Order, config: Mapping[str, Json]) -> tuple[str, list[str]]:
     Raises:
         ConfigError: it has no module for the method.
     """
-    modules = {"lora": "networks.lora", "oft": "networks.oft"}
+    modules = {PLAIN: "networks.lora", "oft": "networks.oft"}
     method = order.method.id
-    if method == "lora" and config.get("use_dora"):
+    if method == PLAIN and config.get("use_dora"):
         return "lycoris.kohya", ["algo=lora", "dora_wd=True"]
-    if method == "lora" and order.step.optimizer == "lora-fa":
+    if method == PLAIN and order.step.optimizer == "lora-fa":
         return "networks.lora_fa", []
     if method in modules:
         ratio = order.step.optimizer_options.get("loraplus_lr_ratio")

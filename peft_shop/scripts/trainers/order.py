@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.catalog.trainers import RECIPE_FIELDS
 from peft_shop.errors import ConfigError
 from peft_shop.scripts.source import WIDTH, comment, wrapped
@@ -69,7 +70,7 @@ class Order:
     @property
     def is_lora(self) -> bool:
         """Whether the method is LoRA."""
-        return self.method.id == "lora"
+        return self.method.id == PLAIN
 
     @property
     def warmup(self) -> int:

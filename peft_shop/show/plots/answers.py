@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from peft_shop.ask.candidates import Baseline
 from peft_shop.ask.reading import resolve_metric
 from peft_shop.ask.spread import between, factor
 from peft_shop.errors import QueryError, UnknownNameError
@@ -122,7 +123,7 @@ class _Plot:
         focus = [self._at(one) for one in (*front, *tied)] or [
             self._at(one) for one in (*behind, *yardsticks)
         ]
-        plain_lora = [self._at(one) for one in yardsticks if getattr(one, "kind", "") == "lora"]
+        plain_lora = [self._at(one) for one in yardsticks if _is_plain(one)]
         limits = self._window([*focus, *plain_lora])
         self._stairs(limits)
         self._scatter(behind, limits, "beaten")
@@ -295,7 +296,7 @@ class _Plot:
             at = self._at(one)
             if not _within(at, limits):
                 continue
-            plain_lora = getattr(one, "kind", "") == "lora"
+            plain_lora = _is_plain(one)
             name = "plain LoRA" if plain_lora else "full fine-tuning"
             self.ax.scatter(*at, s=46, marker="D", color=COLOURS["yardstick"], zorder=4, gid=name)
             if one.name not in {member.name for member in self.answer.front}:
@@ -323,6 +324,10 @@ class _Plot:
             texts.append(f"{len(points) - right} more outside")
         if texts:
             self.ax.set_title(", ".join(texts), loc="right", fontsize=8, color="#555555")
+
+
+def _is_plain(candidate: Candidate) -> bool:
+    return isinstance(candidate, Baseline) and candidate.is_yardstick
 
 
 def _inside(value: float, limit: Point) -> bool:
