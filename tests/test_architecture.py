@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import pytest
 
 import peft_shop
+from peft_shop.names import MethodName
 
 ROOT = Path(peft_shop.__file__).parent
 
@@ -131,6 +134,27 @@ def test_the_top_of_the_house_stays_small() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 8
     folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"]
     assert len(folders) <= 14
+
+
+def test_a_class_name_means_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for room, path in query_side().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(room)
+    assert {name: rooms for name, rooms in homes.items() if len(rooms) > 1} == {}
+
+
+def test_few_files_name_a_method() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in query_side().values()]
+    naming = {
+        method: sum(
+            bool(re.search(f"[\"'](?:{method}|{method.upper()})[\"']", text)) for text in texts
+        )
+        for method in get_args(MethodName)
+    }
+    assert naming["lora"] <= 12
+    assert statistics.median(naming.values()) <= 6
 
 
 @pytest.mark.parametrize("room", sorted(query_side()))

@@ -17,7 +17,7 @@ from peft_shop.upstream.targets import endings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from peft_shop.adapt.drafts import Case
+    from peft_shop.adapt.drafts import RetargetCase
     from peft_shop.model.structure import ModuleGroup, Role
 
 __all__ = ["choose_modules"]
@@ -84,7 +84,7 @@ _NEAREST: Final[tuple[tuple[str, frozenset[Role]], ...]] = (
 """What is adapted where a model has none of the roles that were asked for."""
 
 
-def choose_modules(case: Case, intent: Intent) -> None:
+def choose_modules(case: RetargetCase, intent: Intent) -> None:
     """Fill in `case.groups` and `case.parameters`; a problem where nothing is left.
 
     Groups come in the model's order. Everything that is not simply the role that was asked for is
@@ -120,7 +120,7 @@ def choose_modules(case: Case, intent: Intent) -> None:
     }
 
 
-def _tell_share(case: Case) -> None:
+def _tell_share(case: RetargetCase) -> None:
     """Say in how many blocks an adapter sits, where it is not in all of them."""
     names = [name for group in (*case.groups, *case.parameters) for name in group.names]
     towers = main_towers(case.structure, include_towers=case.options.include_towers)
@@ -129,7 +129,7 @@ def _tell_share(case: Case) -> None:
         case.draft.note(f"adapters sit in {hit} of {every} blocks; the others have none")
 
 
-def _own(case: Case, own: frozenset[str]) -> list[ModuleGroup]:
+def _own(case: RetargetCase, own: frozenset[str]) -> list[ModuleGroup]:
     """Groups of exactly these names, and the parameters that the recipe states."""
     stated = set(case.draft.value("target_parameters") or ())
     found = []
@@ -143,7 +143,7 @@ def _own(case: Case, own: frozenset[str]) -> list[ModuleGroup]:
     return found
 
 
-def _wanted(case: Case, intent: Intent) -> list[ModuleGroup]:
+def _wanted(case: RetargetCase, intent: Intent) -> list[ModuleGroup]:
     """Groups that do what the recipe's did, whether the method can adapt them or not."""
     options, structure = case.options, case.structure
     towers = main_towers(structure, include_towers=options.include_towers)
@@ -184,7 +184,7 @@ def _wanted(case: Case, intent: Intent) -> list[ModuleGroup]:
     return [group for group in groups if group in picked or group in mixers]
 
 
-def _stand_in(case: Case, role: Role, present: set[Role]) -> tuple[Role, ...]:
+def _stand_in(case: RetargetCase, role: Role, present: set[Role]) -> tuple[Role, ...]:
     for several in _STAND_INS.get(role, ()):
         there = tuple(one for one in several if one in present)
         if there:
@@ -195,7 +195,7 @@ def _stand_in(case: Case, role: Role, present: set[Role]) -> tuple[Role, ...]:
     return ()
 
 
-def _nearest(case: Case, intent: Intent) -> list[ModuleGroup]:
+def _nearest(case: RetargetCase, intent: Intent) -> list[ModuleGroup]:
     if case.options.roles is not None or set(intent.roles) <= {"norm", "embedding"}:
         return []
     towers = main_towers(case.structure, include_towers=case.options.include_towers)
@@ -211,7 +211,7 @@ def _nearest(case: Case, intent: Intent) -> list[ModuleGroup]:
     return []
 
 
-def _adaptable(case: Case, groups: list[ModuleGroup]) -> Iterator[ModuleGroup]:
+def _adaptable(case: RetargetCase, groups: list[ModuleGroup]) -> Iterator[ModuleGroup]:
     """Those of `groups` that the method can adapt; the others are told."""
     fit = []
     left: dict[str, list[Role]] = {}
@@ -228,7 +228,7 @@ def _adaptable(case: Case, groups: list[ModuleGroup]) -> Iterator[ModuleGroup]:
     yield from kept
 
 
-def _why_none(case: Case) -> str:
+def _why_none(case: RetargetCase) -> str:
     """Why none of the layers that could be meant can be adapted."""
     asked = case.options.roles
     if asked is not None and not set(asked) & set(case.structure.roles):
@@ -246,7 +246,7 @@ def _why_none(case: Case) -> str:
     return "; ".join(reasons) or "this model has no such layer besides its head"
 
 
-def _unfit(case: Case, group: ModuleGroup) -> str | None:
+def _unfit(case: RetargetCase, group: ModuleGroup) -> str | None:
     """Why the method cannot adapt the modules of a group."""
     title = case.method.title
     if case.peft_type == "LN_TUNING" and (group.kind in _NORMS or group.role == "norm"):
@@ -263,7 +263,7 @@ def _unfit(case: Case, group: ModuleGroup) -> str | None:
     return refused_module(case.peft_type, case.structure, group) or _too_small(case, group)
 
 
-def _unable(case: Case, group: ModuleGroup) -> str | None:
+def _unable(case: RetargetCase, group: ModuleGroup) -> str | None:
     """Why a type of layer is not adapted; what depends on this model counts where it is met.
 
     Of inputs whose dimensions only a forward pass shows nothing is said here: preflight makes one.
@@ -283,7 +283,7 @@ def _unable(case: Case, group: ModuleGroup) -> str | None:
     return f"{title} {verb} {group.kind} layers"
 
 
-def _too_small(case: Case, group: ModuleGroup) -> str | None:
+def _too_small(case: RetargetCase, group: ModuleGroup) -> str | None:
     inputs = group.in_features * math.prod(group.kernel)
     least = min(inputs, group.out_features)
     size = inputs * group.out_features
@@ -296,7 +296,7 @@ def _too_small(case: Case, group: ModuleGroup) -> str | None:
     return None
 
 
-def _one_width(case: Case, groups: list[ModuleGroup]) -> list[ModuleGroup]:
+def _one_width(case: RetargetCase, groups: list[ModuleGroup]) -> list[ModuleGroup]:
     """FRoD shares one basis among layers whose names end alike: all need the same width."""
     by_end: dict[str, dict[int, int]] = {}
     for group in groups:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from peft_shop.records import Json
     from peft_shop.upstream.targets import Names
 
-__all__ = ["Case", "Draft"]
+__all__ = ["Draft", "RetargetCase"]
 
 
 class Draft:
@@ -100,7 +100,7 @@ class Draft:
 
 
 @dataclass
-class Case:
+class RetargetCase:
     """Everything that one retargeting looks at.
 
     Attributes:

@@ -13,7 +13,7 @@ from peft_shop.upstream.targets import ALL_LINEAR, named_by, wildcard
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from peft_shop.adapt.drafts import Case
+    from peft_shop.adapt.drafts import RetargetCase
     from peft_shop.model.structure import Role
 
 __all__ = ["DEFAULT_ROLES", "Intent", "intent_of", "measured_model"]
@@ -48,12 +48,12 @@ class Intent:
     own_feedforward: frozenset[str] = frozenset()
 
 
-def measured_model(case: Case) -> MeasuredModel | None:
+def measured_model(case: RetargetCase) -> MeasuredModel | None:
     """The model on record that the recipe was measured on; `None` where it is another one."""
     return None if case.recipe is None else MEASURED.get(case.recipe.training.model_id)
 
 
-def intent_of(case: Case) -> Intent:
+def intent_of(case: RetargetCase) -> Intent:
     """Roles that the recipe adapted, or those that its method adapts by default.
 
     A recipe of a model that is not on record is read as one for this very model where its names
@@ -91,7 +91,7 @@ def intent_of(case: Case) -> Intent:
     return Intent(roles=default, feedforward=forward)
 
 
-def _own(case: Case, expression: str | list[str], forward: str | list[str]) -> Intent:
+def _own(case: RetargetCase, expression: str | list[str], forward: str | list[str]) -> Intent:
     default = DEFAULT_ROLES.get(case.peft_type, _ATTENTION)
     own = case.names.named_by(expression) & case.names.layers
     scaled = (
@@ -103,14 +103,14 @@ def _own(case: Case, expression: str | list[str], forward: str | list[str]) -> I
     return Intent(roles=default, own=own, own_feedforward=scaled)
 
 
-def _same_layers(model: MeasuredModel, case: Case) -> bool:
+def _same_layers(model: MeasuredModel, case: RetargetCase) -> bool:
     """Whether this model has the same linear layers, however many and wide."""
     here = {group.pattern for group in case.structure.groups if group.kind == "linear"}
     there = {pattern for pattern, role, _ in model.modules if role not in {"norm", "embedding"}}
     return here == {re.sub(r"\.\d+(?=\.|$)", ".*", pattern) for pattern in there}
 
 
-def _stated(case: Case, name: str) -> str | list[str]:
+def _stated(case: RetargetCase, name: str) -> str | list[str]:
     recipe = case.recipe
     if recipe is None:
         return []

@@ -14,17 +14,17 @@ from peft_shop.adapt.tables import fit_blocks, fit_ranks, nearest_divisor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from peft_shop.adapt.drafts import Case
+    from peft_shop.adapt.drafts import RetargetCase
 
 __all__ = ["fit_values"]
 
-_Rule: TypeAlias = "Callable[[Case], None]"
+_Rule: TypeAlias = "Callable[[RetargetCase], None]"
 _TURNED: Final = 2
 """Inputs of the smallest block that OFT can turn [count]."""
 _SVD_STARTS: Final = ("corda", "lora_ga", "mica", "olora", "pissa")
 
 
-def fit_values(case: Case) -> None:
+def fit_values(case: RetargetCase) -> None:
     """Change the values of `case.draft` that the layers of `case.groups` do not allow."""
     if not case.groups and not case.parameters:
         return
@@ -36,19 +36,21 @@ def fit_values(case: Case) -> None:
         _layers(case)
 
 
-def _inputs(case: Case) -> list[int]:
+def _inputs(case: RetargetCase) -> list[int]:
     return [one.in_features * math.prod(one.kernel) for one in case.groups]
 
 
-def _outputs(case: Case) -> list[int]:
+def _outputs(case: RetargetCase) -> list[int]:
     return [one.out_features for one in case.groups]
 
 
-def _least(case: Case) -> int:
+def _least(case: RetargetCase) -> int:
     return min(map(min, zip(_inputs(case), _outputs(case), strict=True)))
 
 
-def _divide(case: Case, name: str, widths: Iterable[int], what: str, *, even: bool = False) -> None:
+def _divide(
+    case: RetargetCase, name: str, widths: Iterable[int], what: str, *, even: bool = False
+) -> None:
     """Make an integer field a divisor of all `widths`."""
     value = case.draft.value(name)
     if not isinstance(value, int) or value <= 0:
@@ -62,7 +64,7 @@ def _divide(case: Case, name: str, widths: Iterable[int], what: str, *, even: bo
         case.draft.set(name, fit, f"it must {even_words} {what} (greatest common divisor {common})")
 
 
-def _at_most(case: Case, name: str, most: int, what: str) -> bool:
+def _at_most(case: RetargetCase, name: str, most: int, what: str) -> bool:
     value = case.draft.value(name)
     if isinstance(value, int) and value > most >= 1:
         case.draft.set(name, most, f"{what} allow at most {most}")
@@ -70,7 +72,7 @@ def _at_most(case: Case, name: str, most: int, what: str) -> bool:
     return False
 
 
-def _boft(case: Case) -> None:
+def _boft(case: RetargetCase) -> None:
     factor = case.draft.value("boft_n_butterfly_factor")
     halvings = factor - 1 if isinstance(factor, int) else 0
     common = math.gcd(*_inputs(case))
@@ -89,7 +91,7 @@ def _boft(case: Case) -> None:
         _divide(case, name, widths, what, even=halvings > 0)
 
 
-def _oft(case: Case) -> None:
+def _oft(case: RetargetCase) -> None:
     name = "r" if case.draft.value("r") else "oft_block_size"
     widths = _inputs(case)
     _divide(case, name, widths, "the input width of every target")
@@ -107,25 +109,25 @@ def _oft(case: Case) -> None:
             case.draft.set(name, fit, "a block of one input has nothing to turn")
 
 
-def _c3a(case: Case) -> None:
+def _c3a(case: RetargetCase) -> None:
     _divide(case, "block_size", [*_inputs(case), *_outputs(case)], "the widths of every target")
 
 
-def _vblora(case: Case) -> None:
+def _vblora(case: RetargetCase) -> None:
     _divide(case, "vector_length", [*_inputs(case), *_outputs(case)], "the widths of every target")
 
 
-def _road(case: Case) -> None:
+def _road(case: RetargetCase) -> None:
     _divide(case, "group_size", _outputs(case), "the output width of every target", even=True)
 
 
-def _gralora(case: Case) -> None:
+def _gralora(case: RetargetCase) -> None:
     rank = case.draft.value("r")
     widths = [*_inputs(case), *_outputs(case), int(rank)]
     _divide(case, "gralora_k", widths, "r and the widths of every target")
 
 
-def _miss(case: Case) -> None:
+def _miss(case: RetargetCase) -> None:
     start = case.draft.value("init_weights")
     if start == "bat":
         _divide(case, "r", [*_inputs(case), *_outputs(case)], "the widths of every target")
@@ -135,11 +137,11 @@ def _miss(case: Case) -> None:
         _divide(case, "mini_r", _outputs(case), "the output width of every target")
 
 
-def _psoft(case: Case) -> None:
+def _psoft(case: RetargetCase) -> None:
     _at_most(case, "r", _least(case), "the widths of the targets")
 
 
-def _shira(case: Case) -> None:
+def _shira(case: RetargetCase) -> None:
     most = min(
         one.in_features * one.out_features // (one.in_features + one.out_features)
         for one in case.groups
@@ -147,12 +149,12 @@ def _shira(case: Case) -> None:
     _at_most(case, "r", most, "r * (in + out) values in a layer of in * out")
 
 
-def _frequencies(case: Case) -> None:
+def _frequencies(case: RetargetCase) -> None:
     most = min(one.in_features * one.out_features for one in case.groups)
     _at_most(case, "n_frequency", most, "the entries of the smallest target")
 
 
-def _supertuning(case: Case) -> None:
+def _supertuning(case: RetargetCase) -> None:
     size = min(one.in_features * one.out_features for one in case.groups)
     sparsity = case.draft.value("sparsity")
     if isinstance(sparsity, float) and int(size * (1 - sparsity)) < 1:
@@ -160,12 +162,12 @@ def _supertuning(case: Case) -> None:
         case.draft.set("sparsity", fit, f"of {size} weights at least one must be left to train")
 
 
-def _poly(case: Case) -> None:
+def _poly(case: RetargetCase) -> None:
     widths = [*_inputs(case), *_outputs(case)]
     _divide(case, "n_splits", widths, "the widths of every target")
 
 
-def _lora(case: Case) -> None:
+def _lora(case: RetargetCase) -> None:
     start = case.draft.value("init_lora_weights")
     by_svd = isinstance(start, str) and start.startswith(_SVD_STARTS)
     # KaSA keeps at least one singular component of the layer
@@ -178,7 +180,7 @@ def _lora(case: Case) -> None:
         fit_blocks(case)
 
 
-def _keep_strength(case: Case, before: int) -> None:
+def _keep_strength(case: RetargetCase, before: int) -> None:
     """Let `lora_alpha` follow a rank that had to change."""
     alpha, after = case.draft.value("lora_alpha"), case.draft.value("r")
     ratio = after / before
@@ -187,7 +189,7 @@ def _keep_strength(case: Case, before: int) -> None:
     case.draft.set("lora_alpha", fit, "it follows r, so that the scaling stays as measured")
 
 
-def _osf(case: Case) -> None:
+def _osf(case: RetargetCase) -> None:
     """Keep the number of directions that train; a stored pattern belongs to other widths."""
     pattern = case.draft.value("rank_pattern")
     if pattern:
@@ -201,7 +203,7 @@ def _osf(case: Case) -> None:
         case.draft.set("effective_rank", fit, "a share of the smallest target must keep one")
 
 
-def _lily(case: Case) -> None:
+def _lily(case: RetargetCase) -> None:
     """`stride_A` counts layers: keep the share of the depth that one A serves."""
     stride = case.draft.value("stride_A")
     recipe = case.recipe
@@ -219,7 +221,7 @@ def _lily(case: Case) -> None:
         case.draft.set("stride_A", depth, f"this model has {depth} layers")
 
 
-def _transposed(case: Case) -> None:
+def _transposed(case: RetargetCase) -> None:
     kinds = {one.kind for one in case.groups}
     if kinds and kinds <= {"transformers_conv1d"}:
         case.draft.set(
@@ -231,7 +233,7 @@ def _transposed(case: Case) -> None:
         )
 
 
-def _layers(case: Case) -> None:
+def _layers(case: RetargetCase) -> None:
     depth = case.structure.dimensions.layers
     stated = case.draft.value("layers_to_transform")
     if stated is None or depth is None:

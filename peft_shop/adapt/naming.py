@@ -13,13 +13,13 @@ from peft_shop.upstream.targets import endings, named_by, wildcard
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from peft_shop.adapt.drafts import Case
+    from peft_shop.adapt.drafts import RetargetCase
     from peft_shop.upstream.targets import Expression
 
 __all__ = ["name_targets"]
 
 
-def name_targets(case: Case) -> None:
+def name_targets(case: RetargetCase) -> None:
     """State the chosen modules: as the recipe does if that is exact, else as short as it goes."""
     draft, recipe = case.draft, case.recipe
     wanted = {name for group in case.groups for name in group.names}
@@ -51,14 +51,14 @@ def name_targets(case: Case) -> None:
         _name_parameters(case, because)
 
 
-def _exact(expression: str | list[str], case: Case, wanted: set[str]) -> bool:
+def _exact(expression: str | list[str], case: RetargetCase, wanted: set[str]) -> bool:
     try:
         return case.names.named_by(expression) == wanted
     except re.error:  # told already where the recipe was read
         return False
 
 
-def _shortest(case: Case, wanted: set[str]) -> Expression:
+def _shortest(case: RetargetCase, wanted: set[str]) -> Expression:
     regular = case.peft_type != PLAIN_TYPE or case.structure.model_type not in LISTED_EXPERTS
     if case.peft_type == "IA3" and case.feedforward:
         # in a list, the feed-forward modules must be entries of their own
@@ -75,7 +75,7 @@ def _shortest(case: Case, wanted: set[str]) -> Expression:
     return case.names.shortest(wanted, regular=regular)
 
 
-def _name_feedforward(case: Case, wanted: set[str], because: str) -> None:
+def _name_feedforward(case: RetargetCase, wanted: set[str], because: str) -> None:
     recipe, draft = case.recipe, case.draft
     if recipe and "target_modules" not in draft.config and "feedforward_modules" in recipe.resolved:
         return
@@ -107,7 +107,7 @@ def _endings_of(names: set[str], others: set[str]) -> list[str]:
     return list(found)
 
 
-def _name_parameters(case: Case, because: str) -> None:
+def _name_parameters(case: RetargetCase, because: str) -> None:
     # peft compares the ends of the names of all parameters: those of layers are in the way
     every = (
         *case.names.parameters,

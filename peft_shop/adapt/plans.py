@@ -12,7 +12,7 @@ from peft_shop.upstream.defaults import LENGTH, STEPS
 from peft_shop.upstream.targets import wildcard
 
 if TYPE_CHECKING:
-    from peft_shop.adapt.drafts import Case
+    from peft_shop.adapt.drafts import RetargetCase
     from peft_shop.catalog.features import TaskType
 
 __all__ = ["plan_fields"]
@@ -31,7 +31,7 @@ _OF_TEXT: Final = {"CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"}
 _NEED_TASK: Final = {"POLY", "MULTITASK_PROMPT_TUNING"}
 
 
-def plan_fields(case: Case) -> None:
+def plan_fields(case: RetargetCase) -> None:
     """Adapt task type, prompts, schedules and tokens of `case.draft`."""
     _task_type(case)
     _sizes(case)
@@ -49,11 +49,11 @@ def plan_fields(case: Case) -> None:
         _length(case)
 
 
-def _nothing(case: Case) -> None:
+def _nothing(case: RetargetCase) -> None:
     """Most methods have no value of that sort."""
 
 
-def _task_type(case: Case) -> None:
+def _task_type(case: RetargetCase) -> None:
     """`task_type` decides whether a head trains and is saved, and what prompts are put before."""
     draft, structure = case.draft, case.structure
     fit: TaskType | None = case.options.task_type or structure.task_type
@@ -93,7 +93,7 @@ def _task_type(case: Case) -> None:
         draft.set("task_type", fit, "the method needs one")
 
 
-def _train_head(case: Case) -> None:
+def _train_head(case: RetargetCase) -> None:
     """Let the classification head train and be saved, as the task type would have done."""
     heads = [name for group in case.structure.of(["head"]) for name in group.names]
     if not heads:
@@ -107,7 +107,7 @@ def _train_head(case: Case) -> None:
         case.draft.note("the classification head is not trained along: there is no modules_to_save")
 
 
-def _sizes(case: Case) -> None:
+def _sizes(case: RetargetCase) -> None:
     for name in ("base_model_name_or_path", "revision"):
         case.draft.drop(name, "it names the model that was measured")
     if case.method.category == "prompt_learning":
@@ -117,7 +117,7 @@ def _sizes(case: Case) -> None:
         case.draft.drop("rank_pattern", "it belongs to the run that made it")
 
 
-def _length(case: Case) -> None:
+def _length(case: RetargetCase) -> None:
     wanted = case.options.num_virtual_tokens
     if wanted is not None:
         case.draft.set("num_virtual_tokens", wanted, "asked for")
@@ -153,7 +153,7 @@ def _length(case: Case) -> None:
         )
 
 
-def _adalora(case: Case) -> None:
+def _adalora(case: RetargetCase) -> None:
     """Stretch the plan to the user's steps; without a number, the recipe's own plan holds."""
     draft, recipe = case.draft, case.recipe
     before = draft.value("total_step")
@@ -180,7 +180,7 @@ def _adalora(case: Case) -> None:
         draft.set("tfinal", 0, "both phases must end before the last step")
 
 
-def _adaption_prompt(case: Case) -> None:
+def _adaption_prompt(case: RetargetCase) -> None:
     draft, depth = case.draft, case.structure.dimensions.layers
     if not draft.value("adapter_len"):
         draft.set("adapter_len", 10, "the method needs a length")
@@ -195,7 +195,7 @@ def _adaption_prompt(case: Case) -> None:
         draft.set("adapter_layers", depth, f"this model has {depth} layers")
 
 
-def _trainable_tokens(case: Case) -> None:
+def _trainable_tokens(case: RetargetCase) -> None:
     draft, given = case.draft, case.options.token_indices
     model = measured_model(case)
     vocabulary = case.structure.dimensions.vocabulary
@@ -213,7 +213,7 @@ def _trainable_tokens(case: Case) -> None:
         draft.problem(f"token_indices: {max(indices)} is not below the vocabulary of {vocabulary}")
 
 
-def _embedding(case: Case) -> None:
+def _embedding(case: RetargetCase) -> None:
     """Peft finds the token embedding of text models by itself."""
     structure = case.structure
     tables = [one for one in structure.of(["embedding"]) if one.kind == "embedding"]
@@ -228,7 +228,7 @@ def _embedding(case: Case) -> None:
         )
 
 
-def _cpt(case: Case) -> None:
+def _cpt(case: RetargetCase) -> None:
     draft, given = case.draft, case.options.token_indices
     draft.drop("tokenizer_name_or_path", "the tokenizer of the model that was measured")
     if given is None and case.recipe is not None and draft.value("cpt_token_ids"):
@@ -252,7 +252,7 @@ def _cpt(case: Case) -> None:
     )
 
 
-def _shadow(case: Case) -> None:
+def _shadow(case: RetargetCase) -> None:
     """Its targets are whole blocks; peft finds them by itself where their list has a usual name."""
     draft = case.draft
     stated = draft.value("target_modules")
@@ -279,7 +279,7 @@ def _shadow(case: Case) -> None:
                    "model's blocks takes its place")  # fmt: skip
 
 
-def _shadow_of_flux(case: Case) -> None:
+def _shadow_of_flux(case: RetargetCase) -> None:
     """A shadow of FLUX.2 copies the base's heads and blocks, and can have no more of them."""
     draft, groups = case.draft, case.structure.groups
     sizes = {one.pattern: (one.in_features, one.out_features, one.count) for one in groups}
@@ -308,7 +308,7 @@ def _shadow_of_flux(case: Case) -> None:
         draft.set("shadow_intermediate_size", down[0], f"the base has {down[0]}")
 
 
-def _stack(case: Case) -> str | None:
+def _stack(case: RetargetCase) -> str | None:
     """Regular expression of the blocks, where their list has none of the names that peft knows."""
     counts: dict[str, int] = {}
     for group in case.structure.of(_IN_BLOCKS):
@@ -323,7 +323,7 @@ def _stack(case: Case) -> str | None:
     return re.escape(stack) + r"\.\d+"
 
 
-def _several_tasks(case: Case) -> None:
+def _several_tasks(case: RetargetCase) -> None:
     """One task alone is no use of a method that shares among tasks."""
     if case.recipe is None:
         name = "n_tasks" if case.peft_type == "POLY" else "num_tasks"
@@ -331,7 +331,7 @@ def _several_tasks(case: Case) -> None:
         case.draft.note(f"{name} is the number of your tasks; every forward needs task_ids")
 
 
-def _xlora(case: Case) -> None:
+def _xlora(case: RetargetCase) -> None:
     draft, folders = case.draft, case.options.adapters
     if not folders:
         draft.problem("needs adapters: folders of trained LoRA adapters of this model")

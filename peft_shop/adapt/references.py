@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from peft_shop.adapt.intent import measured_model
 
 if TYPE_CHECKING:
-    from peft_shop.adapt.drafts import Case
+    from peft_shop.adapt.drafts import RetargetCase
 
 __all__ = ["fit_references"]
 
@@ -23,7 +23,7 @@ _BY_NAME: Final = (
 _TOKENS: Final = ("alora_invocation_tokens", "trainable_token_indices")
 
 
-def fit_references(case: Case) -> None:
+def fit_references(case: RetargetCase) -> None:
     """Take out of `case.draft` what refers to nothing here; peft would pass over it in silence."""
     if case.peft_type != "OSF":  # its table is made anew for the layers of this model
         for name in _BY_NAME:
@@ -35,7 +35,7 @@ def fit_references(case: Case) -> None:
     _tell(case)
 
 
-def _fit_table(case: Case, name: str) -> None:
+def _fit_table(case: RetargetCase, name: str) -> None:
     table = case.draft.value(name)
     if not table:
         return
@@ -52,7 +52,7 @@ def _fit_table(case: Case, name: str) -> None:
         case.draft.set(name, kept, because)
 
 
-def _fit_saved(case: Case) -> None:
+def _fit_saved(case: RetargetCase) -> None:
     stated = case.draft.value("modules_to_save")
     if not stated:
         return
@@ -63,7 +63,7 @@ def _fit_saved(case: Case) -> None:
         case.draft.set("modules_to_save", kept, "this model has no modules of the other names")
 
 
-def _fit_tokens(case: Case) -> None:
+def _fit_tokens(case: RetargetCase) -> None:
     model = measured_model(case)
     if model is None or model.vocabulary == case.structure.dimensions.vocabulary:
         return
@@ -72,7 +72,7 @@ def _fit_tokens(case: Case) -> None:
             case.draft.problem(f"{name} are tokens of another tokenizer: state this model's")
 
 
-def _tell(case: Case) -> None:
+def _tell(case: RetargetCase) -> None:
     bare = [one for one in case.groups if not one.bias]
     if bare and case.peft_type == "BEFT":
         case.draft.note("layers without a bias of their own: the trained adapter cannot be merged")

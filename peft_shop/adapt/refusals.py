@@ -10,7 +10,7 @@ from peft_shop.adapt.towers import WRAPPED, takes_text_alone
 from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
-    from peft_shop.adapt.drafts import Case
+    from peft_shop.adapt.drafts import RetargetCase
 
 __all__ = ["refuse", "refuse_base", "refuse_optimizer"]
 
@@ -22,7 +22,7 @@ _CONVOLUTIONS: Final = frozenset({"conv1d", "conv2d", "conv3d"})
 _ADAPTION_MODELS: Final = ("gpt2", "llama", "mistral")
 
 
-def refuse(case: Case) -> None:
+def refuse(case: RetargetCase) -> None:
     """Add to the draft's problems what speaks against the method on this model."""
     _versions(case)
     _task(case)
@@ -39,7 +39,7 @@ def refuse(case: Case) -> None:
         case.draft.problem(known)
 
 
-def refuse_optimizer(case: Case) -> None:
+def refuse_optimizer(case: RetargetCase) -> None:
     """Say where the recipe's own optimizer cannot run on the modules that were chosen.
 
     peft's (0.21.2) multiplies a factor with its transpose: of matrices, not of kernels.
@@ -57,7 +57,7 @@ def refuse_optimizer(case: Case) -> None:
         )
 
 
-def _versions(case: Case) -> None:
+def _versions(case: RetargetCase) -> None:
     version, method = case.options.peft_version, case.method
     if version and method.since and version_key(method.since) > version_key(version):
         case.draft.problem(f"{method.title} needs peft {method.since} or newer, not {version}")
@@ -73,7 +73,7 @@ def _versions(case: Case) -> None:
             )
 
 
-def refuse_base(case: Case) -> None:
+def refuse_base(case: RetargetCase) -> None:
     """Add what speaks against the method on a base that comes quantized, once its layers are known.
 
     How the base is prepared is up to a script.
@@ -94,7 +94,7 @@ def refuse_base(case: Case) -> None:
         )
 
 
-def _task(case: Case) -> None:
+def _task(case: RetargetCase) -> None:
     task = case.options.task_type or case.structure.task_type
     if case.structure.modality == "image":
         task = "IMAGE"
@@ -109,7 +109,7 @@ def _task(case: Case) -> None:
     case.draft.problem(f"{case.method.title} is for {listed}, not for {task}")
 
 
-def _prompts(case: Case) -> None:
+def _prompts(case: RetargetCase) -> None:
     structure = case.structure
     task = case.options.task_type or structure.task_type
     written = takes_text_alone(structure) or (
@@ -141,7 +141,7 @@ def _prompts(case: Case) -> None:
         )
 
 
-def _shadow(case: Case) -> None:
+def _shadow(case: RetargetCase) -> None:
     """It mirrors the text or image backbone and rides on the residual stream of its blocks."""
     structure = case.structure
     if takes_text_alone(structure):
@@ -165,7 +165,7 @@ def _shadow(case: Case) -> None:
         )
 
 
-def _xlora(case: Case) -> None:
+def _xlora(case: RetargetCase) -> None:
     layers = [name for group in case.structure.of(_ATTENTION) for name in group.names]
     if not all(name.startswith("model.") for name in layers):
         case.draft.problem(
@@ -173,7 +173,7 @@ def _xlora(case: Case) -> None:
         )
 
 
-def _adaption_prompt(case: Case) -> None:
+def _adaption_prompt(case: RetargetCase) -> None:
     structure = case.structure
     if structure.model_type not in _ADAPTION_MODELS:
         case.draft.problem(

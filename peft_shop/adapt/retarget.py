@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.adapt.choice import choose_modules
-from peft_shop.adapt.drafts import Case, Draft
+from peft_shop.adapt.drafts import Draft, RetargetCase
 from peft_shop.adapt.intent import intent_of
 from peft_shop.adapt.limits import fit_values
 from peft_shop.adapt.naming import name_targets
@@ -81,7 +81,7 @@ def retarget(
     )
 
 
-def _tried(case: Case, catalog: Catalog) -> str | None:
+def _tried(case: RetargetCase, catalog: Catalog) -> str | None:
     """What was tried on a tiny model of this architecture; a failure there is a problem here."""
     model = catalog.tried_by_architecture.get(case.structure.architecture)
     if model is None or case.method.id in model.refused:
@@ -95,7 +95,7 @@ def _tried(case: Case, catalog: Catalog) -> str | None:
 
 def _case(
     catalog: Catalog, subject: Run | Method, structure: Structure, options: TargetOptions
-) -> Case:
+) -> RetargetCase:
     run = subject if isinstance(subject, Run) else None
     recipe = run.recipe if run else None
     if recipe is not None and recipe.peft_type is None:
@@ -111,7 +111,7 @@ def _case(
     if recipe is None:
         measured = any(one.method == method.id for one in catalog.runs)
         draft.note(_CHOICE if measured else _UNMEASURED)
-    return Case(
+    return RetargetCase(
         method=method,
         recipe=recipe,
         variants=run.variants if run else (),
@@ -131,7 +131,7 @@ def _names(catalog: Catalog, structure: Structure) -> Names:
     return names
 
 
-def _resolve(case: Case) -> None:
+def _resolve(case: RetargetCase) -> None:
     """Say what peft will fill in where the draft names no modules, by its own table."""
     if case.draft.value("target_modules") is not None:
         return
@@ -140,7 +140,7 @@ def _resolve(case: Case) -> None:
             case.resolved.setdefault(name, value)
 
 
-def _keep_to_version(case: Case, newest: str) -> None:
+def _keep_to_version(case: RetargetCase, newest: str) -> None:
     """Leave out fields that the user's peft does not know; one that matters is a problem."""
     version = case.options.peft_version
     if version is None:

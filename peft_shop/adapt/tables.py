@@ -10,7 +10,7 @@ from peft_shop.adapt.measured import MEASURED
 from peft_shop.upstream.targets import endings
 
 if TYPE_CHECKING:
-    from peft_shop.adapt.drafts import Case
+    from peft_shop.adapt.drafts import RetargetCase
     from peft_shop.records import Json
 
 __all__ = ["fit_blocks", "fit_ranks", "nearest_divisor"]
@@ -34,7 +34,7 @@ def nearest_divisor(value: int, number: int, *, even: bool = False) -> int | Non
     return min(divisors, key=lambda one: (abs(math.log(one / value)), one), default=None)
 
 
-def fit_blocks(case: Case) -> None:
+def fit_blocks(case: RetargetCase) -> None:
     """BD-LoRA: which targets are cut along the input (A), which along the output (B)."""
     stated = dict(case.draft.value("use_bdlora"))
     rows = [one for one in case.groups if one.role in _ROW_PARALLEL]
@@ -76,7 +76,7 @@ def _words(names: set[str], others: set[str]) -> list[str]:
     return sorted(words)
 
 
-def fit_ranks(case: Case, pattern: dict[str, Json]) -> None:
+def fit_ranks(case: RetargetCase, pattern: dict[str, Json]) -> None:
     """OSF: keep the number of directions that train; a stored table belongs to other widths."""
     recipe = case.recipe
     measured = MEASURED.get(recipe.training.model_id) if recipe else None

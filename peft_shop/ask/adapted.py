@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.serve.recipes import Recipe
+from peft_shop.serve.recipes import TrainerRecipe
 from peft_shop.serve.routes import candidate_route
 from peft_shop.serve.trainers import (
     accepts,
@@ -65,10 +65,12 @@ def routed(catalog: Catalog, query: Query, one: Contender, engine: str) -> Route
     )
 
 
-def recipe_of_run(run: Run, models: Modality | None, settings: Settings | None = None) -> Recipe:
+def recipe_of_run(
+    run: Run, models: Modality | None, settings: Settings | None = None
+) -> TrainerRecipe:
     """What a trainer is asked to train for a run: as measured, or under `settings`."""
     training = run.recipe.training
-    measured = Recipe(
+    measured = TrainerRecipe(
         name=run.experiment,
         method=run.method,
         variants=run.variants,
@@ -108,7 +110,9 @@ def trained_by(
     if one.run is not None:
         recipe = recipe_of_run(one.run, models, step)
     else:
-        recipe = Recipe(name=one.name, method=one.method, variants=one.variants, models=models)
+        recipe = TrainerRecipe(
+            name=one.name, method=one.method, variants=one.variants, models=models
+        )
         if step is not None:
             recipe = recipe.under(step)
     if adapted is not None and not adapted.problems:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from peft_shop.units import Quantity
 
 __all__ = [
-    "Asked",
+    "AskedStep",
     "default_benchmark",
     "read_memory",
     "read_options",
@@ -131,7 +131,7 @@ def _store_alike(found: dict[str, Any], model: Structure) -> None:
         found.setdefault("group_size", stored.group_size)
 
 
-class Asked(NamedTuple):
+class AskedStep(NamedTuple):
     """A training step as it was asked for.
 
     Attributes:
@@ -149,7 +149,7 @@ def read_training(
     given: Settings | Mapping[str, Any] | None,
     model: Structure | None,
     quantization: str | None = None,
-) -> Asked:
+) -> AskedStep:
     """The training step that `given` stands for, and what of it was stated.
 
     A mapping may have `effective_batch` besides the fields of `Settings`.
@@ -196,7 +196,7 @@ def read_training(
         settings = settings.model_copy(update=update)
     elif "accumulation" not in fixed:
         settings = settings.model_copy(update={"accumulation": effective // parts})
-    return Asked(settings, tuple(sorted(fixed)), effective)
+    return AskedStep(settings, tuple(sorted(fixed)), effective)
 
 
 def _overstated(fixed: Collection[str], effective: int, parts: int) -> bool:

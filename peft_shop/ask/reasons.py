@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.rivals import Rivals
-    from peft_shop.ask.spread import Measured
+    from peft_shop.ask.spread import HasFigures
     from peft_shop.catalog.runs import Metric
 
 __all__ = ["certainty", "gives_up", "lead", "luck", "tie_reason", "why"]
 
 
-def cost(one: Measured, metric: Metric) -> float:
+def cost(one: HasFigures, metric: Metric) -> float:
     """Figure turned so that less is better."""
     value = one.values[metric.id]
     return value if metric.better == "lower" else -value
@@ -35,12 +35,12 @@ def amount(difference: float, metric: Metric) -> str:
     return format_quantity(abs(difference), metric.unit)
 
 
-def lead(one: Measured, other: Measured, metric: Metric) -> float:
+def lead(one: HasFigures, other: HasFigures, metric: Metric) -> float:
     """By how much `one` is better than `other`; negative when it is worse."""
     return cost(other, metric) - cost(one, metric)
 
 
-def certainty(one: Measured, other: Measured, metric: Metric) -> str:
+def certainty(one: HasFigures, other: HasFigures, metric: Metric) -> str:
     """How likely the order of two figures is real, in words; empty for exact metrics.
 
     Where other questions are asked about and their part is a bound, so is the likelihood.
@@ -57,7 +57,7 @@ def certainty(one: Measured, other: Measured, metric: Metric) -> str:
     return f"{least}{shown} % likely to hold on other questions like these"
 
 
-def _asks_others(one: Measured, metric: Metric) -> bool:
+def _asks_others(one: HasFigures, metric: Metric) -> bool:
     """Whether the deviation of a figure covers other questions."""
     sd = one.sds.get(metric.id, 0.0)
     return sd > one.rerun_sds.get(metric.id, sd) or metric.id in one.paired_sds

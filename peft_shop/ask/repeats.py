@@ -18,14 +18,14 @@ from peft_shop.ask.quantiles import f_above
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
-__all__ = ["Estimate", "Estimates", "separated", "two_way"]
+__all__ = ["Estimates", "RunDeviation", "separated", "two_way"]
 
 _LEVEL: Final = 0.01
 """Probability of an estimate of its own for some kind where all kinds are alike."""
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class RunDeviation:
     """Standard deviation of one run.
 
     Attributes:
@@ -48,11 +48,11 @@ class Estimates:
         own: by kind, the most significant first.
     """
 
-    common: Estimate | None
-    own: Mapping[str, Estimate]
+    common: RunDeviation | None
+    own: Mapping[str, RunDeviation]
 
 
-def two_way(observations: Sequence[tuple[Hashable, Hashable, float]]) -> Estimate | None:
+def two_way(observations: Sequence[tuple[Hashable, Hashable, float]]) -> RunDeviation | None:
     """Least-squares fit of value = row + column, or `None` with no degree of freedom left.
 
     Args:
@@ -79,7 +79,7 @@ def two_way(observations: Sequence[tuple[Hashable, Hashable, float]]) -> Estimat
     if degrees <= 0:
         return None
     residuals = values - design @ solution
-    return Estimate(math.sqrt(float(residuals @ residuals) / degrees), degrees, used)
+    return RunDeviation(math.sqrt(float(residuals @ residuals) / degrees), degrees, used)
 
 
 def separated(
@@ -97,12 +97,12 @@ def separated(
         kinds: the kind of each observation.
     """
     rest = list(range(len(observations)))
-    own: dict[str, Estimate] = {}
+    own: dict[str, RunDeviation] = {}
     while True:
         common = _fit(observations, rest)
         if common is None:
             return Estimates(None, own)
-        suspects: list[tuple[float, str, Estimate, list[int]]] = []
+        suspects: list[tuple[float, str, RunDeviation, list[int]]] = []
         names = sorted({kinds[i] for i in common.used})
         for name in names if len(names) > 1 else ():
             others = [i for i in rest if kinds[i] != name]
@@ -114,7 +114,7 @@ def separated(
             variance = max(squares, 0.0) / degrees
             used = tuple(i for i in common.used if kinds[i] == name)
             chance = f_above(variance / without.sd**2, degrees, without.degrees)
-            estimate = Estimate(math.sqrt(variance), degrees, used)
+            estimate = RunDeviation(math.sqrt(variance), degrees, used)
             suspects.append((chance, name, estimate, others))
         if not suspects:
             return Estimates(common, own)
@@ -126,9 +126,9 @@ def separated(
 
 def _fit(
     observations: Sequence[tuple[Hashable, Hashable, float]], places: Sequence[int]
-) -> Estimate | None:
+) -> RunDeviation | None:
     """`two_way` of some observations, with the indices of all."""
     found = two_way([observations[i] for i in places])
     if found is None:
         return None
-    return Estimate(found.sd, found.degrees, tuple(places[i] for i in found.used))
+    return RunDeviation(found.sd, found.degrees, tuple(places[i] for i in found.used))

@@ -18,7 +18,7 @@ from peft_shop.ask.quantiles import dunnett_factor, significance_threshold
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Measured", "Spread", "between", "factor", "lead_spread", "separate_parts"]
+__all__ = ["HasFigures", "Spread", "between", "factor", "lead_spread", "separate_parts"]
 
 _DEGREES: Final = (1, 1.2, 1.5, 1.75, 2, 2.5, *range(3, 21), 24, 30, 40, 60, 120, 240, 1000)
 _RIVALS: Final = (
@@ -39,7 +39,7 @@ class Spread(NamedTuple):
     degrees: float
 
 
-class Measured(Protocol):
+class HasFigures(Protocol):
     """What has figures and their deviations by metric id: contenders and candidates."""
 
     @property
@@ -67,10 +67,10 @@ class Measured(Protocol):
         """What the choice of questions adds to the difference from another, by its name."""
 
 
-def between(one: Measured, other: Measured, metric: str) -> Spread:
+def between(one: HasFigures, other: HasFigures, metric: str) -> Spread:
     """Spread of the difference of two figures of `metric`."""
 
-    def deviation(which: Measured) -> tuple[float, float, float]:
+    def deviation(which: HasFigures) -> tuple[float, float, float]:
         sd = which.sds.get(metric, 0.0)
         return sd, which.rerun_sds.get(metric, sd), which.degrees.get(metric, math.inf)
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CapabilityChange",
-    "Change",
-    "Difference",
+    "CatalogDifference",
     "FrontChange",
     "RecordChange",
     "RunChange",
+    "ValueChange",
     "default_front",
     "diff",
 ]
@@ -33,7 +33,7 @@ OBJECTIVE: Final = "peak_memory"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ValueChange:
     """One value before and after; `None` where there was or is none."""
 
     field: str
@@ -62,7 +62,7 @@ class RecordChange:
     """An engine, a conversion or a fidelity on both sides that says something else."""
 
     name: str
-    changes: tuple[Change, ...]
+    changes: tuple[ValueChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class RunChange:
 
     benchmark: str
     run: str
-    changes: tuple[Change, ...]
+    changes: tuple[ValueChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class FrontChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class CatalogDifference:
     """Everything that changed for a user; empty where nothing did.
 
     Attributes:
@@ -107,7 +107,7 @@ class Difference:
         runs_added: `benchmark:experiment@created_at`; `runs_removed` likewise.
     """
 
-    versions: tuple[Change, ...] = ()
+    versions: tuple[ValueChange, ...] = ()
     methods_added: tuple[str, ...] = ()
     methods_removed: tuple[str, ...] = ()
     variants_added: tuple[str, ...] = ()
@@ -140,7 +140,7 @@ class Difference:
         return not any(getattr(self, field.name) for field in fields(self))
 
 
-def diff(old: Catalog, new: Catalog) -> Difference:
+def diff(old: Catalog, new: Catalog) -> CatalogDifference:
     """What a user of `old` meets in `new`."""
     runs = {
         side: {(run.benchmark, run.id): run for run in catalog.runs}
@@ -155,9 +155,9 @@ def diff(old: Catalog, new: Catalog) -> Difference:
         side: {_conversion_name(one): _conversion(one) for one in catalog.conversions}
         for side, catalog in (("old", old), ("new", new))
     }
-    return Difference(
+    return CatalogDifference(
         versions=tuple(
-            Change(name, getattr(old, name), getattr(new, name))
+            ValueChange(name, getattr(old, name), getattr(new, name))
             for name in ("schema_version", "catalog_version", "peft_version")
             if getattr(old, name) != getattr(new, name)
         ),
@@ -341,7 +341,7 @@ def _record_changes(
     for name in sorted(set(old) & set(new)):
         before, after = old[name], new[name]
         changes = tuple(
-            Change(key, before.get(key), after.get(key))
+            ValueChange(key, before.get(key), after.get(key))
             for key in sorted(set(before) | set(after))
             if before.get(key) != after.get(key)
         )
@@ -355,7 +355,7 @@ def _run_changes(
     for key in sorted(set(old) & set(new)):
         before, after = _flat(old[key]), _flat(new[key])
         changes = tuple(
-            Change(name, before.get(name), after.get(name))
+            ValueChange(name, before.get(name), after.get(name))
             for name in sorted(set(before) | set(after))
             if before.get(name) != after.get(name)
         )

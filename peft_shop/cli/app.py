@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final
 import typer
 
 from peft_shop.cli.catalog import app as catalog_app
-from peft_shop.cli.commands import Entry, Group
+from peft_shop.cli.commands import CommandEntry, Group
 from peft_shop.cli.trial import app as trial_app
 
 __all__ = ["app"]
@@ -50,7 +50,8 @@ class Program(Group):
     """The program's own commands, each in the file of its name."""
 
     table: ClassVar = {
-        name: Entry(f"peft_shop.cli.{name}:{name}", summary) for name, summary in _SUMMARIES.items()
+        name: CommandEntry(f"peft_shop.cli.{name}:{name}", summary)
+        for name, summary in _SUMMARIES.items()
     }
 
 

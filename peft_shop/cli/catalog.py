@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import typer
 
-from peft_shop.cli.commands import Entry, Group
+from peft_shop.cli.commands import CommandEntry, Group
 from peft_shop.errors import InputError
 
 __all__ = ["app"]
@@ -25,12 +25,12 @@ def _checkout_only(name: str) -> Callable[[], None]:
     return refuse
 
 
-def _workshop(name: str, function: str, summary: str) -> Entry:
+def _workshop(name: str, function: str, summary: str) -> CommandEntry:
     """A command of the workshop, or its stand-in where the package comes without one."""
     if find_spec("peft_shop.curate") is None:
         refusal = _checkout_only(name)
-        return Entry("", refusal.__doc__ or "", refusal)
-    return Entry(f"peft_shop.curate.{function}", summary)
+        return CommandEntry("", refusal.__doc__ or "", refusal)
+    return CommandEntry(f"peft_shop.curate.{function}", summary)
 
 
 class CatalogGroup(Group):
@@ -57,14 +57,14 @@ class CatalogGroup(Group):
             "commands:validate",
             "Check the sources against every rule; exit 1 if one is broken.",
         ),
-        "schema": Entry(
+        "schema": CommandEntry(
             "peft_shop.cli.vendor:schema", "Print the JSON Schema of the catalog file."
         ),
-        "export": Entry(
+        "export": CommandEntry(
             "peft_shop.cli.vendor:export",
             "Write the whole catalog as JSON, or flat tables as JSON or CSV.",
         ),
-        "diff": Entry(
+        "diff": CommandEntry(
             "peft_shop.cli.vendor:diff", "Tell what changed for a user between two catalog files."
         ),
         "probe": _workshop(

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Command", "Entry", "Group"]
+__all__ = ["CommandEntry", "Group", "HelpfulCommand"]
 
 
 _FIRST: Final = (
@@ -24,7 +24,7 @@ _FIRST: Final = (
 _FIRST_PANEL: Final = "The options that are used first"
 
 
-class Command(TyperCommand):
+class HelpfulCommand(TyperCommand):
     """A command whose help names the flags whole: with their opposites they would be cut off.
 
     Of a question, the options that people use first stand in a panel above all others.
@@ -53,7 +53,7 @@ class Command(TyperCommand):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CommandEntry:
     """Where a command is, and what the list of commands says of it.
 
     Attributes:
@@ -78,7 +78,7 @@ class Entry:
 class _Commands(MutableMapping[str, Any]):
     """Commands by name, each made when it is first taken."""
 
-    def __init__(self, table: Mapping[str, Entry], made: Mapping[str, Any]) -> None:
+    def __init__(self, table: Mapping[str, CommandEntry], made: Mapping[str, Any]) -> None:
         self._table = table
         self._made = dict(made)
 
@@ -88,7 +88,7 @@ class _Commands(MutableMapping[str, Any]):
             lone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
             anything = {"allow_extra_args": True, "ignore_unknown_options": True}
             settings = None if entry.refusal is None else anything
-            lone.command(name, cls=Command, context_settings=settings)(entry.load())
+            lone.command(name, cls=HelpfulCommand, context_settings=settings)(entry.load())
             self._made[name] = typer.main.get_command(lone)
         return self._made[name]
 
@@ -108,7 +108,7 @@ class _Commands(MutableMapping[str, Any]):
 class Group(TyperGroup):
     """A group whose commands are those of a table, then those that it was given."""
 
-    table: ClassVar[Mapping[str, Entry]] = {}
+    table: ClassVar[Mapping[str, CommandEntry]] = {}
 
     def __init__(self, *, commands: Any = None, **attrs: Any) -> None:
         super().__init__(commands={}, **attrs)
@@ -122,7 +122,7 @@ class Group(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name; while help is written, only its summary."""
         if self._tells_summaries and cmd_name in self.table:
-            return Command(cmd_name, help=self.table[cmd_name].summary)
+            return HelpfulCommand(cmd_name, help=self.table[cmd_name].summary)
         return super().get_command(ctx, cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import typer
 
-from peft_shop.cli.commands import Entry, Group
+from peft_shop.cli.commands import CommandEntry, Group
 
 __all__ = ["app"]
 
@@ -13,26 +13,26 @@ class TrialGroup(Group):
     """Commands about trials, in the order of their use."""
 
     table: ClassVar = {
-        "new": Entry(
+        "new": CommandEntry(
             "peft_shop.cli.trials:new",
             "Make a trial: a folder that says what is to be compared. Nothing is started.",
         ),
-        "plan": Entry(
+        "plan": CommandEntry(
             "peft_shop.cli.trials:plan",
             "Show what a trial will do: candidates, rates, runs, memory and time.",
         ),
-        "run": Entry(
+        "run": CommandEntry(
             "peft_shop.cli.trials:run",
             "Do what is left of a trial; it can be interrupted and run again at any time.",
         ),
-        "run-one": Entry(
+        "run-one": CommandEntry(
             "peft_shop.cli.trials:run_one",
             "Do one run of a trial, as a scheduler's array job does.",
         ),
-        "status": Entry(
+        "status": CommandEntry(
             "peft_shop.cli.trials:status", "Tell how far a trial is, and what failed and why."
         ),
-        "export": Entry(
+        "export": CommandEntry(
             "peft_shop.cli.trials:export",
             "Write a trial as a catalog file without paths, to be given away.",
         ),

@@ -47,7 +47,7 @@ def _number(name: str, text: str) -> Any:
     return typer.Option(name, help=text, rich_help_panel=_EQUAL, metavar="N")
 
 
-class Dtype(StrEnum):
+class BaseDtype(StrEnum):
     """Data types of a base."""
 
     AUTO = "auto"
@@ -109,7 +109,7 @@ def new(
         int | None, _number("--seeds", "Seeds at the chosen rate. Default: 3.")
     ] = None,
     dtype: Annotated[
-        Dtype,
+        BaseDtype,
         typer.Option(
             "--dtype",
             help="Of the base: auto (bfloat16 on an accelerator, else float32), float32, bfloat16 "
@@ -117,7 +117,7 @@ def new(
             rich_help_panel=_EQUAL,
             metavar="TYPE",
         ),
-    ] = Dtype.AUTO,
+    ] = BaseDtype.AUTO,
     gradient_checkpointing: Annotated[
         bool,
         typer.Option(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["QUANTIZED", "Base", "ModuleBase", "quiet", "tied"]
+__all__ = ["QUANTIZED", "BaseWeights", "ModuleBase", "quiet", "tied"]
 
 QUANTIZED: Final = (
     "the base is quantized ({how}), so its weights are not the numbers that the adapter changes; "
@@ -27,7 +27,7 @@ QUANTIZED: Final = (
 )
 
 
-class Base(Protocol):
+class BaseWeights(Protocol):
     """What a conversion needs of a base model.
 
     Attributes:

@@ -20,7 +20,7 @@ from peft_shop.errors import ConversionError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peft_shop.conversion.bases import Base
+    from peft_shop.conversion.bases import BaseWeights
     from peft_shop.conversion.probes import Probe
 
 __all__ = ["check_layout", "compare", "memory_is_short", "merged_model", "with_adapter"]
@@ -30,7 +30,7 @@ _ROOM: Final = 1.25
 """Memory that a model in fp32 takes with its activations, relative to its weights [1]."""
 
 
-def memory_is_short(base: Base) -> str | None:
+def memory_is_short(base: BaseWeights) -> str | None:
     """Why the whole model should not be loaded; `None` where it fits."""
     numbers = sum(weight.numel() for weight in base.skeleton().parameters())
     needed, free = int(4 * numbers * _ROOM), _available()
@@ -54,7 +54,7 @@ def _available() -> int | None:
 
 
 def compare(
-    base: Base,
+    base: BaseWeights,
     probe: Probe,
     original: Callable[[Any], Any],
     result: Callable[[Any], Any],
@@ -140,7 +140,7 @@ def with_adapter(model: Any, folder: Path) -> Any:
     return PeftModel.from_pretrained(model, str(folder), torch_device="cpu").get_base_model()
 
 
-def check_layout(base: Base, config: Any, weights: Path) -> None:
+def check_layout(base: BaseWeights, config: Any, weights: Path) -> None:
     """Whether peft has a place for every tensor of a file, and a tensor for every place.
 
     Raises:
@@ -160,7 +160,7 @@ def check_layout(base: Base, config: Any, weights: Path) -> None:
         )
 
 
-def merged_model(base: Base, folder: Path) -> Any:
+def merged_model(base: BaseWeights, folder: Path) -> Any:
     """The merged model in `folder`, in fp32, as anyone would load it."""
     kind = type(base.skeleton())
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}

@@ -23,7 +23,7 @@ from peft_shop.errors import ConversionError
 if TYPE_CHECKING:
     from peft_shop.conversion.layers import Adapted
 
-__all__ = ["Change", "change_of", "matrix", "relative"]
+__all__ = ["LayerChange", "change_of", "matrix", "relative"]
 
 SAME: Final = 1e-3
 """Largest deviation [1] between a layer and its merged self, relative to what the adapter changes.
@@ -48,7 +48,7 @@ _REFUSALS: Final = (
 
 
 @dataclass
-class Change:
+class LayerChange:
     """What one adapted layer is, in terms of the base's layer.
 
     Attributes:
@@ -75,7 +75,7 @@ class Change:
     groups: int = 1
 
 
-def change_of(adapted: Adapted) -> Change:
+def change_of(adapted: Adapted) -> LayerChange:
     """The change that an adapted layer makes.
 
     Raises:
@@ -220,7 +220,7 @@ def _read_off(adapted: Adapted, kind: str) -> dict[str, Any]:
     return adapted.base | new
 
 
-def _rows(adapted: Adapted) -> Change:
+def _rows(adapted: Adapted) -> LayerChange:
     """The change of an embedding, read off its outputs for every row."""
     weight = adapted.base["weight"]
     new = torch.empty_like(weight)
@@ -231,7 +231,7 @@ def _rows(adapted: Adapted) -> Change:
     return _change(adapted, "embedding", {"weight": new})
 
 
-def _parameters(adapted: Adapted) -> Change:
+def _parameters(adapted: Adapted) -> LayerChange:
     """The change of bare parameters, such as those of experts, as peft merges it.
 
     The module's inputs are its own affair (tokens, experts, weights), so that nothing can be fed to
@@ -246,7 +246,7 @@ def _parameters(adapted: Adapted) -> Change:
     return _change(adapted, "other", adapted.base | found)
 
 
-def _change(adapted: Adapted, kind: str, found: dict[str, Any]) -> Change:
+def _change(adapted: Adapted, kind: str, found: dict[str, Any]) -> LayerChange:
     base = adapted.base
     new = {name: one for name, one in found.items() if not _equal(one, base.get(name))}
     weight = base.get("weight")
@@ -267,7 +267,7 @@ def _change(adapted: Adapted, kind: str, found: dict[str, Any]) -> Change:
         if name != "weight" or delta is None
     ]
     groups = int(getattr(adapted.module, "groups", 1)) if kind == "convolution" else 1
-    return Change(
+    return LayerChange(
         adapted.name, kind, new, delta, kernel, size, noise, max(others, default=0.0), groups
     )
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from peft_shop.conversion.bases import QUANTIZED, Base, ModuleBase, quiet, tied
+from peft_shop.conversion.bases import QUANTIZED, BaseWeights, ModuleBase, quiet, tied
 from peft_shop.conversion.classes import BaseClass, base_classes, read_config
 from peft_shop.conversion.headers import FLOATS, Stored, json_object, read_header
 from peft_shop.errors import ConversionError, nearest_names
@@ -275,7 +275,7 @@ def open_base(
     classes: int | None = None,
     modules: Collection[str] = (),
     trust_remote_code: bool = False,
-) -> Base:
+) -> BaseWeights:
     """The base model that `base` stands for.
 
     Args:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peft_shop.conversion.checking import with_adapter
-from peft_shop.conversion.deltas import Change, matrix, relative
+from peft_shop.conversion.deltas import LayerChange, matrix, relative
 from peft_shop.conversion.layers import kind_of
 from peft_shop.conversion.reading import PREFIX, WEIGHTS_FILE, AdapterFolder, open_adapter
 from peft_shop.errors import ConversionError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.conversion.bases import Base
+    from peft_shop.conversion.bases import BaseWeights
     from peft_shop.conversion.plan import Plan
     from peft_shop.records import Json
 
@@ -43,7 +43,7 @@ class Start:
     trained: AdapterFolder
     untrained: AdapterFolder
 
-    def changes(self, base: Base, found: Plan) -> Iterator[Change]:
+    def changes(self, base: BaseWeights, found: Plan) -> Iterator[LayerChange]:
         """The change of every layer against the original base."""
         for name in found.targets:
             after, scale = self._product(self.trained, name)
@@ -59,7 +59,7 @@ class Start:
             delta = scale * (after - before)
             new = matrix(weight, kind) + delta
             size = relative(delta, weight)
-            yield Change(
+            yield LayerChange(
                 name=name,
                 kind=kind,
                 new={"weight": new.T if kind == "conv1d" else new},

@@ -31,7 +31,7 @@ from peft_shop.errors import ConversionError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from peft_shop.conversion.bases import Base
+    from peft_shop.conversion.bases import BaseWeights
     from peft_shop.conversion.plan import Plan
     from peft_shop.conversion.reading import AdapterFolder
 
@@ -80,7 +80,7 @@ def kind_of(module: Any) -> Any:
 # --- one layer after the other ---
 
 
-def adapted_layers(source: AdapterFolder, base: Base, found: Plan) -> Iterator[Adapted]:
+def adapted_layers(source: AdapterFolder, base: BaseWeights, found: Plan) -> Iterator[Adapted]:
     """Every adapted layer, in the model's order; the last one is gone when the next one comes."""
     if source.adapter.method in SHARED:
         yield from _together(source, base, found)
@@ -107,7 +107,7 @@ def release(root: Any) -> None:
             table.update(dict.fromkeys(table))
 
 
-def _alone(source: AdapterFolder, base: Base, name: str) -> Adapted:
+def _alone(source: AdapterFolder, base: BaseWeights, name: str) -> Adapted:
     weights = module_weights(base, name)
     config = source.peft_config()
     _narrow(config, name, base.skeleton().get_submodule(name))
@@ -116,7 +116,7 @@ def _alone(source: AdapterFolder, base: Base, name: str) -> Adapted:
     return _adapted(model, name, weights)
 
 
-def _together(source: AdapterFolder, base: Base, found: Plan) -> Iterator[Adapted]:
+def _together(source: AdapterFolder, base: BaseWeights, found: Plan) -> Iterator[Adapted]:
     reads_all = source.adapter.method in _READS_ALL
     held = {
         name: module_weights(base, name) if reads_all else _stand_ins(base, name)
@@ -135,7 +135,7 @@ def _together(source: AdapterFolder, base: Base, found: Plan) -> Iterator[Adapte
             _put(layer.get_base_layer(), _stand_ins(base, name))
 
 
-def _token_rows(source: AdapterFolder, base: Base, name: str) -> Adapted:
+def _token_rows(source: AdapterFolder, base: BaseWeights, name: str) -> Adapted:
     """Rows of an embedding that LoRA trained beside its matrices."""
     keys = source.under(name)
     tensors = {key.replace(TOKENS, ""): one for key, one in source.tensors(keys).items()}
@@ -179,7 +179,7 @@ def _narrow(config: Any, name: str, module: Any) -> None:
         }
 
 
-def module_weights(base: Base, name: str) -> dict[str, Any]:
+def module_weights(base: BaseWeights, name: str) -> dict[str, Any]:
     """Parameters and buffers of one module in fp32, by their names within it."""
     module = base.skeleton().get_submodule(name)
     names = [one for one, _ in module.named_parameters(remove_duplicate=False)]
@@ -187,7 +187,7 @@ def module_weights(base: Base, name: str) -> dict[str, Any]:
     return {one: base.weight(f"{name}.{one}").to(torch.float32).clone() for one in names}
 
 
-def _stand_ins(base: Base, name: str) -> dict[str, Any]:
+def _stand_ins(base: BaseWeights, name: str) -> dict[str, Any]:
     """Zeros of the right shapes that take no memory."""
     module = base.skeleton().get_submodule(name)
     return {
@@ -196,7 +196,7 @@ def _stand_ins(base: Base, name: str) -> dict[str, Any]:
     }
 
 
-def _tree(base: Base, held: Mapping[str, Mapping[str, Any]]) -> Any:
+def _tree(base: BaseWeights, held: Mapping[str, Mapping[str, Any]]) -> Any:
     """Empty modules with the base's names, and in them those of `held` with their weights."""
     skeleton = base.skeleton()
     root = nn.Module()

@@ -15,15 +15,15 @@ from torch import nn
 from peft_shop.conversion import factors as thin
 from peft_shop.conversion.reading import PREFIX, WEIGHTS_FILE
 from peft_shop.conversion.report import HALF_TOLERANCE, TOLERANCE, LayerReport
-from peft_shop.conversion.writing import DTYPES, Entry, write_tensors
+from peft_shop.conversion.writing import DTYPES, TensorEntry, write_tensors
 from peft_shop.errors import ConversionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from peft_shop.conversion.bases import Base
-    from peft_shop.conversion.deltas import Change
+    from peft_shop.conversion.bases import BaseWeights
+    from peft_shop.conversion.deltas import LayerChange
     from peft_shop.conversion.keys import Keys
     from peft_shop.conversion.layers import Adapted
     from peft_shop.conversion.plan import Plan
@@ -74,7 +74,7 @@ class LoraParts:
         """Whether the layers' errors decide, besides the outputs."""
         return True
 
-    def add(self, change: Change, adapted: Adapted | None, *, way: str) -> None:
+    def add(self, change: LayerChange, adapted: Adapted | None, *, way: str) -> None:
         """Takes the factors of one layer's change.
 
         Raises:
@@ -86,8 +86,8 @@ class LoraParts:
         write_tensors(
             self.scratch / f"{number}.safetensors",
             [
-                Entry("a", tuple(made.a.shape), made.a.dtype, lambda: made.a),
-                Entry("b", tuple(made.b.shape), made.b.dtype, lambda: made.b),
+                TensorEntry("a", tuple(made.a.shape), made.a.dtype, lambda: made.a),
+                TensorEntry("b", tuple(made.b.shape), made.b.dtype, lambda: made.b),
             ],
             {},
         )
@@ -106,7 +106,7 @@ class LoraParts:
         )
 
     def _factors(
-        self, change: Change, adapted: Adapted | None, way: str
+        self, change: LayerChange, adapted: Adapted | None, way: str
     ) -> tuple[thin.Factors, Any]:
         delta, asked, dtype = change.delta, self.request, DTYPES[self.dtype]
         side = min(delta.shape)
@@ -131,7 +131,7 @@ class LoraParts:
             rank = full = known  # what is beyond the configured rank is peft's own rounding
         return thin.factors(found, rank, full_rank=full, dtype=dtype), way
 
-    def _by_peft(self, change: Change, adapted: Adapted, side: int, dtype: Any) -> Any:
+    def _by_peft(self, change: LayerChange, adapted: Adapted, side: int, dtype: Any) -> Any:
         asked = self.request
         rank = asked.first if asked.kind == "auto" else asked.rank
         small = side <= _PEFT_SIDE or adapted.model.active_peft_config.peft_type == "MISS"
@@ -167,7 +167,9 @@ class LoraParts:
 
     # --- the folder ---
 
-    def write(self, folder: Path, source: AdapterFolder, base: Base, found: Plan) -> LoraConfig:
+    def write(
+        self, folder: Path, source: AdapterFolder, base: BaseWeights, found: Plan
+    ) -> LoraConfig:
         """Writes configuration and weights; gives the configuration.
 
         Raises:
@@ -206,9 +208,11 @@ class LoraParts:
             start = keys.key(layer.name)
             for part, _, shape in self._parts(number):
                 read = _Padded(self.scratch, number, part, shape)
-                entries.append(Entry(f"{start}.{ends[part]}", shape, DTYPES[self.dtype], read))
+                entries.append(
+                    TensorEntry(f"{start}.{ends[part]}", shape, DTYPES[self.dtype], read)
+                )
             if scale:
-                entries.append(Entry(f"{start}.{scale}", (), torch.float32, self._scale))
+                entries.append(TensorEntry(f"{start}.{scale}", (), torch.float32, self._scale))
         write_tensors(file, entries, {"format": "pt"})
 
     def _scale(self) -> Any:
@@ -219,10 +223,10 @@ class LoraParts:
         """Bytes of the layers in the output."""
         return sum(entry.size for entry in self._entries())
 
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[TensorEntry]:
         dtype = DTYPES[self.dtype]
         return [
-            Entry(
+            TensorEntry(
                 f"{PREFIX}{layer.name}.{end}", shape, dtype, _Padded(self.scratch, n, part, shape)
             )
             for n, layer in enumerate(self.layers)
@@ -286,11 +290,11 @@ def _saved_modules(source: AdapterFolder, found: Plan) -> list[str]:
     return named
 
 
-def _whole_modules(source: AdapterFolder, saved: Mapping[str, str]) -> Iterable[Entry]:
+def _whole_modules(source: AdapterFolder, saved: Mapping[str, str]) -> Iterable[TensorEntry]:
     """Modules that were trained whole, as they are."""
     for key in saved:
         tensor = source.tensors([key])[key]
-        yield Entry(key, tuple(tensor.shape), tensor.dtype, _Stored(source, key))
+        yield TensorEntry(key, tuple(tensor.shape), tensor.dtype, _Stored(source, key))
 
 
 @dataclass(frozen=True)
@@ -325,7 +329,7 @@ def target_modules(skeleton: Any, names: Sequence[str]) -> list[str]:
     return sorted(chosen)
 
 
-def refuse_biases(change: Change) -> None:
+def refuse_biases(change: LayerChange) -> None:
     """Refuses a layer whose change is more than a weight that LoRA knows.
 
     Raises:

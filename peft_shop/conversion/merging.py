@@ -14,15 +14,15 @@ from safetensors import safe_open
 from peft_shop.conversion.bases import tied
 from peft_shop.conversion.deltas import relative
 from peft_shop.conversion.report import MERGED_HALF_TOLERANCE, TOLERANCE, LayerReport
-from peft_shop.conversion.writing import DTYPES, Entry, write_tensors
+from peft_shop.conversion.writing import DTYPES, TensorEntry, write_tensors
 from peft_shop.errors import ConversionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from peft_shop.conversion.bases import Base
-    from peft_shop.conversion.deltas import Change
+    from peft_shop.conversion.bases import BaseWeights
+    from peft_shop.conversion.deltas import LayerChange
     from peft_shop.conversion.plan import Plan
     from peft_shop.conversion.reading import AdapterFolder
 
@@ -45,7 +45,7 @@ class MergedParts:
     """
 
     scratch: Path
-    base: Base
+    base: BaseWeights
     dtype: str | None
     layers: list[LayerReport] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class MergedParts:
         """Whether the layers' errors decide, besides the outputs."""
         return not self.halves
 
-    def add(self, change: Change) -> None:
+    def add(self, change: LayerChange) -> None:
         """Takes the new weights of one layer, rounded to the output's type.
 
         Raises:
@@ -125,7 +125,7 @@ class MergedParts:
         self.halves = self.halves or dtype.itemsize < torch.float32.itemsize
         stored = new.to(dtype).contiguous()
         path = self.scratch / f"{len(self.files)}.safetensors"
-        write_tensors(path, [Entry("new", tuple(stored.shape), dtype, lambda: stored)], {})
+        write_tensors(path, [TensorEntry("new", tuple(stored.shape), dtype, lambda: stored)], {})
         self.files[name] = path
         return stored
 
@@ -159,7 +159,7 @@ class MergedParts:
             )
         self._configure(folder, entries)
 
-    def _configure(self, folder: Path, entries: Iterable[Entry]) -> None:
+    def _configure(self, folder: Path, entries: Iterable[TensorEntry]) -> None:
         skeleton = self.base.skeleton()
         if self.base.folder is not None:
             for file in sorted(self.base.folder.iterdir()):
@@ -193,7 +193,7 @@ class MergedParts:
         first, *others = (_Weight(self, name)() for name in names)
         return all(torch.equal(first, other) for other in others)
 
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[TensorEntry]:
         skeleton = self.base.skeleton()
         parameters = dict(skeleton.named_parameters(remove_duplicate=False))
         loose = self._untied()
@@ -210,7 +210,7 @@ class MergedParts:
             dtype = stored or torch.float32
             if self.dtype and dtype.is_floating_point:
                 dtype = DTYPES[self.dtype]
-            entries.append(Entry(name, tuple(stand_in.shape), dtype, _Weight(self, name)))
+            entries.append(TensorEntry(name, tuple(stand_in.shape), dtype, _Weight(self, name)))
         return entries
 
 
@@ -229,9 +229,9 @@ class _Weight:
             return file.get_tensor("new")
 
 
-def _shards(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
+def _shards(entries: Iterable[TensorEntry]) -> Iterable[list[TensorEntry]]:
     """Entries in groups of at most a file's size."""
-    group: list[Entry] = []
+    group: list[TensorEntry] = []
     for entry in entries:
         if group and sum(one.size for one in group) + entry.size > _SHARD:
             yield group

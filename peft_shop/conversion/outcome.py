@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from peft_shop.catalog.engines import Engine
-    from peft_shop.conversion.bases import Base
+    from peft_shop.conversion.bases import BaseWeights
     from peft_shop.conversion.merging import MergedParts
     from peft_shop.conversion.plan import Plan
     from peft_shop.conversion.reading import AdapterFolder
@@ -49,7 +49,7 @@ class Outcome:
     """
 
     source: AdapterFolder
-    base: Base
+    base: BaseWeights
     found: Plan
     parts: LoraParts | MergedParts
     target: Path

@@ -16,7 +16,7 @@ from peft_shop.errors import ConversionError, nearest_names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from peft_shop.conversion.bases import Base
+    from peft_shop.conversion.bases import BaseWeights
     from peft_shop.conversion.reading import AdapterFolder
 
 __all__ = ["SHARED", "TOKENS", "Plan", "adapted_modules", "fitted", "plan", "refuse_other_sizes"]
@@ -75,7 +75,7 @@ class _Sorter:
     """What is known while keys are sorted."""
 
     source: AdapterFolder
-    base: Base
+    base: BaseWeights
     targets: tuple[str, ...]
 
     @cached_property
@@ -130,7 +130,7 @@ def adapted_modules(source: AdapterFolder) -> frozenset[str]:
     return frozenset(name.partition(mark)[0] for name in inner for mark in _MARKS if mark in name)
 
 
-def fitted(source: AdapterFolder, base: Base) -> AdapterFolder:
+def fitted(source: AdapterFolder, base: BaseWeights) -> AdapterFolder:
     """The adapter under the base's names, where it was trained on a part of the base alone.
 
     A text model that is loaded alone calls its layers `model.layers`; inside a model that sees and
@@ -188,7 +188,7 @@ def _parent(inner: str, modules: frozenset[str]) -> str | None:
     return _owner(inner, modules)
 
 
-def refuse_other_sizes(source: AdapterFolder, base: Base, made: Plan) -> None:
+def refuse_other_sizes(source: AdapterFolder, base: BaseWeights, made: Plan) -> None:
     """Refuses whole modules that have other sizes than the base's, such as a longer vocabulary.
 
     Raises:
@@ -239,7 +239,7 @@ def _whole(source: AdapterFolder) -> tuple[str, ...]:
     return named + _HEADS.get(str(source.config.get("task_type")), ())
 
 
-def plan(source: AdapterFolder, base: Base) -> Plan:
+def plan(source: AdapterFolder, base: BaseWeights) -> Plan:
     """Sorts the adapter's tensors by the part of the base that they change.
 
     Raises:

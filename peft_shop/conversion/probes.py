@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from peft_shop.conversion.bases import Base
+    from peft_shop.conversion.bases import BaseWeights
 
 __all__ = ["Probe", "probe_of"]
 
@@ -41,7 +41,7 @@ class Probe:
     described: str
 
 
-def probe_of(base: Base, inputs: Mapping[str, Any] | None) -> Probe | str:
+def probe_of(base: BaseWeights, inputs: Mapping[str, Any] | None) -> Probe | str:
     """What to feed the base, or why nobody knows."""
     if inputs is not None:
         names = ", ".join(

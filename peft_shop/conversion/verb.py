@@ -92,7 +92,7 @@ def convert(
     for package in ("torch", "transformers", "peft", "safetensors"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "peft", "converting an adapter")
-    from peft_shop.conversion.work import Job  # noqa: PLC0415 - torch only where it is needed
+    from peft_shop.conversion.work import ConversionJob  # noqa: PLC0415 - torch only where it is needed
 
     options = Options.of(
         adapter_dir,
@@ -111,4 +111,4 @@ def convert(
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )
-    return Job.of(options, catalog or load()).run(progress)
+    return ConversionJob.of(options, catalog or load()).run(progress)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.conversion import checking
 from peft_shop.conversion.bases import tied
-from peft_shop.conversion.deltas import Change, change_of
+from peft_shop.conversion.deltas import LayerChange, change_of
 from peft_shop.conversion.folders import open_base
 from peft_shop.conversion.initial import Start, open_start
 from peft_shop.conversion.keys import Keys, keys_for
@@ -36,27 +36,27 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.engines import Engine
-    from peft_shop.conversion.bases import Base
+    from peft_shop.conversion.bases import BaseWeights
     from peft_shop.conversion.options import Options
     from peft_shop.conversion.plan import Plan
     from peft_shop.conversion.probes import Probe
     from peft_shop.conversion.report import ConversionReport, LogitsCheck
     from peft_shop.files import NewFolder
 
-__all__ = ["Job"]
+__all__ = ["ConversionJob"]
 
 
 _SPARE: Final = 2**20
 
 
 @dataclass
-class Job:
+class ConversionJob:
     """One conversion."""
 
     options: Options
     catalog: Catalog
     source: AdapterFolder
-    base: Base
+    base: BaseWeights
     plan: Plan
     engine: Engine | None
     start: Start | None
@@ -65,7 +65,7 @@ class Job:
     began: float
 
     @classmethod
-    def of(cls, options: Options, catalog: Catalog) -> Job:
+    def of(cls, options: Options, catalog: Catalog) -> ConversionJob:
         """Checks everything that can be checked before the first layer."""
         began = time.monotonic()
         engine = resolve_engine(catalog, options.engine) if options.engine is not None else None
@@ -181,7 +181,7 @@ class Job:
         if progress is not None:
             progress(total, total, "")
 
-    def _changes(self) -> Iterator[tuple[Change, Adapted | None]]:
+    def _changes(self) -> Iterator[tuple[LayerChange, Adapted | None]]:
         if self.start is not None:
             for change in self.start.changes(self.base, self.plan):
                 yield change, None
@@ -192,7 +192,7 @@ class Job:
             if adapted.name in self.plan.tokens or self.source.adapter.method == "trainable_tokens":
                 yield from ((one, None) for one in self._twins(change))
 
-    def _twins(self, change: Change) -> Iterator[Change]:
+    def _twins(self, change: LayerChange) -> Iterator[LayerChange]:
         """The same change of weights that are one with an embedding: peft trains both."""
         for names in tied(self.base.skeleton()):
             if f"{change.name}.weight" not in names:
@@ -227,7 +227,7 @@ class Job:
                 return self.start.model(model)
             return checking.with_adapter(model, folder)
 
-        def result(base: Base) -> Any:
+        def result(base: BaseWeights) -> Any:
             if self.options.makes_adapter:
                 return checking.with_adapter(base.whole(), made.path)
             return checking.merged_model(base, made.path)

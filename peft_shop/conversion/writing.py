@@ -20,7 +20,14 @@ from peft_shop.files import NewFolder, clear_leftovers, new_folder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["DTYPES", "Entry", "destination", "output_folder", "require_space", "write_tensors"]
+__all__ = [
+    "DTYPES",
+    "TensorEntry",
+    "destination",
+    "output_folder",
+    "require_space",
+    "write_tensors",
+]
 
 DTYPES: Final = {
     "float32": torch.float32,
@@ -42,7 +49,7 @@ _CODES: Final = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """One tensor to write.
 
     Attributes:
@@ -145,7 +152,7 @@ def output_folder(target: Path, *, overwrite: bool) -> Iterator[NewFolder]:
         raise ConversionError(f"cannot write {target}: {hint}; nothing was left behind") from error
 
 
-def write_tensors(path: Path, entries: Iterable[Entry], metadata: Mapping[str, str]) -> int:
+def write_tensors(path: Path, entries: Iterable[TensorEntry], metadata: Mapping[str, str]) -> int:
     """Writes a safetensors file, one tensor in memory at a time; returns its bytes.
 
     The layout is that of safetensors' own format description: length of the header, header as

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from peft_shop.forecast.grid import Fittable, Grid
     from peft_shop.forecast.ladder import Rung
 
-__all__ = ["Choice", "denials"]
+__all__ = ["GridChoice", "denials"]
 
 _SHARE: Final = 0.8
 """Of the candidates that fit in a class, for which the answer's one setup has to do."""
@@ -72,7 +72,7 @@ def denials(
         yield "" if "prepare_kbit" not in fixed else f"quantization.{backend}"
 
 
-class Choice:
+class GridChoice:
     """Choices from a grid.
 
     Args:

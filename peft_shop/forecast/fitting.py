@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from peft_shop.errors import PeftShopError
-from peft_shop.forecast.choice import Choice
+from peft_shop.forecast.choice import GridChoice
 from peft_shop.forecast.devices import Device, devices
 from peft_shop.forecast.grid import Fittable, Grid
 from peft_shop.forecast.ladder import ladder
@@ -106,7 +106,7 @@ def fitted(
     if len(unknown) == len(fittables):
         return Fitting(None, nobody, {}, unknown=unknown)
     usable = device.usable_bytes if isinstance(device, Device) else device
-    choice = Choice(
+    choice = GridChoice(
         grid,
         fixed=frozenset(fixed),
         prepared=asked is not None and not asked.bfloat16,
@@ -151,7 +151,7 @@ class _Records:
         count: devices that share a batch.
     """
 
-    def __init__(self, choice: Choice, count: int) -> None:
+    def __init__(self, choice: GridChoice, count: int) -> None:
         self.choice = choice
         self.grid = choice.grid
         self.count = count

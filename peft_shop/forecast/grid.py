@@ -17,7 +17,7 @@ from peft_shop.forecast.quick.closed_forms import memory_terms
 from peft_shop.forecast.quick.full import full_parts
 from peft_shop.forecast.quick.methods.registry import adapter_of
 from peft_shop.forecast.quick.remembered import remembered
-from peft_shop.forecast.quick.spread import Spread, shape_of
+from peft_shop.forecast.quick.spread import ShapeSpread, shape_of
 from peft_shop.forecast.records import Interval
 from peft_shop.forecast.reference import plain_lora
 
@@ -131,7 +131,7 @@ class Grid:
                     _require_plain(fittable, shape)
                 elif not shapes and shape is not None:
                     # whether the model has a closed form shows with the first
-                    Spread(structure, [shape]).peaks(rungs[0].settings)
+                    ShapeSpread(structure, [shape]).peaks(rungs[0].settings)
             except PeftShopError as error:
                 self.unknown[fittable.key] = str(error)
                 continue
@@ -139,7 +139,7 @@ class Grid:
                 self._adapted.append(len(self.rows))
                 shapes.append(shape)
             self.rows.append(fittable)
-        self.spread = Spread(structure, shapes)
+        self.spread = ShapeSpread(structure, shapes)
         self.values = self._values()
         below, above = self._shares()
         self.low, self.high = self.values * (1 + below), self.values * (1 + above)
@@ -190,7 +190,7 @@ class Grid:
         config = plain_lora(self.structure)
         settings = self.rungs[0].settings.model_copy(update={"optimizer": "adamw"})
         plain = shape_of(self.structure, adapter_of(self.structure, config), settings)
-        lora = Spread(self.structure, [plain])
+        lora = ShapeSpread(self.structure, [plain])
         found = np.zeros((len(self.rows), len(self.rungs)))
         for column, rung in enumerate(self.rungs if self.rows else ()):
             step = rung.settings

@@ -16,7 +16,7 @@ from peft_shop.scripts.source import Raw, call, imports, literal
 
 if TYPE_CHECKING:
     from peft_shop.records import Json
-    from peft_shop.scripts.parts import Parts
+    from peft_shop.scripts.parts import ScriptParts
 
 __all__ = ["image_script"]
 
@@ -125,7 +125,7 @@ _PROMPT_LENGTH: Final = 512
 _BACKBONE: Final = "Flux2Transformer2DModel"
 
 
-def image_script(parts: Parts) -> str:
+def image_script(parts: ScriptParts) -> str:
     """Whole script for one recipe.
 
     Raises:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from peft_shop.catalog.runs import Recipe
     from peft_shop.scripts.step import Step
 
-__all__ = ["Parts"]
+__all__ = ["ScriptParts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class ScriptParts:
     """What the scripts of all kinds have in common.
 
     Attributes:

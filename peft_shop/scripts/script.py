@@ -16,7 +16,7 @@ from peft_shop.scripts.data import TRAIN_FILE
 from peft_shop.scripts.header import about, docstring, packages
 from peft_shop.scripts.image import image_script
 from peft_shop.scripts.loop import optimizer, update
-from peft_shop.scripts.parts import Parts
+from peft_shop.scripts.parts import ScriptParts
 from peft_shop.scripts.source import WIDTH, Raw, call, comment, literal
 from peft_shop.scripts.step import step_of
 from peft_shop.scripts.text import text_script
@@ -120,7 +120,7 @@ def snippet(
         ),
         "optimizer": optimizer(step, training),
     }
-    parts = Parts(
+    parts = ScriptParts(
         recipe=recipe,
         step=step,
         method=method,

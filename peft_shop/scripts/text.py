@@ -18,7 +18,7 @@ from peft_shop.scripts.loop import backward, check, chunked_loss, precise
 from peft_shop.scripts.source import call, imports, literal
 
 if TYPE_CHECKING:
-    from peft_shop.scripts.parts import Parts
+    from peft_shop.scripts.parts import ScriptParts
 
 __all__ = ["text_script"]
 
@@ -106,7 +106,7 @@ meter = Meter($watch, model, encode, device)
 """Lines that only a trial's own copy of the script has; they change no weight and no batch."""
 
 
-def text_script(parts: Parts) -> str:
+def text_script(parts: ScriptParts) -> str:
     """Whole script for one recipe.
 
     Raises:
@@ -166,7 +166,7 @@ def _measuring(watch: str | None) -> dict[str, str]:
     }
 
 
-def _base(parts: Parts) -> str:
+def _base(parts: ScriptParts) -> str:
     """Statements that load the base, on its device."""
     step = parts.step
     loading = loading_options(step)
@@ -178,7 +178,7 @@ def _base(parts: Parts) -> str:
     return "\n".join([f"base = {made}{moved}", *preparation(step)])
 
 
-def _preparation(parts: Parts) -> list[str]:
+def _preparation(parts: ScriptParts) -> list[str]:
     """Statements between wrapping and training."""
     lines: list[str] = []
     if parts.step.checkpointing:

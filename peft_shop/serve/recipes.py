@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.engines import Modality
     from peft_shop.records import Json
 
-__all__ = ["Recipe", "TrainingStep"]
+__all__ = ["TrainerRecipe", "TrainingStep"]
 
 
 class TrainingStep(Protocol):
@@ -33,7 +33,7 @@ class TrainingStep(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class TrainerRecipe:
     """What a trainer is asked to train.
 
     Attributes:
@@ -56,7 +56,7 @@ class Recipe:
     checkpointing: bool | None = None
     half: bool | None = None
 
-    def under(self, step: TrainingStep) -> Recipe:
+    def under(self, step: TrainingStep) -> TrainerRecipe:
         """The same recipe in a training step."""
         return replace(
             self,

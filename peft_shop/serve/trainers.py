@@ -18,7 +18,7 @@ from peft_shop.catalog.trainers import (
 from peft_shop.errors import QueryError, UnknownNameError
 from peft_shop.records import Record
 from peft_shop.serve.cases import Basis
-from peft_shop.serve.recipes import Recipe
+from peft_shop.serve.recipes import TrainerRecipe
 
 if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
@@ -225,7 +225,7 @@ class _Case:
         else:
             self.refusals.append(f"{name}: {note}")
 
-    def acceptance(self, recipe: Recipe) -> Acceptance:
+    def acceptance(self, recipe: TrainerRecipe) -> Acceptance:
         verdict: Verdict = "accepts"
         if self.refusals:
             verdict = "no"
@@ -262,7 +262,7 @@ _OPEN: Final = TrainerFact(value="unknown", note="Nobody looked it up.")
 
 
 def accepts(
-    catalog: Catalog, recipe: Recipe, trainer: Trainer, *, version: str | None = None
+    catalog: Catalog, recipe: TrainerRecipe, trainer: Trainer, *, version: str | None = None
 ) -> Acceptance:
     """What `trainer` takes of `recipe`.
 
@@ -302,7 +302,7 @@ def accepts(
     return case.acceptance(recipe)
 
 
-def _rules(case: _Case, recipe: Recipe, topics: set[str]) -> None:
+def _rules(case: _Case, recipe: TrainerRecipe, topics: set[str]) -> None:
     """What circumstances change; open ones are told."""
     for rule in case.trainer.rules:
         about = topics.intersection(rule.topics)
@@ -329,7 +329,7 @@ def _fact(trainer: Trainer, topic: str, fallback: str | None) -> tuple[str, Trai
     return topic, _OPEN
 
 
-def _asked(recipe: Recipe, method: Method) -> list[tuple[str, str, str, bool]]:
+def _asked(recipe: TrainerRecipe, method: Method) -> list[tuple[str, str, str, bool]]:
     """Name, topic, what stands for it, and whether the rest trains without it."""
     found: list[tuple[str, str, str, bool]] = [(method.title, method.id, OTHER_METHODS, False)]
     titles = {variant.id: variant.title for variant in method.variants}
@@ -357,7 +357,7 @@ def _asked(recipe: Recipe, method: Method) -> list[tuple[str, str, str, bool]]:
 def methods_taken(catalog: Catalog, trainer: Trainer) -> list[Acceptance]:
     """What a trainer takes of every method as such."""
     return [
-        accepts(catalog, Recipe(name=method.id, method=method.id), trainer)
+        accepts(catalog, TrainerRecipe(name=method.id, method=method.id), trainer)
         for method in catalog.methods
     ]
 
@@ -365,6 +365,8 @@ def methods_taken(catalog: Catalog, trainer: Trainer) -> list[Acceptance]:
 def variants_taken(catalog: Catalog, trainer: Trainer) -> list[Acceptance]:
     """What a trainer takes of every variant of LoRA as such."""
     return [
-        accepts(catalog, Recipe(name=variant.id, method=PLAIN, variants=(variant.id,)), trainer)
+        accepts(
+            catalog, TrainerRecipe(name=variant.id, method=PLAIN, variants=(variant.id,)), trainer
+        )
         for variant in catalog.method_by_id[PLAIN].variants
     ]

@@ -9,12 +9,12 @@ from peft_shop.show.documents import Column, Document, Row, Table, Value, plain
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from peft_shop.catalog.difference import Difference
+    from peft_shop.catalog.difference import CatalogDifference
 
 __all__ = ["difference_document"]
 
 
-def difference_document(difference: Difference) -> Document:
+def difference_document(difference: CatalogDifference) -> Document:
     """What changed for a user from one catalog to another."""
     changes = list(_changes(difference))
     return Document(
@@ -38,7 +38,7 @@ def difference_document(difference: Difference) -> Document:
     )
 
 
-def _changes(difference: Difference) -> Iterable[tuple[Value, Value, Value, Value]]:
+def _changes(difference: CatalogDifference) -> Iterable[tuple[Value, Value, Value, Value]]:
     for version in difference.versions:
         yield ("version", version.field, str(version.old), str(version.new))
     for front in difference.fronts:
@@ -62,7 +62,7 @@ def _changes(difference: Difference) -> Iterable[tuple[Value, Value, Value, Valu
             yield ("run", what, _short(change.old), _short(change.new))
 
 
-def _record_changes(difference: Difference) -> Iterable[tuple[Value, Value, Value, Value]]:
+def _record_changes(difference: CatalogDifference) -> Iterable[tuple[Value, Value, Value, Value]]:
     for title, records in (
         ("fidelity", difference.fidelities_changed),
         ("engine", difference.engines_changed),

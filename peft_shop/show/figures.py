@@ -11,7 +11,7 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from peft_shop.ask.spread import Measured
+    from peft_shop.ask.spread import HasFigures
     from peft_shop.catalog.runs import Metric
 
 __all__ = [
@@ -58,7 +58,7 @@ def uncertain(value: float, sd: float, metric: Metric) -> str:
     return f"{text} ± {format_quantity(sd, metric.unit)}"
 
 
-def figure(one: Measured, metric: Metric, *, below: bool = False) -> Cell:
+def figure(one: HasFigures, metric: Metric, *, below: bool = False) -> Cell:
     """A candidate's figure, with the noise of a re-run where it is known.
 
     Args:
@@ -76,7 +76,7 @@ def figure(one: Measured, metric: Metric, *, below: bool = False) -> Cell:
     return Cell(text, value, f"± {noise}" if noise else "")
 
 
-def figures(one: Measured, metrics: Iterable[Metric]) -> str:
+def figures(one: HasFigures, metrics: Iterable[Metric]) -> str:
     """Figures in words: "test accuracy 51.3 % ± 0.9, peak memory 21.01 GiB"."""
     return ", ".join(
         f"{metric.label} {figure(one, metric).text}"
@@ -103,7 +103,7 @@ def chance(probability: float | None) -> Cell:
     return Cell(f"{probability * 100:.0f} %", probability)
 
 
-def comparison(one: Measured, other: Measured, metrics: Sequence[Metric]) -> str:
+def comparison(one: HasFigures, other: HasFigures, metrics: Sequence[Metric]) -> str:
     """How `one` stands to `other`: "better by 1.3 points of test accuracy (...), worse by ..."."""
     parts = []
     for metric in metrics:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from peft_shop.adapt.drafts import Case, Draft
+from peft_shop.adapt.drafts import Draft, RetargetCase
 from peft_shop.adapt.limits import _RULES, fit_values
 from peft_shop.adapt.measured import MEASURED
 from peft_shop.adapt.records import TargetOptions
@@ -80,7 +80,7 @@ def fitted(
     method = next(one for one in load().methods if one.peft_type == peft_type)
     draft = Draft(config, class_defaults(peft_type))
     names = Names(structure)
-    case = Case(method, recipe, (), structure, TargetOptions(), names, draft, groups=groups)
+    case = RetargetCase(method, recipe, (), structure, TargetOptions(), names, draft, groups=groups)
     fit_values(case)
     return draft
 

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peft_shop.catalog.difference import Change, Difference, RecordChange, default_front, diff
+from peft_shop.catalog.difference import (
+    CatalogDifference,
+    RecordChange,
+    ValueChange,
+    default_front,
+    diff,
+)
 from peft_shop.catalog.store import parse
 from peft_shop.curate.publish.compile import ARTIFACT, compile_catalog
 
@@ -27,7 +33,7 @@ def compiled(folders: Any) -> Catalog:
     return compile_catalog(folders.catalog, folders.data)
 
 
-def only(found: Difference, **expected: Any) -> None:
+def only(found: CatalogDifference, **expected: Any) -> None:
     """Exactly the members `expected` differ."""
     changed = {
         field.name: getattr(found, field.name)
@@ -46,7 +52,7 @@ def test_versions(folders: Any, old: Catalog) -> None:
     folders.edit("catalog/version.toml", "2026.11.0", "2026.12.0")
     only(
         diff(old, compiled(folders)),
-        versions=(Change("catalog_version", "2026.11.0", "2026.12.0"),),
+        versions=(ValueChange("catalog_version", "2026.11.0", "2026.12.0"),),
     )
 
 
@@ -113,7 +119,7 @@ def test_engines_come_go_and_change(folders: Any, old: Catalog) -> None:
     only(diff(one, old), engines_removed=("vend",))
     folders.edit("catalog/engines/vend.toml", 'dora = { value = "no"', 'dora = { value = "silent"')
     folders.edit("catalog/engines/vend.toml", "default = 16", "default = 32")
-    changes = (Change("dora", "no", "silent"), Change("ranks.default", 16, 32))
+    changes = (ValueChange("dora", "no", "silent"), ValueChange("ranks.default", 16, 32))
     only(diff(one, compiled(folders)), engines_changed=(RecordChange("vend", changes),))
 
 
@@ -146,7 +152,7 @@ def test_trainers_come_go_and_change(folders: Any, old: Catalog) -> None:
     folders.edit(
         "catalog/trainers/tune.toml", '"reject", note = "Read."', '"reject", note = "Again."'
     )
-    changes = (Change("key: r", "rank", "dim"), Change("lora", "yes", "silent"))
+    changes = (ValueChange("key: r", "rank", "dim"), ValueChange("lora", "yes", "silent"))
     only(diff(one, compiled(folders)), trainers_changed=(RecordChange("tune", changes),))
 
 
@@ -176,12 +182,12 @@ def test_what_a_lora_holds_of_a_method_changes(folders: Any) -> None:
     folders.edit_json(SEEN, "fidelity", "grid", value=[{"ranks": {"4x4": 1}}])
     folders.edit_json(SEEN, "variants", "rslora", "fidelity", value={"rank": 6})
     found = diff(one, compiled(folders))
-    layers = Change("layers", ["linear"], [])
+    layers = ValueChange("layers", ["linear"], [])
     only(
         found,
         fidelities_changed=(
-            RecordChange("lora", (Change("rank", 8, 4),)),
-            RecordChange("lora/rslora", (layers, Change("rank", 8, 6))),
+            RecordChange("lora", (ValueChange("rank", 8, 4),)),
+            RecordChange("lora/rslora", (layers, ValueChange("rank", 8, 6))),
         ),
     )
 
@@ -192,7 +198,7 @@ def test_runs_come_go_and_change(folders: Any, old: Catalog) -> None:
     name = "lora/waste@2026-01-02T03:04:05+00:00"
     (run,) = changed.runs_changed
     assert (run.benchmark, run.run) == ("sums", name)
-    assert run.changes == (Change("metrics.test_accuracy", 0.45, 0.46),)
+    assert run.changes == (ValueChange("metrics.test_accuracy", 0.45, 0.46),)
     only(changed, runs_changed=(run,))
     folders.edit_run(2, "experiment", value="lora/wasteful")
     only(

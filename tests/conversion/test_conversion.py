@@ -686,7 +686,7 @@ def test_written_tensors_are_read_by_safetensors(dtype: Any, tmp_path: Path) -> 
         "number": torch.tensor(5).to(dtype),
     }
     entries = [
-        writing.Entry(key, tuple(one.shape), dtype, lambda one=one: one)
+        writing.TensorEntry(key, tuple(one.shape), dtype, lambda one=one: one)
         for key, one in wanted.items()
     ]
     size = writing.write_tensors(tmp_path / "it.safetensors", entries, {"format": "pt"})

@@ -17,7 +17,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from peft_shop.conversion import lora
-from peft_shop.conversion.deltas import Change
+from peft_shop.conversion.deltas import LayerChange
 from peft_shop.conversion.layers import Adapted
 from peft_shop.conversion.lora import LoraParts, target_modules
 from peft_shop.conversion.ranks import Request
@@ -38,14 +38,14 @@ def matrix(rows: int, columns: int, rank: int, seed: int) -> Any:
     return left @ torch.diag(torch.linspace(1, 3, rank)) @ right.T
 
 
-def change(delta: Any, kind: str = "linear", noise: float = 0.0) -> Change:
-    return Change("layer", kind, {}, delta, (), 1.0, noise, 0.0)
+def change(delta: Any, kind: str = "linear", noise: float = 0.0) -> LayerChange:
+    return LayerChange("layer", kind, {}, delta, (), 1.0, noise, 0.0)
 
 
 def made(
     folder: Path,
     request: Request,
-    one: Change,
+    one: LayerChange,
     adapted: Adapted | None = None,
     *,
     must_be_peft: bool = False,
@@ -132,12 +132,12 @@ def adapted(config: Any, rows: int = 10, columns: int = 14, kind: str = "linear"
 
 
 @pytest.fixture
-def lokr() -> tuple[Adapted, Change]:
+def lokr() -> tuple[Adapted, LayerChange]:
     one = adapted(peft.LoKrConfig(r=2, target_modules=["layer"], init_weights=False))
     return one, change(one.layer.get_delta_weight("default").detach())
 
 
-def test_peft_converts_where_it_may(lokr: tuple[Adapted, Change], tmp_path: Path) -> None:
+def test_peft_converts_where_it_may(lokr: tuple[Adapted, LayerChange], tmp_path: Path) -> None:
     one, delta = lokr
     layer = made(tmp_path, Request("rank", 10, 0.0, None), delta, one)
     assert (layer.way, layer.rank, layer.full_rank) == ("peft", 10, 10)
@@ -148,7 +148,7 @@ def test_peft_converts_where_it_may(lokr: tuple[Adapted, Change], tmp_path: Path
     assert low.error == pytest.approx(lost(delta.delta, 1), abs=1e-4)
 
 
-def test_peft_is_left_where_it_cannot(lokr: tuple[Adapted, Change], tmp_path: Path) -> None:
+def test_peft_is_left_where_it_cannot(lokr: tuple[Adapted, LayerChange], tmp_path: Path) -> None:
     one, delta = lokr
     share, unknown = Request("share", 512, 0.5, 4), Request("auto", 512, 0.0, None)
     capped = Request("auto", 2, 0.0, 4)
@@ -166,7 +166,7 @@ def test_peft_is_left_where_it_cannot(lokr: tuple[Adapted, Change], tmp_path: Pa
 
 @pytest.mark.parametrize("kind", ["embedding", "convolution"])
 def test_only_matrices_that_multiply_go_to_peft(
-    lokr: tuple[Adapted, Change], kind: str, tmp_path: Path
+    lokr: tuple[Adapted, LayerChange], kind: str, tmp_path: Path
 ) -> None:
     one, delta = lokr
     other = change(delta.delta, kind)
@@ -177,7 +177,7 @@ def test_only_matrices_that_multiply_go_to_peft(
 
 @pytest.mark.parametrize("error", [TypeError, ValueError, RuntimeError])
 def test_what_peft_refuses_goes_the_other_way(
-    lokr: tuple[Adapted, Change],
+    lokr: tuple[Adapted, LayerChange],
     error: type[Exception],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -195,7 +195,7 @@ def test_what_peft_refuses_goes_the_other_way(
 
 @pytest.mark.parametrize("side", [1024, 1025])
 def test_matrices_that_take_peft_too_long_go_the_other_way(
-    lokr: tuple[Adapted, Change], side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lokr: tuple[Adapted, LayerChange], side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, delta = lokr
     monkeypatch.setattr(lora, "_PEFT_SIDE", 10 + 1024 - side)

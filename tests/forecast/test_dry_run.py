@@ -31,7 +31,7 @@ from peft_shop.forecast.dry_run.constants import constants
 from peft_shop.forecast.dry_run.extrapolation import depth_of, extrapolated, shorten
 from peft_shop.forecast.dry_run.forecasting import dry_run, measure
 from peft_shop.forecast.dry_run.replay import WORKSPACE_BYTES, replay
-from peft_shop.forecast.dry_run.steps import Step, trace
+from peft_shop.forecast.dry_run.steps import TracedStep, trace
 from peft_shop.forecast.dry_run.timing import work_of
 from peft_shop.forecast.dry_run.trace import EMPTY_CACHE
 from peft_shop.forecast.records import Settings
@@ -189,7 +189,7 @@ def perceptron(*, blocks: int = 1, rows: int = 64, again: bool = False) -> Trace
     def batch() -> dict[str, Any]:
         return {"x": torch.empty(rows, 512, device="meta")}
 
-    return trace(model, [Step(batch)], Settings())
+    return trace(model, [TracedStep(batch)], Settings())
 
 
 def at_end(found: Trace) -> int:
@@ -233,7 +233,7 @@ class TestTracing:
         with torch.device("meta"):
             model = Net(2**14, 2**16)
         found = trace(
-            model, [Step(lambda: {"x": torch.empty(2**12, 2**14, device="meta")})], Settings()
+            model, [TracedStep(lambda: {"x": torch.empty(2**12, 2**14, device="meta")})], Settings()
         )
         assert replay(found).peak_reserved > 4 * 2 * 2**30 * 4
 
@@ -265,14 +265,18 @@ class TestTracing:
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return x * self.weight if x.sum() > 0 else x + self.weight
 
-        found = trace(Reads(), [Step(lambda: {"x": torch.empty(3, device="meta")})], Settings())
+        found = trace(
+            Reads(), [TracedStep(lambda: {"x": torch.empty(3, device="meta")})], Settings()
+        )
         assert found.synchronizations == 1
 
     def test_nothing_trainable_is_an_error(self) -> None:
         with torch.device("meta"):
             model = nn.Linear(2, 2).requires_grad_(False)  # noqa: FBT003 - torch's own name
         with pytest.raises(ForecastError, match="nothing is trainable"):
-            trace(model, [Step(lambda: {"input": torch.empty(1, 2, device="meta")})], Settings())
+            trace(
+                model, [TracedStep(lambda: {"input": torch.empty(1, 2, device="meta")})], Settings()
+            )
 
 
 def llama(layers: int = 2, **changes: Any) -> LlamaForCausalLM:
@@ -286,7 +290,7 @@ def llama(layers: int = 2, **changes: Any) -> LlamaForCausalLM:
 
 def llama_trace(settings: Settings, layers: int = 2, model: Any = None) -> Trace:
     model = llama(layers) if model is None else model
-    return trace(model, [Step(lambda: make_batch(model, model.config, settings))], settings)
+    return trace(model, [TracedStep(lambda: make_batch(model, model.config, settings))], settings)
 
 
 class TestLanguageModel:

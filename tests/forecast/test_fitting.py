@@ -30,7 +30,7 @@ from peft_shop.forecast.fitting import Fittable, Fitting, fitted
 from peft_shop.forecast.ladder import chunkable, ladder
 from peft_shop.forecast.quick.closed_forms import closed_form
 from peft_shop.forecast.quick.methods.registry import adapter_of
-from peft_shop.forecast.quick.spread import Spread, shape_of
+from peft_shop.forecast.quick.spread import ShapeSpread, shape_of
 from peft_shop.forecast.records import Settings
 from peft_shop.model.inspection import inspect_model
 
@@ -239,7 +239,7 @@ def test_peaks_of_many_at_once_equal_single_forecasts(suite: str) -> None:
             configs.append(case.config)
     adapters, configs = adapters[::4], configs[::4]
     assert len(configs) > 8
-    spread = Spread(structure, [shape_of(structure, one, Settings()) for one in adapters])
+    spread = ShapeSpread(structure, [shape_of(structure, one, Settings()) for one in adapters])
     rungs = ladder(
         structure, Settings(sequence_length=300), frozenset(), effective=4, bfloat16=True
     )
@@ -262,7 +262,7 @@ def test_a_length_in_place_of_the_settings_gives_the_peak_of_that_length(
     configs = [LORA, {key: config[key] for key in ("peft_type", "num_virtual_tokens")}]
     shapes = [shape_of(structure, adapter_of(structure, one), Settings()) for one in configs]
     step = Settings(batch_size=batch, gradient_checkpointing=True)
-    together = Spread(structure, shapes).peaks(step, length)
+    together = ShapeSpread(structure, shapes).peaks(step, length)
     exact = step.model_copy(update={"sequence_length": length})
     for one, peak in zip(configs, together, strict=True):
         assert peak == pytest.approx(closed_form(structure, one, exact).peak_memory.value, rel=1e-6)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from peft_shop.catalog.store import load
 from peft_shop.catalog.trainers import CONDITIONS, Trainer, TrainerFact
 from peft_shop.errors import QueryError, UnknownNameError
-from peft_shop.serve.recipes import Recipe
+from peft_shop.serve.recipes import TrainerRecipe
 from peft_shop.serve.trainers import (
     Acceptance,
     accepts,
@@ -31,9 +31,9 @@ TABLE = tomllib.loads((Path(__file__).parent / "trainer_table.toml").read_text(e
 PLAIN: dict[str, Any] = {"quantized": False, "checkpointing": False, "half": True, "config": {}}
 
 
-def recipe(name: str, **conditions: Any) -> Recipe:
+def recipe(name: str, **conditions: Any) -> TrainerRecipe:
     method, variants = ("lora", (name,)) if name in VARIANTS else (name, ())
-    return Recipe(name=name, method=method, variants=variants, **{**PLAIN, **conditions})
+    return TrainerRecipe(name=name, method=method, variants=variants, **{**PLAIN, **conditions})
 
 
 def word(found: Acceptance) -> str:
@@ -100,7 +100,7 @@ def test_unknown_is_never_yes() -> None:
 
 ANSWERS = st.sampled_from(["yes", "own", "no", "reject", "silent", "unknown"])
 TOPICS = ("lora", "rslora", "rank_pattern")
-ASKED = Recipe(
+ASKED = TrainerRecipe(
     name="a", method="lora", variants=("rslora",), config={"r": 8, "rank_pattern": {"q": 4}}
 )
 

@@ -108,15 +108,15 @@ def _trace(case: Case, target: Target) -> dict[str, Any]:
     from peft_shop.forecast.dry_run.forecasting import after_step, batch_of
     from peft_shop.forecast.dry_run.preparing import prepare
     from peft_shop.forecast.dry_run.replay import replay
-    from peft_shop.forecast.dry_run.steps import Step, trace
+    from peft_shop.forecast.dry_run.steps import TracedStep, trace
     from peft_shop.forecast.dry_run.timing import work_of
 
     settings = case.settings
     image = case.run.benchmark == "image_gen"
     prepared = prepare(target, case.config, settings)
 
-    def step(length: int | None, *, empty_cache: bool = False) -> Step:
-        return Step(
+    def step(length: int | None, *, empty_cache: bool = False) -> TracedStep:
+        return TracedStep(
             lambda: batch_of(target, prepared.plain, settings, length), empty_cache=empty_cache
         )
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from peft_shop.ask.repeats import Estimate
+    from peft_shop.ask.repeats import RunDeviation
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Benchmark, Metric, Run
 
@@ -169,7 +169,7 @@ def _noise(
     )
     if found.common is None or found.common.degrees < _LEAST_DEGREES:
         return
-    groups: list[tuple[tuple[str, ...], Estimate]] = [((), found.common)]
+    groups: list[tuple[tuple[str, ...], RunDeviation]] = [((), found.common)]
     groups += [((method,), own) for method, own in sorted(found.own.items())]
     for methods, fit in groups:
         used = [chosen[i] for i in fit.used]

@@ -16,7 +16,7 @@ from peft_shop.forecast.dry_run.constants import constants
 from peft_shop.forecast.dry_run.extrapolation import depth_of, extrapolated
 from peft_shop.forecast.dry_run.preparing import prepare
 from peft_shop.forecast.dry_run.replay import replay
-from peft_shop.forecast.dry_run.steps import Step, trace
+from peft_shop.forecast.dry_run.steps import TracedStep, trace
 from peft_shop.forecast.dry_run.timing import step_times, work_of
 from peft_shop.forecast.intervals import memory_interval
 from peft_shop.forecast.ladder import chunkable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from peft_shop.forecast.dry_run.preparing import Prepared
+    from peft_shop.forecast.dry_run.preparing import PreparedModel
     from peft_shop.forecast.dry_run.replay import Replay
     from peft_shop.forecast.dry_run.timing import Work
     from peft_shop.forecast.dry_run.trace import Trace
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from peft_shop.preflight.batches import Batch
     from peft_shop.records import Json
 
-__all__ = ["Measured", "after_step", "batch_of", "dry_run", "measure", "peak_of"]
+__all__ = ["DryRunFigures", "after_step", "batch_of", "dry_run", "measure", "peak_of"]
 
 _SHORT_TOKENS: Final = 100
 """Tokens of the step before the one that is forecast: a short batch of the measured suite.
@@ -51,7 +51,7 @@ _DEEP: Final = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class DryRunFigures:
     """What a dry run found.
 
     Attributes:
@@ -61,7 +61,7 @@ class Measured:
         notes: what a reader should know of how it was found.
     """
 
-    prepared: Prepared
+    prepared: PreparedModel
     memory: Replay
     work: Work
     notes: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ def measure(
     *,
     batch: Callable[[nn.Module, int | None], Batch] | None = None,
     layers: tuple[int, int] | None = None,
-) -> Measured:
+) -> DryRunFigures:
     """Trace the step and replay it.
 
     Args:
@@ -171,9 +171,9 @@ def measure(
             note = (
                 f"{few[0]} and {few[1]} of {depth} layers were traced, the rest follows from them"
             )
-            return Measured(prepared, memory, work, (*notes, note))
+            return DryRunFigures(prepared, memory, work, (*notes, note))
     memory, work = _run(prepared, settings, make, chunked=chunked)
-    return Measured(prepared, memory, work, notes)
+    return DryRunFigures(prepared, memory, work, notes)
 
 
 def peak_of(
@@ -209,7 +209,7 @@ def peak_of(
 
 
 def _run(
-    prepared: Prepared,
+    prepared: PreparedModel,
     settings: Settings,
     make: Callable[[nn.Module, int | None], Batch],
     *,
@@ -225,7 +225,7 @@ def _run(
 
 
 def _trace(
-    prepared: Prepared,
+    prepared: PreparedModel,
     settings: Settings,
     make: Callable[[nn.Module, int | None], Batch],
     *,
@@ -240,7 +240,7 @@ def _trace(
         inputs = {**make(plain, length), **more}
         return inputs if loss is None else loss.without_labels(inputs)
 
-    steps = [Step(lambda: batch(short)), Step(lambda: batch(None), empty_cache=True)]
+    steps = [TracedStep(lambda: batch(short)), TracedStep(lambda: batch(None), empty_cache=True)]
     return trace(
         prepared.model,
         steps,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Cost",
     "Op",
-    "Result",
+    "OperationResult",
     "again",
     "cost_of",
     "has_sparse",
@@ -76,7 +76,7 @@ class Cost(NamedTuple):
     scratch: int
 
 
-class Result(NamedTuple):
+class OperationResult(NamedTuple):
     """Sizes of what an operation returns, and its cost."""
 
     shapes: tuple[tuple[Any, Any, torch.dtype] | None, ...]
@@ -110,7 +110,7 @@ def _part(value: Any) -> Any:
     return (type(value), value)
 
 
-def result_of(out: Any, cost: Cost | None, live: Container[int]) -> Result | None:
+def result_of(out: Any, cost: Cost | None, live: Container[int]) -> OperationResult | None:
     """How to make `out` again; `None` where it is more than plain new tensors.
 
     Some operations declare a new tensor and return a view (`_unsafe_view`): what is `live` already
@@ -141,10 +141,10 @@ def result_of(out: Any, cost: Cost | None, live: Container[int]) -> Result | Non
         ):
             return None
         shapes.append((shape, stride, one.dtype))
-    return Result(tuple(shapes), single, cost)
+    return OperationResult(tuple(shapes), single, cost)
 
 
-def again(known: Result) -> Any:
+def again(known: OperationResult) -> Any:
     """New tensors of the sizes that an earlier call returned."""
     made = [
         None if one is None else torch.empty_strided(one[0], one[1], dtype=one[2], device="meta")

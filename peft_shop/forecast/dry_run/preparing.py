@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["PreparedModel", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedModel:
     """A model to train.
 
     Attributes:
@@ -57,7 +57,7 @@ def prepare(
     settings: Settings,
     *,
     layers: int | None = None,
-) -> Prepared:
+) -> PreparedModel:
     """New instance of the target with the adapter of `config`, set up as `settings` say.
 
     Args:
@@ -85,7 +85,7 @@ def prepare(
         for parameter in plain.parameters():
             parameter.requires_grad = parameter.is_floating_point()
         total = sum(p.numel() for p in plain.parameters())
-        return Prepared(plain, plain, None, sizes, frozenset(), total, total, notes)
+        return PreparedModel(plain, plain, None, sizes, frozenset(), total, total, notes)
     base = tuple(
         one for one in (*plain.parameters(), *plain.buffers()) if one.device.type == "meta"
     )
@@ -99,7 +99,7 @@ def prepare(
     if settings.moved_after_injection:
         # moving copies what a buffer shows, not the larger tensor that it may be a part of
         sizes |= {id(b): b.numel() * b.element_size() for b in model.buffers() if b.is_meta}
-    return Prepared(model, plain, base, sizes, _away(model), int(trainable), int(total), notes)
+    return PreparedModel(model, plain, base, sizes, _away(model), int(trainable), int(total), notes)
 
 
 def _sizes(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from peft_shop.forecast.records import Settings
     from peft_shop.preflight.batches import Batch
 
-__all__ = ["Step", "trace"]
+__all__ = ["TracedStep", "trace"]
 
 _REFUSALS: Final = (
     ArithmeticError,
@@ -44,7 +44,7 @@ _REFUSALS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TracedStep:
     """One training step.
 
     Attributes:
@@ -58,7 +58,7 @@ class Step:
 
 def trace(
     model: nn.Module,
-    steps: Sequence[Step],
+    steps: Sequence[TracedStep],
     settings: Settings,
     *,
     base: Sequence[torch.Tensor] | None = None,
@@ -117,7 +117,7 @@ def trace(
 def _run(
     model: nn.Module,
     made: Any,
-    steps: Sequence[Step],
+    steps: Sequence[TracedStep],
     recorder: Recorder,
     *,
     host: Collection[int],

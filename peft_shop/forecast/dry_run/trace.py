@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-__all__ = ["EMPTY_CACHE", "Block", "Kernel", "Kind", "Phase", "Trace"]
+__all__ = ["EMPTY_CACHE", "Kernel", "Kind", "Phase", "StorageBlock", "Trace"]
 
 Phase: TypeAlias = Literal["static", "forward", "backward", "clip", "optimizer"]
 Kind: TypeAlias = Literal[
@@ -30,7 +30,7 @@ EMPTY_CACHE: Final = -(2**62)
 """Stands in `Trace.events` where the cache is emptied."""
 
 
-class Block(NamedTuple):
+class StorageBlock(NamedTuple):
     """One storage.
 
     Attributes:
@@ -81,7 +81,7 @@ class Trace:
         synchronizations: values that the last step read back from the accelerator.
     """
 
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[StorageBlock] = field(default_factory=list)
     events: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     kernels: list[Kernel] = field(default_factory=list)

@@ -21,13 +21,13 @@ from peft_shop.forecast.dry_run.operations import (
     parts_of,
     result_of,
 )
-from peft_shop.forecast.dry_run.trace import EMPTY_CACHE, Block, Kernel, Trace
+from peft_shop.forecast.dry_run.trace import EMPTY_CACHE, Kernel, StorageBlock, Trace
 from peft_shop.preflight.sparse import SPARSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from peft_shop.forecast.dry_run.operations import Cost, Result
+    from peft_shop.forecast.dry_run.operations import Cost, OperationResult
     from peft_shop.forecast.dry_run.trace import Kind, Phase
 
 __all__ = ["Recorder"]
@@ -52,7 +52,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc] # torch is not followed
         self._finished = False
         self._live: dict[int, Any] = {}
         self._number: dict[int, int] = {}
-        self._results: dict[Any, Result | None] = {}
+        self._results: dict[Any, OperationResult | None] = {}
         self._costs: dict[Any, Cost] = {}
         self._ops: dict[Any, Op] = {}
 
@@ -146,7 +146,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc] # torch is not followed
         if cost.scratch:
             number = len(self.trace.blocks)
             self.trace.blocks.append(
-                Block(cost.scratch, "temporary", self.phase, cost.op, self.site)
+                StorageBlock(cost.scratch, "temporary", self.phase, cost.op, self.site)
             )
             self.trace.events += [number, ~number]
         if self.measuring:
@@ -177,7 +177,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc] # torch is not followed
         trace = self.trace
         number = len(trace.blocks)
         size = storage.nbytes() if size is None else size
-        trace.blocks.append(Block(size, kind, phase, op, self.site))
+        trace.blocks.append(StorageBlock(size, kind, phase, op, self.site))
         trace.events.append(number)
 
         def released(_: Any) -> None:

@@ -14,7 +14,7 @@ from peft_shop.forecast.intervals import memory_interval
 from peft_shop.forecast.quick.base_memory import base_bytes
 from peft_shop.forecast.quick.closed_forms import counted, saved_bytes
 from peft_shop.forecast.quick.methods.registry import adapter_of
-from peft_shop.forecast.quick.spread import Spread, shape_of
+from peft_shop.forecast.quick.spread import ShapeSpread, shape_of
 from peft_shop.forecast.records import Forecast, Term
 from peft_shop.forecast.reference import plain_lora
 from peft_shop.forecast.traced import traced_base
@@ -56,8 +56,8 @@ def beside(structure: Structure, config: Mapping[str, Json], settings: Settings)
     require_plain(method, prompts=bool(shape.prompt or shape.prefix))
     plain = settings.model_copy(update={"optimizer": "adamw"})
     lora = shape_of(structure, adapter_of(structure, plain_lora(structure)), plain)
-    own = float(Spread(structure, [lora]).added(plain)[0])
-    added = float(Spread(structure, [shape]).added(settings)[0])
+    own = float(ShapeSpread(structure, [lora]).added(plain)[0])
+    added = float(ShapeSpread(structure, [shape]).added(settings)[0])
     value = base.peak(settings) + added - own
     regime = constants().checkpointed if settings.gradient_checkpointing else constants().whole
     held, weights = round(shape.held), round(base_bytes(structure, settings))

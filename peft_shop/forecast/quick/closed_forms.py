@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peft_shop.forecast.constants import Constants, Regime
-    from peft_shop.forecast.quick.methods.parts import Adapter
+    from peft_shop.forecast.quick.methods.parts import Additions
     from peft_shop.forecast.records import TermName
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
@@ -84,14 +84,14 @@ def closed_form(
     )
 
 
-def counted(structure: Structure, adapter: Adapter) -> tuple[int, int]:
+def counted(structure: Structure, adapter: Additions) -> tuple[int, int]:
     """Parameters that train, and all with the base's, as peft counts them [count]."""
     trained = sum(one.elements for one in adapter.tensors if one.trained)
     parameters = sum(one.elements for one in adapter.tensors if one.parameter)
     return trained, structure.parameters + parameters
 
 
-def saved_bytes(adapter: Adapter, settings: Settings) -> int:
+def saved_bytes(adapter: Additions, settings: Settings) -> int:
     """Size of the checkpoint that holds `adapter` [B]."""
     names = {4: "float32", 2: settings.dtype}
     dtypes = {"adapter": names[adapter_size(settings)], "base": settings.dtype}

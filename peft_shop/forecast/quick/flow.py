@@ -11,7 +11,7 @@ from peft_shop.forecast.quick.remembered import remembered
 if TYPE_CHECKING:
     from peft_shop.forecast.quick.frozen import Block
     from peft_shop.forecast.quick.kept import Place
-    from peft_shop.forecast.quick.methods.parts import Adapter
+    from peft_shop.forecast.quick.methods.parts import Additions
     from peft_shop.model.structure import Structure
 
 __all__ = ["Flow"]
@@ -29,7 +29,7 @@ def _roles(structure: Structure) -> dict[str, str]:
 class Flow:
     """How far back the gradient goes: nothing is kept before the first trained module."""
 
-    def __init__(self, structure: Structure, adapter: Adapter) -> None:
+    def __init__(self, structure: Structure, adapter: Additions) -> None:
         names = {kept.site.name for kept in adapter.kept}
         self.everywhere = bool(adapter.prompt_tokens or adapter.prefix_tokens)
         self.sites: dict[Place, set[str]] = defaultdict(set)

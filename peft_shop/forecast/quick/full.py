@@ -8,7 +8,7 @@ from peft_shop.errors import ConfigError
 from peft_shop.forecast.quick.base_memory import DTYPE_SIZE
 from peft_shop.forecast.quick.frozen import blocks_of, residual_width, tokens_of
 from peft_shop.forecast.quick.memory import STATES, Parts, whole_step
-from peft_shop.forecast.quick.methods.parts import Adapter
+from peft_shop.forecast.quick.methods.parts import Additions
 
 if TYPE_CHECKING:
     from peft_shop.forecast.quick.frozen import Block
@@ -39,7 +39,7 @@ def full_parts(structure: Structure, settings: Settings) -> Parts:
     static: dict[TermName, float] = {"base": weights, "optimizer": states}
     tokens = tokens_of(structure, settings)
     blocks = blocks_of(structure)
-    dynamic = whole_step(structure, Adapter(), settings, tokens, reach=True)
+    dynamic = whole_step(structure, Additions(), settings, tokens, reach=True)
     inputs = sum(_inputs(block, size) * block.count for block in blocks)
     dynamic["activations_other"] = float(inputs * settings.batch_size * tokens)
     if settings.gradient_checkpointing:

@@ -11,7 +11,7 @@ from peft_shop.forecast.quick.base_memory import DTYPE_SIZE
 from peft_shop.forecast.quick.methods.parts import DTYPE_BYTES
 
 if TYPE_CHECKING:
-    from peft_shop.forecast.quick.methods.parts import Adapter
+    from peft_shop.forecast.quick.methods.parts import Additions
     from peft_shop.forecast.records import Settings
 
 __all__ = [
@@ -63,7 +63,7 @@ def place_of(name: str) -> Place | None:
     return None if match is None else (match["stack"], int(match["index"]))
 
 
-def kept_rates(adapter: Adapter, settings: Settings) -> dict[Place, Rates]:
+def kept_rates(adapter: Additions, settings: Settings) -> dict[Place, Rates]:
     """Rates of what the adapter keeps, per block; outside blocks ('', 0).
 
     Worked out once per adapter and what they depend on; nobody may change them.
@@ -79,7 +79,7 @@ def kept_rates(adapter: Adapter, settings: Settings) -> dict[Place, Rates]:
 
 
 def _rates(
-    adapter: Adapter, small: int, large: int, *, frozen: bool, moved: bool
+    adapter: Additions, small: int, large: int, *, frozen: bool, moved: bool
 ) -> dict[Place, Rates]:
     """Rates for elements of the stream and of the adapter of so many bytes."""
     found: dict[Place, list[float]] = {}
@@ -103,7 +103,7 @@ def _rates(
 
 
 def kept_bytes(
-    adapter: Adapter, settings: Settings, tokens: int
+    adapter: Additions, settings: Settings, tokens: int
 ) -> dict[tuple[str, int], list[float]]:
     """Kept activations and kept weights per block, (stack, index); outside blocks ('', 0)."""
     batch = settings.batch_size
@@ -114,5 +114,5 @@ def kept_bytes(
     return found
 
 
-def _has_lora_a(adapter: Adapter) -> bool:
+def _has_lora_a(adapter: Additions) -> bool:
     return any(".lora_A." in tensor.name for tensor in adapter.tensors)

@@ -26,7 +26,7 @@ from peft_shop.forecast.quick.recomputed import (
 
 if TYPE_CHECKING:
     from peft_shop.forecast.quick.frozen import Load
-    from peft_shop.forecast.quick.methods.parts import Adapter, Tensor
+    from peft_shop.forecast.quick.methods.parts import Additions, Tensor
     from peft_shop.forecast.records import Settings, TermName
     from peft_shop.model.structure import Structure
 
@@ -81,7 +81,7 @@ def is_trained(tensor: Tensor, settings: Settings) -> bool:
     return tensor.trained and not frozen
 
 
-def held_bytes(adapter: Adapter, settings: Settings) -> int:
+def held_bytes(adapter: Additions, settings: Settings) -> int:
     """Parameters and buffers of the adapter that are on the accelerator [B]."""
     size, moved = element_sizes(settings), (None, settings.moved_after_injection)
     return sum(
@@ -91,7 +91,7 @@ def held_bytes(adapter: Adapter, settings: Settings) -> int:
     )
 
 
-def trained_bytes(adapter: Adapter, settings: Settings) -> int:
+def trained_bytes(adapter: Additions, settings: Settings) -> int:
     """Parameters that the optimizer trains [B]."""
     size = element_sizes(settings)
     return sum(
@@ -101,7 +101,7 @@ def trained_bytes(adapter: Adapter, settings: Settings) -> int:
     )
 
 
-def parts_of(structure: Structure, adapter: Adapter, settings: Settings) -> Parts:
+def parts_of(structure: Structure, adapter: Additions, settings: Settings) -> Parts:
     """Parts of the peak of a training step with `adapter` on a frozen model.
 
     Raises:
@@ -133,7 +133,7 @@ def parts_of(structure: Structure, adapter: Adapter, settings: Settings) -> Part
 
 def whole_step(
     structure: Structure,
-    adapter: Adapter,
+    adapter: Additions,
     settings: Settings,
     tokens: int,
     *,
@@ -186,7 +186,7 @@ def last_norm_rate(structure: Structure) -> float:
 
 def _checkpointed(
     structure: Structure,
-    adapter: Adapter,
+    adapter: Additions,
     settings: Settings,
     tokens: int,
     kept: dict[tuple[str, int], list[float]],

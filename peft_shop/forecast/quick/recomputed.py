@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peft_shop.forecast.quick.frozen import Block, Load
-    from peft_shop.forecast.quick.methods.parts import Adapter
+    from peft_shop.forecast.quick.methods.parts import Additions
     from peft_shop.forecast.records import Settings, TermName
     from peft_shop.model.structure import Structure
 
@@ -104,7 +104,7 @@ def at_end(dynamic: Mapping[TermName, float], scratch: float) -> dict[TermName, 
 
 def recomputed(
     structure: Structure,
-    adapter: Adapter,
+    adapter: Additions,
     settings: Settings,
     tokens: int,
     *,

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from peft_shop.forecast.quick.frozen import Block
-    from peft_shop.forecast.quick.methods.parts import Adapter
+    from peft_shop.forecast.quick.methods.parts import Additions
     from peft_shop.forecast.records import Dtype, Settings
     from peft_shop.model.structure import Structure
 
     Array: TypeAlias = NDArray[np.float64]
 
-__all__ = ["Shape", "Spread", "shape_of"]
+__all__ = ["Shape", "ShapeSpread", "shape_of"]
 
 _STREAMS: Final[tuple[Dtype, ...]] = ("bfloat16", "float32")
 """Dtypes of the residual stream that differ in what is kept; float16 keeps as bfloat16 does."""
@@ -79,7 +79,7 @@ class Shape:
     blocks: dict[int, list[Array]]
 
 
-def shape_of(structure: Structure, adapter: Adapter, settings: Settings) -> Shape:
+def shape_of(structure: Structure, adapter: Additions, settings: Settings) -> Shape:
     """The shape of `adapter` under the dtypes and the optimizer of `settings`."""
     stacks = blocks_of(structure)
     flow = Flow(structure, adapter)
@@ -145,7 +145,7 @@ def _load(structure: Structure, block: Block, settings: Settings, *, prefix: boo
     return _Load(first.norm, first.mlp, query, both - pair, pair)
 
 
-class Spread:
+class ShapeSpread:
     """Shapes on one model.
 
     Args:

@@ -13,7 +13,7 @@ from peft_shop.scripts.trainers.order import Order
 from peft_shop.scripts.trainers.swift import swift_file
 from peft_shop.scripts.trainers.trl import trl_file
 from peft_shop.scripts.trainers.unsloth import unsloth_file
-from peft_shop.serve.recipes import Recipe
+from peft_shop.serve.recipes import TrainerRecipe
 from peft_shop.serve.trainers import accepts, demanded_trainer, resolve_trainer
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Benchmark, Run
     from peft_shop.records import Json
-    from peft_shop.scripts.parts import Parts
+    from peft_shop.scripts.parts import ScriptParts
     from peft_shop.serve.trainers import Acceptance
 
 __all__ = ["LANGUAGES", "WRITERS", "trainer_file"]
@@ -46,7 +46,7 @@ def trainer_file(
     demand: str,
     run: Run,
     benchmark: Benchmark,
-    parts: Parts,
+    parts: ScriptParts,
     *,
     config: Mapping[str, Json],
     about: Sequence[str],
@@ -86,7 +86,7 @@ def trainer_file(
         msg = f"no file for {trainer.title}: nothing is on record of {run.recipe.peft_type}"
         raise ConfigError(msg)
     step = parts.step
-    recipe = Recipe(
+    recipe = TrainerRecipe(
         name=run.experiment,
         method=parts.method.id,
         variants=run.variants,
@@ -116,7 +116,7 @@ def trainer_file(
     return WRITERS[name](order)
 
 
-def _refusal(catalog: Catalog, recipe: Recipe, found: Acceptance, title: str) -> str:
+def _refusal(catalog: Catalog, recipe: TrainerRecipe, found: Acceptance, title: str) -> str:
     """Why there is no file, and which tools take the recipe in this setup."""
     verb = "does not take it" if found.verdict == "no" else "may or may not take it"
     takers = [

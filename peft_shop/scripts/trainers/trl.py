@@ -13,7 +13,7 @@ from peft_shop.scripts.trainers.order import OPTIMIZERS, PROMPT
 
 if TYPE_CHECKING:
     from peft_shop.records import Json
-    from peft_shop.scripts.parts import Parts
+    from peft_shop.scripts.parts import ScriptParts
     from peft_shop.scripts.trainers.order import Order
 
 __all__ = ["DATA", "TEXT", "sections", "trl_file"]
@@ -99,7 +99,7 @@ trainer.save_model(OUTPUT_DIR)
 # To use it: load the base model anew, then peft.PeftModel.from_pretrained(base, OUTPUT_DIR)"""
 
 
-def trl_file(order: Order, parts: Parts) -> str:
+def trl_file(order: Order, parts: ScriptParts) -> str:
     """Whole script for one recipe.
 
     Raises:
@@ -162,7 +162,7 @@ def sections(*texts: str) -> str:
     return f"{found}\n"
 
 
-def _modules(order: Order, parts: Parts, *, handed: bool) -> dict[str, list[str]]:
+def _modules(order: Order, parts: ScriptParts, *, handed: bool) -> dict[str, list[str]]:
     modules = parts.modules(
         {
             "datasets": ["load_dataset"],

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from peft_shop.ask.spread import Measured
+    from peft_shop.ask.spread import HasFigures
     from peft_shop.catalog.runs import Metric
     from peft_shop.forecast.devices import Device
     from peft_shop.forecast.records import Forecast
@@ -93,7 +93,7 @@ def plot_forecast(
 
 def plot_side_by_side(
     names: Sequence[str],
-    measured: Sequence[Measured | None],
+    measured: Sequence[HasFigures | None],
     metrics: Sequence[Metric],
     *,
     ax: Axes | None = None,

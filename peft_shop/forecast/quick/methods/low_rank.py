@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peft_shop.forecast.quick.methods.parts import (
-    Adapter,
+    Additions,
     Fields,
     Kept,
     Site,
@@ -26,9 +26,9 @@ __all__ = ["adalora", "adamss", "deft", "delora", "gralora", "lora", "miss", "pe
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
 
-def lora(sites: Sequence[Site], fields: Fields) -> Adapter:
+def lora(sites: Sequence[Site], fields: Fields) -> Additions:
     """LoRA, DoRA, rsLoRA, MiCA, KaSA, BD-LoRA: A (r, in) and B (out, r)."""
-    found = Adapter()
+    found = Additions()
     require(
         not fields["target_parameters"],
         fields,
@@ -87,10 +87,10 @@ def _blocks(fields: Fields, site: Site) -> tuple[int, int]:
     return 1, 1
 
 
-def adalora(sites: Sequence[Site], fields: Fields) -> Adapter:
+def adalora(sites: Sequence[Site], fields: Fields) -> Additions:
     """AdaLoRA: A (r, in), B (out, r), E (r, 1) and a rank counter that 0.21.2 trains."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Adapter()
+    found = Additions()
     for site in sites:
         rank = fields.count("init_r")
         learned = (fields["rank_pattern"] or {}).get(f"{site.name}.lora_E")
@@ -114,10 +114,10 @@ def adalora(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def gralora(sites: Sequence[Site], fields: Fields) -> Adapter:
+def gralora(sites: Sequence[Site], fields: Fields) -> Additions:
     """GraLoRA: k x k blocks, which together have as many parameters as LoRA of the same rank."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     for site in sites:
         hybrid = int(fields["hybrid_r"])
         rank = fields.count("r")
@@ -133,10 +133,10 @@ def gralora(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def delora(sites: Sequence[Site], fields: Fields) -> Adapter:
+def delora(sites: Sequence[Site], fields: Fields) -> Additions:
     """DeLoRA: A (r, in), B (out, r), a strength and the frozen norm of the weight's columns."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     for site in sites:
         rank = rank_of(fields, site)
         found.add(site, "delora_A", rank, site.inputs)
@@ -147,10 +147,10 @@ def delora(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def poly(sites: Sequence[Site], fields: Fields) -> Adapter:
+def poly(sites: Sequence[Site], fields: Fields) -> Additions:
     """Poly: one LoRA per skill, mixed by a router with logits per task."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     skills, splits, tasks = (fields.count(name) for name in ("n_skills", "n_splits", "n_tasks"))
     for site in sites:
         rank = fields.count("r")
@@ -164,10 +164,10 @@ def poly(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def deft(sites: Sequence[Site], fields: Fields) -> Adapter:
+def deft(sites: Sequence[Site], fields: Fields) -> Additions:
     """DEFT: P (out, r) whose span is removed, and R (r, in) put there; PaRa has P alone."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     para = bool(fields["para"])
     for site in sites:
         rank = min(fields.count("r"), site.outputs)
@@ -182,10 +182,10 @@ def deft(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def peanut(sites: Sequence[Site], fields: Fields) -> Adapter:
+def peanut(sites: Sequence[Site], fields: Fields) -> Additions:
     """PEANUT: a small network that reads the base weight: A (r, out), B (out, r), r x r between."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     for site in sites:
         rank = fields.count("r")
         depth = int(fields["depth"])
@@ -200,10 +200,10 @@ def peanut(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def miss(sites: Sequence[Site], fields: Fields) -> Adapter:
+def miss(sites: Sequence[Site], fields: Fields) -> Additions:
     """MiSS: one block (r, out); bat (out/r, r, r); mini (r, mini_r)."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     way = fields["init_weights"]
     for site in sites:
         rank = fields.count("r")
@@ -227,10 +227,10 @@ def miss(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def adamss(sites: Sequence[Site], fields: Fields) -> Adapter:
+def adamss(sites: Sequence[Site], fields: Fields) -> Additions:
     """AdaMSS: clusters of outputs; exact for `subspace_rank` 1 and clusters that are not empty."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     wanted, sub = fields.count("num_subspaces"), fields.count("subspace_rank")
     for site in sites:
         inputs = site.inputs + site.bias

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DTYPE_BYTES",
-    "Adapter",
+    "Additions",
     "Fields",
     "Kept",
     "Site",
@@ -131,7 +131,7 @@ class Kept(NamedTuple):
 
 
 @dataclass
-class Adapter:
+class Additions:
     """All that a method adds to a model.
 
     Attributes:

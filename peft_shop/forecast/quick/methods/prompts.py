@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peft_shop.forecast.quick.methods.parts import Adapter, Fields, Kept, Site, require
+from peft_shop.forecast.quick.methods.parts import Additions, Fields, Kept, Site, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,15 +60,15 @@ def _key_value_width(fields: Fields) -> int:
     return int(heads.key_value_heads or 0) * int(heads.head_dim or 0)
 
 
-def prompt_tuning(sites: Sequence[Site], fields: Fields) -> Adapter:  # noqa: ARG001 - wraps no module
+def prompt_tuning(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG001 - wraps no module
     """Prompt tuning: one trained embedding per virtual token."""
-    found = Adapter(prompt_tokens=fields.count("num_virtual_tokens"))
+    found = Additions(prompt_tokens=fields.count("num_virtual_tokens"))
     rows = found.prompt_tokens * _submodules(fields)
     found.share("prompt_embeddings", rows, _size(fields, "hidden_size", "token_dim"))
     return found
 
 
-def multitask_prompt_tuning(sites: Sequence[Site], fields: Fields) -> Adapter:
+def multitask_prompt_tuning(sites: Sequence[Site], fields: Fields) -> Additions:
     """Multitask prompt tuning: prompt tuning and a low-rank factor per task."""
     found = prompt_tuning(sites, fields)
     tokens, ranks, tasks = found.prompt_tokens, fields.count("num_ranks"), fields.count("num_tasks")
@@ -78,24 +78,24 @@ def multitask_prompt_tuning(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def cpt(sites: Sequence[Site], fields: Fields) -> Adapter:  # noqa: ARG001 - wraps no module
+def cpt(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG001 - wraps no module
     """CPT: context tokens with a trained offset."""
     tokens = len(fields["cpt_token_ids"] or ())
     require(tokens > 0, fields, "cpt_token_ids is empty")
-    found = Adapter(prompt_tokens=tokens)
+    found = Additions(prompt_tokens=tokens)
     width = _size(fields, "hidden_size", "token_dim")
     found.share("prompt_embeddings", tokens, width, trained=False)
     found.share(f"{_ENCODER}.delta_embedding", tokens, width, saved=False)
     return found
 
 
-def p_tuning(sites: Sequence[Site], fields: Fields) -> Adapter:  # noqa: ARG001 - wraps no module
+def p_tuning(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG001 - wraps no module
     """P-tuning: an encoder makes the prompt; the checkpoint holds its output alone."""
     tokens = fields.count("num_virtual_tokens")
     width = _size(fields, "hidden_size", "token_dim")
     hidden = int(fields["encoder_hidden_size"] or width)
     rows = tokens * _submodules(fields)
-    found = Adapter(prompt_tokens=tokens)
+    found = Additions(prompt_tokens=tokens)
     found.share("prompt_embeddings", rows, width, trained=False, parameter=False, held=False)
     inner = {"saved": False}
     found.share(f"{_ENCODER}.embedding", rows, width, **inner)
@@ -116,13 +116,13 @@ def p_tuning(sites: Sequence[Site], fields: Fields) -> Adapter:  # noqa: ARG001 
     return found
 
 
-def prefix_tuning(sites: Sequence[Site], fields: Fields) -> Adapter:  # noqa: ARG001 - wraps no module
+def prefix_tuning(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG001 - wraps no module
     """Prefix tuning: trained keys and values per layer, through an encoder if asked for."""
     tokens = fields.count("num_virtual_tokens")
     layers = _size(fields, "layers", "num_layers")
     width = int(fields.values.get("token_dim") or _key_value_width(fields))
     rows = tokens * _submodules(fields)
-    found = Adapter(prefix_tokens=tokens)
+    found = Additions(prefix_tokens=tokens)
     whole = 2 * layers * width
     if not fields["prefix_projection"]:
         found.share("prompt_embeddings", rows, whole)
@@ -138,13 +138,13 @@ def prefix_tuning(sites: Sequence[Site], fields: Fields) -> Adapter:  # noqa: AR
     return found
 
 
-def cartridge(sites: Sequence[Site], fields: Fields) -> Adapter:  # noqa: ARG001 - wraps no module
+def cartridge(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG001 - wraps no module
     """Cartridge: prefix tuning whose first tokens stay as they are."""
     tokens = fields.count("num_virtual_tokens")
     frozen = int(fields["num_frozen_tokens"])
     layers = _size(fields, "layers", "num_layers")
     width = 2 * layers * int(fields.values.get("token_dim") or _key_value_width(fields))
-    found = Adapter(prefix_tokens=tokens)
+    found = Additions(prefix_tokens=tokens)
     found.share("prompt_embeddings", tokens, width, trained=False, parameter=False, held=False)
     if frozen:
         found.share(f"{_ENCODER}.frozen_embedding", frozen, width, trained=False, saved=False)
@@ -152,14 +152,14 @@ def cartridge(sites: Sequence[Site], fields: Fields) -> Adapter:  # noqa: ARG001
     return found
 
 
-def adaption_prompt(sites: Sequence[Site], fields: Fields) -> Adapter:
+def adaption_prompt(sites: Sequence[Site], fields: Fields) -> Additions:
     """Adaption prompt: extra keys and values in the last `adapter_layers` attention blocks."""
     width = _size(fields, "hidden_size")
     length, layers = fields.count("adapter_len"), fields.count("adapter_layers")
     require(
         layers <= len(sites), fields, f"adapter_layers {layers} exceeds the {len(sites)} blocks"
     )
-    found = Adapter()
+    found = Additions()
     for site in sites[len(sites) - layers :]:
         found.add(site, "adaption_prompt", 1, length, width, dtype="base")
         found.add(site, "adaption_gate", 1, dtype="base")

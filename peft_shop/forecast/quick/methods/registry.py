@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from peft_shop.errors import ConfigError, UnknownNameError
 from peft_shop.forecast.quick.methods import low_rank, prompts, rotations, shared, weights
 from peft_shop.forecast.quick.methods.defaults import COMMON
-from peft_shop.forecast.quick.methods.parts import Adapter, Fields, Site
+from peft_shop.forecast.quick.methods.parts import Additions, Fields, Site
 from peft_shop.forecast.quick.methods.sites import sites_of
 from peft_shop.forecast.quick.remembered import remembered
 from peft_shop.upstream.defaults import CLASS_DEFAULTS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLOSED_FORMS", "WITHOUT_CLOSED_FORM", "adapter_of"]
 
-CLOSED_FORMS: Final[dict[str, Callable[[Sequence[Site], Fields], Adapter]]] = {
+CLOSED_FORMS: Final[dict[str, Callable[[Sequence[Site], Fields], Additions]]] = {
     "ADALORA": low_rank.adalora,
     "ADAMSS": low_rank.adamss,
     "ADAPTION_PROMPT": prompts.adaption_prompt,
@@ -116,7 +116,7 @@ def _is_new(method: str) -> bool:
     return installed is not None and method in installed.methods
 
 
-def adapter_of(structure: Structure, config: Mapping[str, Any]) -> Adapter:
+def adapter_of(structure: Structure, config: Mapping[str, Any]) -> Additions:
     """Tensors and kept activations that `config` adds to a model of this structure.
 
     Worked out once per structure and configuration: nobody may change it.
@@ -129,7 +129,7 @@ def adapter_of(structure: Structure, config: Mapping[str, Any]) -> Adapter:
     return remembered(structure, key, lambda: _adapter_of(structure, config))
 
 
-def _adapter_of(structure: Structure, config: Mapping[str, Any]) -> Adapter:
+def _adapter_of(structure: Structure, config: Mapping[str, Any]) -> Additions:
     fields = fields_of(structure, config)
     for name in ("trainable_token_indices",):
         if fields[name]:
@@ -145,7 +145,7 @@ def _adapter_of(structure: Structure, config: Mapping[str, Any]) -> Adapter:
     return found
 
 
-def _embeddings(found: Adapter, fields: Fields, sites: Sequence[Site]) -> None:
+def _embeddings(found: Additions, fields: Fields, sites: Sequence[Site]) -> None:
     """Add the embeddings that peft saves whole because the configuration names them as targets."""
     targets = fields["target_modules"]
     if fields.method == "TRAINABLE_TOKENS" or targets is None:
@@ -164,7 +164,7 @@ def _embeddings(found: Adapter, fields: Fields, sites: Sequence[Site]) -> None:
             )  # fmt: skip
 
 
-def _modules_to_save(found: Adapter, fields: Fields) -> None:
+def _modules_to_save(found: Additions, fields: Fields) -> None:
     """Add whole modules that are trained beside the adapter, as copies."""
     wanted = list(fields["modules_to_save"] or ())
     if not wanted:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peft_shop.forecast.quick.methods.parts import Adapter, Fields, Kept, Site, linear_only, require
+from peft_shop.forecast.quick.methods.parts import (
+    Additions,
+    Fields,
+    Kept,
+    Site,
+    linear_only,
+    require,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,10 +34,10 @@ def nearest_divisor(size: int, wanted: int) -> int:
     return lower if wanted - lower <= higher - wanted else higher
 
 
-def oft(sites: Sequence[Site], fields: Fields) -> Adapter:
+def oft(sites: Sequence[Site], fields: Fields) -> Additions:
     """OFT: one skew-symmetric matrix per block of inputs."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     rank, size = int(fields["r"]), int(fields["oft_block_size"])
     require((rank == 0) != (size == 0), fields, "exactly one of r and oft_block_size must be 0")
     for site in sites:
@@ -51,10 +58,10 @@ def oft(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def boft(sites: Sequence[Site], fields: Fields) -> Adapter:
+def boft(sites: Sequence[Site], fields: Fields) -> Additions:
     """BOFT with one factor, which is all that peft makes without its CUDA extension."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     size, count = int(fields["boft_block_size"]), int(fields["boft_block_num"])
     require((size == 0) != (count == 0), fields, "exactly one of block_size and block_num is 0")
     if int(fields["boft_n_butterfly_factor"]) > 1:
@@ -85,10 +92,10 @@ def boft(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def hra(sites: Sequence[Site], fields: Fields) -> Adapter:
+def hra(sites: Sequence[Site], fields: Fields) -> Additions:
     """HRA: a chain of r reflections of the inputs."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     for site in sites:
         rank = fields.count("r")
         found.add(site, "hra_u", site.inputs, rank)
@@ -98,10 +105,10 @@ def hra(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def psoft(sites: Sequence[Site], fields: Fields) -> Adapter:
+def psoft(sites: Sequence[Site], fields: Fields) -> Additions:
     """PSOFT: a rotation within the r main directions of the weight, which are kept beside it."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Adapter()
+    found = Additions()
     for site in sites:
         rank = fields.count("r")
         fits = rank <= min(site.inputs, site.outputs)
@@ -134,10 +141,10 @@ def psoft(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def road(sites: Sequence[Site], fields: Fields) -> Adapter:
+def road(sites: Sequence[Site], fields: Fields) -> Additions:
     """RoAd: rotations of pairs of outputs: one, two or four numbers per output."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     variant = fields["variant"]
     group = fields.count("group_size")
     for site in sites:
@@ -154,20 +161,20 @@ def road(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def beft(sites: Sequence[Site], fields: Fields) -> Adapter:
+def beft(sites: Sequence[Site], fields: Fields) -> Additions:
     """BEFT: a bias."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     for site in sites:
         found.add(site, "beft_bias", 1, site.outputs)
         found.kept.append(Kept(site))
     return found
 
 
-def ia3(sites: Sequence[Site], fields: Fields) -> Adapter:
+def ia3(sites: Sequence[Site], fields: Fields) -> Additions:
     """IA3: one factor per output, or per input of a feed-forward module."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Adapter()
+    found = Additions()
     inner = fields["feedforward_modules"] or ()
     for site in sites:
         if any(site.name == one or site.name.endswith(f".{one}") for one in inner):
@@ -179,9 +186,9 @@ def ia3(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def ln_tuning(sites: Sequence[Site], fields: Fields) -> Adapter:
+def ln_tuning(sites: Sequence[Site], fields: Fields) -> Additions:
     """LN tuning: a trained copy of each module, in the base's dtype."""
-    found = Adapter()
+    found = Additions()
     for site in sites:
         norm = site.kind in {"layer_norm", "rms_norm", "group_norm"}
         require(norm, fields, f"no closed form for {site.name}, which is no norm; make a dry run")
@@ -193,9 +200,9 @@ def ln_tuning(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def trainable_tokens(sites: Sequence[Site], fields: Fields) -> Adapter:
+def trainable_tokens(sites: Sequence[Site], fields: Fields) -> Additions:
     """Trainable tokens: some rows of the embedding, trained apart."""
-    found = Adapter()
+    found = Additions()
     rows = len(fields["token_indices"] or ())
     require(rows > 0, fields, "token_indices is empty: nothing would be trained")
     tied = {name.removesuffix(".weight") for names in fields.structure.tied for name in names}

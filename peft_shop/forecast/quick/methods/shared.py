@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from peft_shop.forecast.quick.methods.parts import (
-    Adapter,
+    Additions,
     Fields,
     Kept,
     Site,
@@ -24,19 +24,19 @@ __all__ = ["frod", "lily", "pvera", "randlora", "tinylora", "unilora", "vblora",
 _BUFFER = {"trained": False, "parameter": False}
 
 
-def vera(sites: Sequence[Site], fields: Fields) -> Adapter:
+def vera(sites: Sequence[Site], fields: Fields) -> Additions:
     """VeRA: two frozen random matrices for the whole model, two trained vectors per module."""
     return _vera(sites, fields, "vera", 1)
 
 
-def pvera(sites: Sequence[Site], fields: Fields) -> Adapter:
+def pvera(sites: Sequence[Site], fields: Fields) -> Additions:
     """PVeRA: VeRA with a mean and a variance, so twice the inner vector."""
     return _vera(sites, fields, "pvera", 2)
 
 
-def _vera(sites: Sequence[Site], fields: Fields, prefix: str, times: int) -> Adapter:
+def _vera(sites: Sequence[Site], fields: Fields, prefix: str, times: int) -> Additions:
     linear_only(sites, fields, "transformers_conv1d")
-    found = Adapter()
+    found = Additions()
     rank = fields.count("r")
     inputs, outputs = largest(sites)
     saved = bool(fields["save_projection"])
@@ -51,10 +51,10 @@ def _vera(sites: Sequence[Site], fields: Fields, prefix: str, times: int) -> Ada
     return found
 
 
-def randlora(sites: Sequence[Site], fields: Fields) -> Adapter:
+def randlora(sites: Sequence[Site], fields: Fields) -> Additions:
     """RandLoRA: shared random bases; the checkpoint holds them once more for every module."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Adapter()
+    found = Additions()
     rank = fields.count("r")
     inputs, outputs = largest(sites)
     low, high = min(inputs, outputs), max(inputs, outputs)
@@ -76,10 +76,10 @@ def randlora(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def vblora(sites: Sequence[Site], fields: Fields) -> Adapter:
+def vblora(sites: Sequence[Site], fields: Fields) -> Additions:
     """VB-LoRA: A and B are mixed from a bank of vectors that the whole model shares."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Adapter()
+    found = Additions()
     rank, length, bank, top = (
         fields.count(name) for name in ("r", "vector_length", "num_vectors", "topk")
     )
@@ -105,10 +105,10 @@ def vblora(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def unilora(sites: Sequence[Site], fields: Fields) -> Adapter:
+def unilora(sites: Sequence[Site], fields: Fields) -> Additions:
     """UniLoRA: every element of A and B is one of `theta_d_length` shared numbers, scaled."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     rank = fields.count("r")
     found.share("base_model.unilora_theta_d", fields.count("theta_d_length"))
     saved = bool(fields["save_indices"])
@@ -125,10 +125,10 @@ def unilora(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def tinylora(sites: Sequence[Site], fields: Fields) -> Adapter:
+def tinylora(sites: Sequence[Site], fields: Fields) -> Additions:
     """TinyLoRA: `u` numbers per group of modules steer frozen factors of each weight."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     rank, width = fields.count("r"), fields.count("u")
     groups = max(1, round(len(sites) * (1 - float(fields["weight_tying"]))))
     size = max(1, len(sites) // groups)
@@ -146,10 +146,10 @@ def tinylora(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def lily(sites: Sequence[Site], fields: Fields) -> Adapter:
+def lily(sites: Sequence[Site], fields: Fields) -> Additions:
     """Lily: neighbouring layers share A, all layers share B; the checkpoint repeats both."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     rank, stride, many = (fields.count(name) for name in ("r", "stride_A", "num_B"))
     seen: dict[tuple[str, int, int], int] = {}
     targets = fields["target_modules"]
@@ -176,10 +176,10 @@ def _suffix(site: Site, targets: str | Sequence[str]) -> str:
     return next((one for one in sorted(targets, key=len) if site.name.endswith(one)), site.name)
 
 
-def frod(sites: Sequence[Site], fields: Fields) -> Adapter:
+def frod(sites: Sequence[Site], fields: Fields) -> Additions:
     """FRoD: a projection shared by modules of one category, with a trained sparse middle."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Adapter()
+    found = Additions()
     saved = bool(fields["save_projection"])
     categories: dict[str, int] = {}
     for site in sites:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peft_shop.forecast.quick.methods.parts import (
-    Adapter,
+    Additions,
     Fields,
     Kept,
     Site,
@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 
-def loha(sites: Sequence[Site], fields: Fields) -> Adapter:
+def loha(sites: Sequence[Site], fields: Fields) -> Additions:
     """LoHa: two low-rank products whose elementwise product is the update."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     for site in sites:
         rank = rank_of(fields, site)
         for i in (1, 2):
@@ -64,10 +64,10 @@ def factors(size: int, wanted: int) -> tuple[int, int]:
     return min(low, high), max(low, high)
 
 
-def lokr(sites: Sequence[Site], fields: Fields) -> Adapter:
+def lokr(sites: Sequence[Site], fields: Fields) -> Additions:
     """LoKr: a Kronecker product of a small matrix and a large one, the latter low-rank if large."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     wanted = int(fields["decompose_factor"])
     for site in sites:
         rank = rank_of(fields, site)
@@ -91,10 +91,10 @@ def lokr(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def hira(sites: Sequence[Site], fields: Fields) -> Adapter:
+def hira(sites: Sequence[Site], fields: Fields) -> Additions:
     """HiRA: a low-rank product times the base weight, elementwise."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     for site in sites:
         rank = rank_of(fields, site)
         found.add(site, "hira_A", rank, site.inputs)
@@ -112,10 +112,10 @@ def _frequencies(fields: Fields, site: Site) -> int:
     return count
 
 
-def fourierft(sites: Sequence[Site], fields: Fields) -> Adapter:
+def fourierft(sites: Sequence[Site], fields: Fields) -> Additions:
     """FourierFT: coefficients in the frequency domain; the update is their inverse transform."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Adapter()
+    found = Additions()
     for site in sites:
         count = _frequencies(fields, site)
         found.add(site, "fourierft_spectrum", count)
@@ -124,13 +124,13 @@ def fourierft(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def waveft(sites: Sequence[Site], fields: Fields) -> Adapter:
+def waveft(sites: Sequence[Site], fields: Fields) -> Additions:
     """WaveFT: coefficients in the wavelet domain."""
     linear_only(sites, fields, "transformers_conv1d")
     require(
         not fields["proportional_parameters"], fields, "no closed form for proportional_parameters"
     )
-    found = Adapter()
+    found = Additions()
     for site in sites:
         count = _frequencies(fields, site)
         found.add(site, "waveft_spectrum", count)
@@ -139,10 +139,10 @@ def waveft(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def c3a(sites: Sequence[Site], fields: Fields) -> Adapter:
+def c3a(sites: Sequence[Site], fields: Fields) -> Additions:
     """C3A: circulant blocks (out/b, in/b, b)."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     for site in sites:
         block = int(
             pattern_value(fields["block_size_pattern"], site.name, fields.count("block_size"))
@@ -154,10 +154,10 @@ def c3a(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def glora(sites: Sequence[Site], fields: Fields) -> Adapter:
+def glora(sites: Sequence[Site], fields: Fields) -> Additions:
     """GLoRA: five paths on weight and bias; those without a bias to act on are empty buffers."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     way = fields["config_A_B"]
     for site in sites:
         rank = fields.count("r")
@@ -188,10 +188,10 @@ def glora(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def shira(sites: Sequence[Site], fields: Fields) -> Adapter:
+def shira(sites: Sequence[Site], fields: Fields) -> Additions:
     """SHiRA: as many single weights as LoRA of the same rank has parameters, and where they are."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     for site in sites:
         count = fields.count("r") * (site.inputs + site.outputs)
         most = site.inputs * site.outputs
@@ -203,10 +203,10 @@ def shira(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def supertuning(sites: Sequence[Site], fields: Fields) -> Adapter:
+def supertuning(sites: Sequence[Site], fields: Fields) -> Additions:
     """Super-Tuning: the largest (or smallest) weights, and a LoRA beside them for Supra."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     rank = fields["r"]
     for site in sites:
         size = site.inputs * site.outputs
@@ -234,10 +234,10 @@ def supertuning(sites: Sequence[Site], fields: Fields) -> Adapter:
     return found
 
 
-def osf(sites: Sequence[Site], fields: Fields) -> Adapter:
+def osf(sites: Sequence[Site], fields: Fields) -> Additions:
     """OSF: the weight's small singular directions are trained, its large ones are held fixed."""
     linear_only(sites, fields)
-    found = Adapter()
+    found = Additions()
     for site in sites:
         full = min(site.inputs, site.outputs)
         kept = _preserved(fields, site, full)
