@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from peft_shop.catalog.catalog import SCHEMA_VERSION, Catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from peft_shop.catalog.methods import Capability, Environment, Method
     from peft_shop.catalog.runs import Run
 
-__all__ = ["TABLES", "Row", "as_csv", "as_json", "schema_json", "tables"]
+__all__ = ["TABLES", "Row", "as_csv", "as_json", "guarded", "schema_json", "tables"]
 
 Cell: TypeAlias = str | int | float | bool | None
 Row: TypeAlias = dict[str, Cell]
@@ -56,10 +56,17 @@ def tables(catalog: Catalog) -> dict[str, tuple[Row, ...]]:
     }
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def guarded(cell: Any) -> Any:
+    """The cell; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULAS) else cell
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], cell: Callable[[Any], Any] = guarded) -> str:
     """CSV with a header line; `None` is an empty cell.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+    Args:
+        rows: with the same columns each.
+        cell: what to write for a value.
     """
     if not rows:
         return ""
@@ -67,7 +74,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({column: _safe(cell) for column, cell in row.items()})
+        writer.writerow({column: cell(value) for column, value in row.items()})
     return stream.getvalue()
 
 
@@ -75,10 +82,6 @@ def as_json(rows: Sequence[Row]) -> str:
     """JSON list of objects, one a line, with a final newline."""
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
     return "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
-
-
-def _safe(cell: Cell) -> Cell:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULAS) else cell
 
 
 def _compact(value: Any) -> str:

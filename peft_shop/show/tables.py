@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from peft_shop.catalog.export import as_csv, guarded
 from peft_shop.show.documents import clean
 
 if TYPE_CHECKING:
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from peft_shop.show.documents import Table, Value
 
 __all__ = ["csv_text", "json_text", "records"]
-
-_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of text that spreadsheets would run."""
 
 
 def records(table: Table) -> list[dict[str, Value]]:
@@ -37,14 +33,7 @@ def csv_text(rows: Sequence[Mapping[str, Value]]) -> str:
 
     Text that a spreadsheet would take for a formula gets an apostrophe in front.
     """
-    if not rows:
-        return ""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _cell(value) for key, value in row.items()})
-    return stream.getvalue()
+    return as_csv(rows, _cell)
 
 
 def _cell(value: Value) -> Value:
@@ -52,8 +41,7 @@ def _cell(value: Value) -> Value:
         return "true" if value else "false"
     if not isinstance(value, str):
         return value
-    guard = "'" if value.startswith(_FORMULAS) else ""
-    return guard + clean(value)
+    return clean(value) if guarded(value) == value else f"'{clean(value)}"
 
 
 def json_text(value: Any) -> str:
