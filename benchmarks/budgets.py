@@ -236,6 +236,27 @@ def sizes() -> None:
     line("_catalog.json, gzipped", f"{packed:.0f} kB", "160 kB", met=packed < 160)
 
 
+def page() -> None:
+    """The web page: what it weighs, what writing it takes, how quickly it follows a filter."""
+    from page import filter_times, weights
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "site"
+        took = child_seconds([str(COMMAND), "site", "-o", str(folder)], runs=3)
+        line("peft-shop site, CPU", f"{took:.2f} s", "3 s", met=took <= 3)
+        own, first = weights(folder)
+        line("page: own script and style", f"{own / 1e3:.1f} kB", "100 kB", met=own <= 1e5)
+        text = f"{first / 1e3:.1f} kB"
+        line("page: gzipped, to the first answer", text, "80 kB", met=first <= 8e4)
+        times = filter_times(folder)
+    if times is None:
+        line("page: filter to DOM done", "no browser", "npm ci, chromium", met=False)
+        return
+    told = f"{times[50]:.1f} / {times[95]:.1f} ms"
+    met = times[50] <= 5 and times[95] <= 20
+    line("page: filter to DOM done, median / p95 of 100", told, "5 / 20 ms", met=met)
+
+
 def large() -> None:
     """Catalogs of 10,000 runs, in CPU seconds."""
     from large import HEADLINES, SIZES, measure
@@ -261,3 +282,4 @@ if __name__ == "__main__":
     fronts()
     large()
     sizes()
+    page()

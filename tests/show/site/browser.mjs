@@ -2,7 +2,7 @@
 // node browser.mjs SOURCES SITE CASES SHOTS
 import { createRequire } from "node:module";
 import { mkdirSync, readFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { filterTimes } from "./filter_times.mjs";
 
 const [sources, site, cases, shots] = process.argv.slice(2);
 const require = createRequire(`${sources}/package.json`);
@@ -174,22 +174,7 @@ const look = (page) => page.evaluate(() => ({
 // --- speed: event to DOM done ---
 {
   const page = await open("#show=kept");
-  seen.times = await page.evaluate(async () => {
-    const times = [];
-    const engine = document.querySelector("select[name=engine]");
-    const card = document.querySelector("select[name=card]");
-    const order = document.querySelector("select[name=order]");
-    for (let step = 0; step < 100; step++) {
-      const control = [engine, card, order][step % 3];
-      control.value = control.options[(step * 7) % control.options.length].value;
-      const began = performance.now();
-      const done = new Promise((resolve) => { const watcher = new MutationObserver(() => { watcher.disconnect(); resolve(performance.now()); }); watcher.observe(document.getElementById("app"), { subtree: true, childList: true, attributes: true, characterData: true }); });
-      control.dispatchEvent(new Event("change", { bubbles: true }));
-      times.push((await Promise.race([done, new Promise((resolve) => setTimeout(() => resolve(performance.now()), 60))])) - began);
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-    return times.sort((a, b) => a - b);
-  });
+  seen.times = await filterTimes(page);
   await close(page);
 }
 
@@ -213,8 +198,6 @@ const look = (page) => page.evaluate(() => ({
 
 // --- from a server, from one file, on paper, embedded, with hostile texts ---
 {
-  const { PeftShop } = globalThis;
-  void PeftShop; void createServer;
   for (const [name, base] of Object.entries(asked.other)) {
     const page = await open("", { base });
     seen[name] = { counts: await page.$eval(".counts", (one) => one.textContent), script: null };

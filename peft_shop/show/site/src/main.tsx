@@ -60,9 +60,9 @@ function App({ facts }: { facts: Facts }) {
     for (const [name, value] of Object.entries(changes))
       if (value === null) next.delete(name);
       else next.set(name, value);
-    const state: ReturnType<typeof parametersOf> = [next, []];
-    history[how.replace ? "replaceState" : "pushState"](null, "", linkOf(next));
-    setState(state);
+    setState([next, []]);
+    // the page first, its address right after: writing that takes browsers milliseconds
+    setTimeout(() => history[how.replace ? "replaceState" : "pushState"](null, "", linkOf(next)));
     if ("view" in changes || "name" in changes) scrollTo(0, 0);
   };
   const shop: Shop = { facts, parameters, question, troubles: [...doubled, ...troubles], answer, go, data };

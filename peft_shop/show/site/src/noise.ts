@@ -1,6 +1,6 @@
 // How sure a front is, as in peft_shop/ask/noise.py and ties.py: costs are minimised, sds are 0 where exact.
 
-import { type Nodes, erfc, factor, scaleNodes, threshold } from "./quantiles";
+import { type Nodes, factor, scaleNodes, tail, threshold } from "./quantiles";
 
 export type Matrix = number[][];
 /** Standard deviation of a figure, the part of it that was estimated, and degrees of freedom. */
@@ -167,7 +167,7 @@ function integrated(costs: Matrix, sds: number[], exact: number[], column: numbe
 function survival(mean: number, sd: number, rivals: [number, number][]): number {
   if (!rivals.length) return 1;
   const root = Math.SQRT2;
-  if (sd === 0) return rivals.reduce((all, [m, s]) => all * 0.5 * erfc((mean - m) / (s * root)), 1);
+  if (sd === 0) return rivals.reduce((all, [m, s]) => all * tail((mean - m) / (s * root)), 1);
   const uncertain = rivals.filter(([, s]) => s > 0);
   const sharpest = uncertain.length ? Math.min(...uncertain.map(([, s]) => s)) : sd;
   const step = Math.max(STEP * Math.min(1, sharpest / sd), 0.02);
@@ -180,7 +180,7 @@ function survival(mean: number, sd: number, rivals: [number, number][]): number 
   const density = (t: number): number => {
     let value = Math.exp(-0.5 * t * t);
     for (const [offset, slope] of scaled) {
-      value *= 0.5 * erfc(offset + slope * t);
+      value *= tail(offset + slope * t);
       if (value < 1e-14) break;
     }
     return value;

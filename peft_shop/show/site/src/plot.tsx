@@ -3,7 +3,7 @@ import { ticks } from "d3-array";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Standing } from "./answer";
 import { uncertain } from "./quantity";
-import { type Shop, percent } from "./state";
+import { type Shop, kept, percent } from "./state";
 import { type Metric, type Row, sdOf, valueOf } from "./table";
 
 const LEFT = 58;
@@ -83,9 +83,15 @@ export function Plot({ shop }: { shop: Shop }) {
     highlight !== undefined && (facts.methodOf(row)?.id === highlight || !!row.variants?.includes(highlight));
   const usual = question.objectives.length === 2 && question.objectives.includes(x) && question.objectives.includes(y);
   const limits = question.bounds.filter((one) => one.metric === x.id || one.metric === y.id);
+  const choose = (event: MouseEvent | KeyboardEvent): void => {
+    const mark = (event.target as Element).closest<SVGElement>(".mark");
+    if (!mark || ("key" in event && event.key !== "Enter" && event.key !== " ")) return;
+    event.preventDefault();
+    shop.go({ run: mark.dataset["name"]! });
+  };
   return (
     <div ref={holder} class="plot">
-      <svg width={width} height={height} role="group" aria-label={`Plot of ${y.label} against ${x.label}; the table lists the same candidates`}>
+      <svg width={width} height={height} onClick={choose} onKeyDown={choose} role="group" aria-label={`Plot of ${y.label} against ${x.label}; the table lists the same candidates`}>
         <Axes across={across} up={up} width={width} height={height} x={x} y={y} />
         {usual && <Stairs front={answer.front} px={px} py={py} x={x} y={y} width={width} height={height} />}
         {limits.map((one) => {
@@ -98,7 +104,7 @@ export function Plot({ shop }: { shop: Shop }) {
             : <line key={`${one.kind}y`} class="limit-line" x1={LEFT} x2={width - RIGHT} y1={place} y2={place} />;
         })}
         {seen.map((one) => (
-          <Mark key={one.row.name} shop={shop} one={one} cx={px(one.row)} cy={py(one.row)} x={x} y={y}
+          <Mark key={one.row.name} row={one.row} place={one.place} chance={one.chance} cx={px(one.row)} cy={py(one.row)} told={label(shop, one.row, x, y)}
             rank={answer.front.indexOf(one) + 1} chosen={one.row.name === chosen} marked={marked(one.row)}
             whisker={Math.abs(up(sdOf(benchmark, one.row, y.id) / unit(y)) - up(0))} />
         ))}
@@ -125,30 +131,26 @@ function label(shop: Shop, row: Row, x: Metric, y: Metric): string {
 }
 
 interface MarkProps {
-  shop: Shop; one: Standing; cx: number; cy: number; x: Metric; y: Metric;
+  row: Row; place: Standing["place"]; chance: number | null; cx: number; cy: number; told: string;
   rank: number; chosen: boolean; marked: boolean; whisker: number;
 }
 
-function Mark({ shop, one, cx, cy, x, y, rank, chosen, marked, whisker }: MarkProps) {
-  const { row } = one;
-  const place = { front: `best, number ${rank}`, tie: "as good within noise", beaten: "beaten" }[one.place];
-  const again = one.chance === null || one.place === "beaten" ? "" : `, again ${percent(one.chance)}`;
-  const choose = (): void => shop.go({ run: row.name });
+const Mark = kept(({ row, place, chance, cx, cy, told, rank, chosen, marked, whisker }: MarkProps) => {
+  const word = { front: `best, number ${rank}`, tie: "as good within noise", beaten: "beaten" }[place];
+  const again = chance === null || place === "beaten" ? "" : `, again ${percent(chance)}`;
   return (
-    <g class={`mark ${one.place}${chosen ? " chosen" : ""}${marked ? " marked" : ""}`} role="button" tabindex={0}
-      aria-label={`${row.title}, ${place}: ${label(shop, row, x, y)}${again}`} aria-pressed={chosen}
-      data-name={row.name} data-cx={cx} data-cy={cy} onClick={choose}
-      onKeyDown={(event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); } }}>
-      <title>{`${row.title}: ${label(shop, row, x, y)}`}</title>
-      {one.place !== "beaten" && whisker > 0 && <line class="whisker" x1={cx} x2={cx} y1={cy - whisker} y2={cy + whisker} />}
-      <circle class="hit" cx={cx} cy={cy} r={one.place === "beaten" ? 10 : 13} />
-      {one.place === "front" && <circle class="disc" cx={cx} cy={cy} r={9} style={{ fillOpacity: 0.2 + 0.8 * (one.chance ?? 1) }} />}
-      {one.place === "front" && <text x={cx} y={cy + 4}>{rank}</text>}
-      {one.place === "tie" && <circle class="ring" cx={cx} cy={cy} r={6} />}
-      {one.place === "beaten" && <circle class="dot" cx={cx} cy={cy} r={3} />}
+    <g class={`mark ${place}${chosen ? " chosen" : ""}${marked ? " marked" : ""}`} role="button" tabindex={0}
+      aria-label={`${row.title}, ${word}: ${told}${again}`} aria-pressed={chosen} data-name={row.name}>
+      <title>{`${row.title}: ${told}`}</title>
+      {place !== "beaten" && whisker > 0 && <line class="whisker" x1={cx} x2={cx} y1={cy - whisker} y2={cy + whisker} />}
+      <circle class="hit" cx={cx} cy={cy} r={place === "beaten" ? 10 : 13} />
+      {place === "front" && <circle class="disc" cx={cx} cy={cy} r={9} style={{ fillOpacity: 0.2 + 0.8 * (chance ?? 1) }} />}
+      {place === "front" && <text x={cx} y={cy + 4}>{rank}</text>}
+      {place === "tie" && <circle class="ring" cx={cx} cy={cy} r={6} />}
+      {place === "beaten" && <circle class="dot" cx={cx} cy={cy} r={3} />}
     </g>
   );
-}
+});
 
 /** Value -> pixel, along a line. */
 interface Scale { (value: number): number; ticks(count: number): number[] }

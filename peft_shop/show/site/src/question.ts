@@ -175,7 +175,7 @@ class Reader {
       if (support) found.push({ name: id, values: [support], any: false });
       else this.troubles.push(trouble(id, `expected 1, partial or 0, got "${text}"`));
     }
-    for (const name of ATTRIBUTES) {
+    for (const name of ATTRIBUTES.filter((one) => this.given.has(one))) {
       const valid = new Set(
         this.facts.table.methods.flatMap((one) => one[name as "options"] as string[] | string),
       );

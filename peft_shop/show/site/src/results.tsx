@@ -1,18 +1,17 @@
 // The table of candidates: sorted, searched, with the columns that were picked.
-import type { ComponentChildren } from "preact";
 import type { Standing } from "./answer";
 import { servingWord } from "./lines";
 import { uncertain } from "./quantity";
 import { fold } from "./question";
-import { type Shop, copy, download, enginesOf, listOf, percent, shortName } from "./state";
+import { type Shop, copy, download, enginesOf, kept, listOf, percent, shortName } from "./state";
 import { type Metric, type Row, sdOf, valueOf } from "./table";
 
-type Place = "front" | "tie" | "beaten" | "dropped" | "unmeasured";
+type Place = "front" | "tie" | "beaten" | "dropped" | "unmeasured" | "yardstick";
 export interface Line { row: Row; place: Place; rank: number; standing?: Standing; reasons: string[] }
-interface Column { id: string; title: string; key(line: Line): number | string; show(line: Line): ComponentChildren; plain(line: Line): string | number | null }
+interface Column { id: string; title: string; key(line: Line): number | string; show(line: Line): string; plain(line: Line): string | number | null }
 
 const SHOWS: [string, string][] = [["best", "best"], ["kept", "all kept"], ["left", "left out"], ["all", "everything"]];
-const PLACES: Record<Place, string> = { front: "best", tie: "as good", beaten: "beaten", dropped: "left out", unmeasured: "not measured" };
+const PLACES: Record<Place, string> = { front: "best", tie: "as good", beaten: "beaten", dropped: "left out", unmeasured: "not measured", yardstick: "for comparison" };
 
 export function linesOf(shop: Shop): Line[] {
   const { answer, facts, parameters } = shop;
@@ -62,8 +61,7 @@ function columnsOf(shop: Shop): Column[] {
   const rank = ["direct", "convert", "merge", "unknown", "none"];
   return [
     ...chosen.map(metric),
-    { id: "serving", title: "Serving", key: (line) => rank.indexOf(word(line)), plain: word,
-      show: (line) => <span class={`way ${word(line)}`}>{word(line)}</span> },
+    { id: "serving", title: "Serving", key: (line) => rank.indexOf(word(line)), plain: word, show: word },
     { id: "again", title: "Again", key: (line) => -(line.standing?.chance ?? -1),
       show: (line) => (line.standing ? percent(line.standing.chance) : "–"), plain: (line) => line.standing?.chance ?? null },
   ];
@@ -80,6 +78,30 @@ function sorted(lines: Line[], columns: Column[], sort: string | undefined): Lin
   const result = [...lines].sort(order);
   return down ? result.reverse() : result;
 }
+
+const SIGNS: Record<Place, string> = { front: "", tie: "≈", beaten: "·", dropped: "✕", unmeasured: "?", yardstick: "◆" };
+
+interface EntryProps { row: Row; place: Place; rank: number; chosen: boolean; compared: boolean; reasons: string[]; titles: string[]; cells: string[] }
+
+const Entry = kept(({ row, place, rank, chosen, compared, reasons, titles, cells }: EntryProps) => (
+  <tr class={`${place}${chosen ? " chosen" : ""}`} data-name={place === "yardstick" ? undefined : row.name}>
+    <th scope="row">
+      <span class={`badge ${place}`} aria-label={rank ? `number ${rank}` : PLACES[place]}>{rank || SIGNS[place]}</span>
+      <span class="who">
+        <button type="button" class="name" value={row.name} aria-pressed={chosen}>{place === "yardstick" ? "Plain LoRA, the yardstick" : row.title}</button>
+        <span class="run">{shortName(row)}</span>
+        {reasons.length > 0 && <span class="why">{reasons.join("; ")}</span>}
+      </span>
+      {row.values && place !== "yardstick" && (
+        <label class="pick" title="Compare"><input type="checkbox" value={row.name} checked={compared} />
+          <span class="hidden">Compare {row.title} {shortName(row)}</span></label>
+      )}
+    </th>
+    {cells.map((text, place) => titles[place] === "Serving"
+      ? <td key="serving" data-title="Serving"><span class={`way ${text}`}>{text}</span></td>
+      : <td key={titles[place]} data-title={titles[place]} class="figure">{text}</td>)}
+  </tr>
+));
 
 export function Results({ shop }: { shop: Shop }) {
   const { facts, question, answer, parameters, go } = shop;
@@ -106,6 +128,16 @@ export function Results({ shop }: { shop: Shop }) {
     const next = compared.includes(name) ? compared.filter((one) => one !== name) : [...compared, name].slice(-4);
     go({ compare: next.join(",") || null }, { replace: true });
   };
+  const pick = (event: Event): void => {
+    const one = event.target as HTMLInputElement;
+    if (event.type === "change") toggle(one.value);
+    else if (one.matches("button.name")) choose(one.value);
+  };
+  const titles = columns.map((one) => one.title);
+  const entry = (line: Line) => (
+    <Entry key={(line.place === "yardstick" ? line.place : "") + line.row.name} row={line.row} place={line.place} rank={line.rank} reasons={line.reasons}
+      chosen={line.row.name === chosen} compared={compared.includes(line.row.name)} titles={titles} cells={columns.map((one) => one.show(line))} />
+  );
   return (
     <section class="results" aria-label="Candidates">
       <div class="tools">
@@ -135,31 +167,10 @@ export function Results({ shop }: { shop: Shop }) {
               );
             })}
           </tr></thead>
-          <tbody>
-            {lines.map((line) => (
-              <tr key={line.row.name} class={`${line.place}${line.row.name === chosen ? " chosen" : ""}`} data-name={line.row.name}>
-                <th scope="row">
-                  <span class={`badge ${line.place}`} aria-label={line.rank ? `number ${line.rank}` : PLACES[line.place]}>
-                    {line.rank || { tie: "≈", beaten: "·", dropped: "✕", unmeasured: "?", front: "" }[line.place]}</span>
-                  <span class="who">
-                    <button type="button" class="name" aria-pressed={line.row.name === chosen} onClick={() => choose(line.row.name)}>{line.row.title}</button>
-                    <span class="run">{shortName(line.row)}</span>
-                    {line.reasons.length > 0 && <span class="why">{line.reasons.join("; ")}</span>}
-                  </span>
-                  {line.row.values && (
-                    <label class="pick" title="Compare"><input type="checkbox" checked={compared.includes(line.row.name)}
-                      onChange={() => toggle(line.row.name)} /><span class="hidden">Compare {line.row.title} {shortName(line.row)}</span></label>
-                  )}
-                </th>
-                {columns.map((one) => <td key={one.id} data-title={one.title} class={one.id === "serving" ? "" : "figure"}>{one.show(line)}</td>)}
-              </tr>
-            ))}
-            {show === "best" && lora && answer.front.length > 0 && !answer.front.some((one) => one.row === lora) && !answer.ties.some((one) => one.row === lora) && (
-              <tr class="yardstick"><th scope="row"><span class="badge base" aria-label="for comparison">◆</span>
-                <span class="who"><button type="button" class="name" aria-pressed={lora.name === chosen} onClick={() => choose(lora.name)}>Plain LoRA, the yardstick</button>
-                  <span class="run">{shortName(lora)}</span></span></th>
-                {columns.map((one) => <td key={one.id} data-title={one.title} class={one.id === "serving" ? "" : "figure"}>{one.show({ row: lora, place: "beaten", rank: 0, reasons: [] })}</td>)}</tr>
-            )}
+          <tbody onClick={pick} onChange={pick}>
+            {lines.map(entry)}
+            {show === "best" && lora && answer.front.length > 0 && ![...answer.front, ...answer.ties].some((one) => one.row === lora)
+              && entry({ row: lora, place: "yardstick", rank: 0, reasons: [] })}
           </tbody>
         </table>
       </div>

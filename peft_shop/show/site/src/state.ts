@@ -1,7 +1,23 @@
 // What the page knows and what it is asked; components get it as one object.
+import { Component, type ComponentChild, type ComponentType } from "preact";
 import type { Answer } from "./answer";
 import type { Parameters, Question, Trouble } from "./question";
 import type { Facts, Row } from "./table";
+
+/** A component that is drawn again only where a property, or an element of one, differs. */
+export function kept<P extends object>(view: (props: P) => ComponentChild): ComponentType<P> {
+  const alike = (a: unknown, b: unknown): boolean => a === b
+    || (Array.isArray(a) && Array.isArray(b) && a.length === b.length && a.every((one, place) => one === b[place]));
+  return class extends Component<P> {
+    override shouldComponentUpdate(next: P): boolean {
+      return Object.keys(next).some((name) => !alike(next[name as keyof P], this.props[name as keyof P]));
+    }
+
+    render(): ComponentChild {
+      return view(this.props);
+    }
+  };
+}
 
 export type Changes = Record<string, string | null>;
 export interface Details {
