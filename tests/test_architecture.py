@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final, get_args
 
@@ -134,6 +135,17 @@ def test_the_top_of_the_house_stays_small() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 8
     folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"]
     assert len(folders) <= 14
+
+
+def test_nothing_imports_itself_by_a_detour() -> None:
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    names = query_side()
+    for room, path in names.items():
+        for module, at_top in imports(path):
+            target = module.removeprefix("peft_shop.")
+            if at_top and target in names:
+                sorter.add(room, target)
+    sorter.prepare()  # raises CycleError, which names the way round
 
 
 def test_a_class_name_means_one_thing() -> None:

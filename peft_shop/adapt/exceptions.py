@@ -1,12 +1,15 @@
 """What no rule about layers and shapes can tell: known refusals and faults of peft, as data.
 
 Each entry was read in or seen with peft 0.21.2 and transformers 5.23; the matrix of readiness
-exercises them.
+exercises them. What can be read off the installed packages lies in `model_types.json`, which
+`python -m peft_shop.curate.readiness.model_types` writes.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.catalog.methods import PLAIN_TYPE
@@ -95,18 +98,11 @@ FOUR_DIMENSIONS: Final = (
 latent attention, and images. Which methods cannot take them the catalog says."""
 HEADLESS: Final = frozenset({"MULTITASK_PROMPT_TUNING", "PROMPT_TUNING", "P_TUNING"})
 """Prompt methods that work at the input alone, so that a model without attention will do."""
-NO_PAST: Final = frozenset(
-    {
-        "albert", "bros", "canine", "convbert", "deberta", "deberta-v2", "distilbert", "esm",
-        "esmc", "eurobert", "flaubert", "fnet", "funnel", "gte", "ibert", "jina_embeddings_v3",
-        "layoutlm", "layoutlmv2", "layoutlmv3", "lilt", "longformer", "luke", "lxmert", "mamba",
-        "mamba2", "falcon_mamba", "markuplm", "mobilebert", "modernbert", "modernvbert", "mpnet",
-        "mra", "nomic_bert", "nystromformer", "openai-gpt", "perceiver", "reformer", "rwkv",
-        "splinter", "squeezebert", "tapas", "ultrabert", "ultravbert", "xlm", "xlnet", "xlstm",
-        "yoso",
-    }
-)  # fmt: skip
-"""Model types of transformers 5.23 whose forward takes no past key values, read from signatures."""
+_MODEL_TYPES: Final[dict[str, list[str]]] = json.loads(
+    resources.files(__package__).joinpath("model_types.json").read_text("utf-8")
+)
+NO_PAST: Final = frozenset(_MODEL_TYPES["without_past"])
+"""Model types whose forward takes no past key values."""
 UNMIRRORED: Final[dict[str, tuple[frozenset[str], str]]] = {
     "shadow_hidden_size": (
         frozenset({"opt"}),
@@ -121,19 +117,10 @@ UNMIRRORED: Final[dict[str, tuple[frozenset[str], str]]] = {
     ),
 }  # fmt: skip
 """Fields of a shadow's mirror that peft cannot set, by model type, and why."""
-LISTED_EXPERTS: Final = frozenset(
-    {
-        "Dots3NoteTextModel", "UnlimitedOcrTextModel", "afmoe", "beam", "cohere2_moe",
-        "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe",
-        "flex_olmo", "glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm_moe_dsa", "hunyuan_v1_moe",
-        "longcat_flash", "mellum", "minimax", "minimax_m2", "mixtral", "olmoe", "qwen3_moe",
-        "qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_text", "qwen3_omni_moe_thinker",
-        "solar_open",
-    }
-)  # fmt: skip
+LISTED_EXPERTS: Final = frozenset(_MODEL_TYPES["listed_experts"])
 """Model types whose LORA targets peft rewrites, because transformers 5 joined their experts: a
 regular expression becomes a list of last parts."""
-RENAMED_MODULES: Final = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+RENAMED_MODULES: Final = frozenset(_MODEL_TYPES["renamed_modules"])
 """Last parts of names that this rewriting takes for experts, also in dense layers."""
 
 

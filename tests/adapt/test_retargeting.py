@@ -493,15 +493,11 @@ def test_class_defaults_are_those_of_peft() -> None:
         assert field.get("fan_in_fan_out", False) is False, peft_type
 
 
-def test_rewritten_experts_are_those_of_peft() -> None:
-    from peft.utils import transformers_weight_conversion as conversion
+@pytest.mark.slow
+def test_facts_about_model_types_are_those_of_what_is_installed() -> None:
+    from peft_shop.curate.readiness import model_types
 
-    mapping = conversion._MOE_TARGET_MODULE_MAPPING
-    types = {
-        name for name, base in conversion._MODEL_TO_CONVERSION_PATTERN.items() if base in mapping
-    }
-    assert types == exceptions.LISTED_EXPERTS
-    assert {key for one in mapping.values() for key in one} == exceptions.RENAMED_MODULES
+    assert model_types.FILE.read_bytes() == model_types.model_types_bytes()
 
 
 def test_models_without_past_key_values_are_those_of_transformers() -> None:
