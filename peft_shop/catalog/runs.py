@@ -99,6 +99,10 @@ class Benchmark(Record):
         procedure: how its runs were trained.
         settings: of that procedure, where a run states no other in its options.
         protocol: digest of the protocol of the user's own trial; `None` for a published benchmark.
+        task: what models of a trial learn: `causal_lm`, to go on with a text, or `seq_cls`, to name
+            its class; `None` for a published benchmark.
+        private: whether its runs have paths and names of the user's own; `trial export` leaves them
+            out.
     """
 
     id: Name
@@ -123,6 +127,8 @@ class Benchmark(Record):
     procedure: Literal["supervised", "grpo"] = "supervised"
     settings: Frozen[dict[str, Json]] = Field(default_factory=dict)
     protocol: str | None = None
+    task: Literal["causal_lm", "seq_cls"] | None = None
+    private: bool = False
 
     @property
     def default_objectives(self) -> tuple[Name, ...]:
@@ -191,6 +197,8 @@ class Provenance(Record):
         packages: versions that ran (`peft`, `torch`, `transformers`, `diffusers`, ...).
         peft_commit: commit of peft that ran.
         worktree_dirty: whether peft had uncommitted changes; `None` when not recorded.
+        published: identifier of the published run whose configuration a run of the user's own trial
+            repeats, at the rate that was chosen for it; `None` for any other run.
     """
 
     source: str
@@ -206,6 +214,7 @@ class Provenance(Record):
     seed: int
     model_revision: str | None = None
     forgetting_definition: str | None = None
+    published: str | None = None
 
 
 class Curve(Record):

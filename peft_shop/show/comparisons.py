@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from peft_shop.ask.beside import orders_of
+from peft_shop.show.beside import beside_parts
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 from peft_shop.show.doubts import again
 from peft_shop.show.figures import comparison, figure, heading
@@ -44,6 +46,10 @@ def compare_document(
     differences = _differences(subjects, [m for m in metrics if m.id in query.objectives])
     if differences:
         parts.append(differences)
+    orders = orders_of(catalog, benchmark)
+    if orders is not None:
+        runs = [one.contender.run for one in subjects if one.contender]
+        parts += beside_parts(orders, [run.experiment for run in runs if run is not None])
     parts += [
         _recipes(subjects, everything=everything),
         _capabilities(catalog, subjects, everything=everything),

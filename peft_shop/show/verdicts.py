@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from peft_shop.ask.beside import orders_of
 from peft_shop.errors import UnknownNameError
 from peft_shop.show.adaptations import adaptation_sentences
+from peft_shop.show.beside import agreement, beside_sentence
 from peft_shop.show.documents import Column, Document, Item, Listing, Row, Table, label
 from peft_shop.show.figures import chance, comparison, figures, quantity, signed
 from peft_shop.show.questions import demands, provenance
@@ -70,6 +72,7 @@ class _Explanations:
             for one in sorted(recommendation.query.objectives, key=lambda one: one != headline)
         ]
         self.recommendation = recommendation
+        self.orders = orders_of(recommendation.catalog, recommendation.benchmark)
         self.listings: list[Listing] = []
         self.rows: list[Row] = []
         self.seen: dict[str, None] = {}
@@ -135,6 +138,10 @@ class _Explanations:
             found.append(("P(front)", chance(one.front_probability).text))
         if one.configurations > 1:
             found.append(("Tried", f"{one.configurations} configurations of {one.method}"))
+        row = None if self.orders is None else self.orders.row_of(one.run)
+        if self.orders is not None and row is not None:
+            text = f"{beside_sentence(self.orders, row)}. {agreement(self.orders)}"
+            found.append(("Published beside yours", text))
         found += [("Setup", text) for text in setup_sentences(self.recommendation, one)]
         if one.notes:
             found.append(("Notes", "; ".join(one.notes)))
