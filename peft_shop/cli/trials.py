@@ -33,6 +33,12 @@ _EQUAL: Final = "Equal for all"
 Folder: TypeAlias = Annotated[
     Path, typer.Argument(help="The trial's folder.", metavar="DIR", show_default=False)
 ]
+AllowCode: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code", help="Run the score function of a folder that came from elsewhere."
+    ),
+]
 Within: TypeAlias = Annotated[
     str | None,
     typer.Option("--within", help="Time that it may take, such as 6h.", metavar="TIME"),
@@ -45,6 +51,13 @@ def _file(name: str, text: str) -> Any:
 
 def _number(name: str, text: str) -> Any:
     return typer.Option(name, help=text, rich_help_panel=_EQUAL, metavar="N")
+
+
+class TrialTask(StrEnum):
+    """What models learn."""
+
+    CAUSAL_LM = "causal_lm"
+    SEQ_CLS = "seq_cls"
 
 
 class BaseDtype(StrEnum):
@@ -73,6 +86,43 @@ def new(
     ] = None,
     general: Annotated[
         Path | None, _file("--general", "Other text, to see what is forgotten.")
+    ] = None,
+    task: Annotated[
+        TrialTask,
+        typer.Option(
+            "--task",
+            help="causal_lm: go on with a text; seq_cls: name its class, by a new head.",
+            rich_help_panel=_DATA,
+            metavar="TASK",
+        ),
+    ] = TrialTask.CAUSAL_LM,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            "--score",
+            help="Of test examples: loss, exact_match, choice, accuracy, or FILE.py:FUNCTION. "
+            "Default: loss; of classes accuracy.",
+            rich_help_panel=_DATA,
+            metavar="SCORE",
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-new-tokens",
+            help="Of a generated answer. Default: 64.",
+            rich_help_panel=_DATA,
+            metavar="N",
+        ),
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop",
+            help="A string that a generated answer ends before; several times for several.",
+            rich_help_panel=_DATA,
+            metavar="TEXT",
+        ),
     ] = None,
     candidates: Annotated[
         list[str] | None,
@@ -145,6 +195,10 @@ def new(
         "seeds": seeds,
         "dtype": dtype.value,
         "gradient_checkpointing": gradient_checkpointing,
+        "task": task.value,
+        "score": score,
+        "max_new_tokens": max_new_tokens,
+        "stop": tuple(stop) if stop else None,
     }
     names = split(candidates)
     chosen: int | tuple[str, ...] = tuple(names) if names else 6
@@ -204,6 +258,7 @@ def run(
         str | None,
         typer.Option("--timeout", help="After which one run is ended.", metavar="TIME"),
     ] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Do what is left of a trial; it can be interrupted and run again at any time.
 
@@ -213,7 +268,9 @@ def run(
     with waiting("reading the model and the data"):
         trial.freeze()
     with progress_bar("runs") as tell:
-        reached = trial.run(slots=slots, within=within, timeout=timeout, tell=tell)
+        reached = trial.run(
+            slots=slots, within=within, timeout=timeout, tell=tell, allow_code=allow_code
+        )
     out.show(status_document(reached, trial.estimate()), json=reached.model_dump_json)
     if reached.failed or not reached.complete:
         raise typer.Exit(NOTHING_FOUND)
@@ -233,6 +290,7 @@ def run_one(
     stage: Annotated[
         str, typer.Option("--stage", help="base, rates or seeds.", metavar="STAGE")
     ] = "rates",
+    allow_code: AllowCode = False,
 ) -> None:
     """Do one run of a trial, as a scheduler's array job does.
 
@@ -241,7 +299,7 @@ def run_one(
     """
     if (name is None) == (index is None):
         raise QueryError("name the run, or give its number with --index")
-    result = Trial(folder).run_one(name, index=index, stage=stage)
+    result = Trial(folder).run_one(name, index=index, stage=stage, allow_code=allow_code)
     if result is None:
         say(f"stage {stage} has no run {index}")
         raise typer.Exit(NOTHING_FOUND)

@@ -11,12 +11,14 @@ from peft_shop.scripts.source import literal
 if TYPE_CHECKING:
     from peft_shop.catalog.runs import Training
 
-__all__ = ["CHAT", "TRAIN_FILE", "Reading", "reading_of"]
+__all__ = ["CHAT", "LABELS", "TRAIN_FILE", "Reading", "reading_of"]
 
 TRAIN_FILE: Final = "train_file"
 """Key in `Training.options`: the file of rows that a run of a trial was trained on."""
 CHAT: Final = "chat"
 """Key in `Training.options`: whether its texts bring the special tokens of a chat template."""
+LABELS: Final = "labels"
+"""Key in `Training.options`: the classes that a run of a trial learned to tell apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Reading:
         dataset: constants that people change.
         encoding: definition of `encode`, which makes one batch of rows.
         loader: statements that make `loader`.
+        classes: whether a row has a class, and the model a head that names it.
     """
 
     plain_imports: tuple[str, ...]
@@ -36,6 +39,7 @@ class Reading:
     dataset: str
     encoding: str
     loader: str
+    classes: bool = False
 
 
 _DATASET: Final = Template("""\
@@ -63,9 +67,10 @@ TRAIN_FILE = $train_file\
 _OWN_ENCODING: Final = Template('''\
 def ids_and_labels(row):
     """Ids and labels of one row; what stands in the prompt is not predicted."""
-    ids = tokenizer(row["prompt"] + row["completion"]$special)["input_ids"][:MAX_LENGTH]
+    ids = tokenizer(row["prompt"] + row["completion"]$special)["input_ids"]
     given = tokenizer(row["prompt"]$special)["input_ids"] if row["prompt"] else []
-    return ids, [-100] * min(len(given), len(ids)) + ids[len(given) :]
+    shared = len(os.path.commonprefix([given, ids]))  # tokens may reach across the boundary
+    return ids[:MAX_LENGTH], ([-100] * shared + ids[shared:])[:MAX_LENGTH]
 
 
 def encode(rows):
@@ -76,6 +81,21 @@ def encode(rows):
     predicted = [labels + [-100] * (longest - len(labels)) for _, labels in encoded]
     columns = {"input_ids": padded, "attention_mask": real, "labels": predicted}
     return BatchEncoding({name: torch.tensor(column) for name, column in columns.items()})''')
+_CLASS_DATASET: Final = Template("""\
+# a JSON object a line: "text", perhaps "text_pair", and "label"
+TRAIN_FILE = $train_file
+LABELS = $labels\
+""")
+_CLASS_ENCODING: Final = """\
+def encode(rows):
+    texts = [row["text"] for row in rows]
+    pairs = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
+    batch = tokenizer(
+        texts, pairs, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+    )
+    batch["labels"] = torch.tensor([LABELS.index(row["label"]) for row in rows])
+    return batch\
+"""
 _OWN_LOADER: Final = """\
 with open(TRAIN_FILE, encoding="utf-8") as lines:
     data = [json.loads(line) for line in lines]
@@ -105,9 +125,21 @@ def reading_of(training: Training, dataset: str) -> Reading:
             encoding=_ENCODING,
             loader=_LOADER,
         )
+    labels = training.options.get(LABELS)
+    if labels is not None:
+        return Reading(
+            plain_imports=("itertools", "json"),
+            modules={},
+            dataset=_CLASS_DATASET.substitute(
+                train_file=literal(str(file)), labels=literal(labels, used=9)
+            ),
+            encoding=_CLASS_ENCODING,
+            loader=_OWN_LOADER,
+            classes=True,
+        )
     special = ", add_special_tokens=False" if training.options.get(CHAT) else ""
     return Reading(
-        plain_imports=("itertools", "json"),
+        plain_imports=("itertools", "json", "os"),
         modules={"transformers": ["BatchEncoding"]},
         dataset=_OWN_DATASET.substitute(train_file=literal(str(file))),
         encoding=_OWN_ENCODING.substitute(special=special),

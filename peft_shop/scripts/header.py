@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.forecast.records import Setup
-from peft_shop.scripts.data import CHAT, TRAIN_FILE
+from peft_shop.scripts.data import CHAT, LABELS, TRAIN_FILE
 from peft_shop.scripts.source import comment, wrapped
 from peft_shop.units import format_quantity
 
@@ -23,6 +23,7 @@ __all__ = ["about", "docstring", "packages"]
 _VERSIONS: Final = {"peft", "torch", "transformers", "diffusers"}
 _HANDLED: Final = {
     CHAT,
+    LABELS,
     TRAIN_FILE,
     "attn_implementation",
     "init_kv_cache_prefix",

@@ -3,7 +3,8 @@
 The loop keeps what decides the result: optimizer, cosine schedule with 10 % of warm-up, clipped
 gradients, loss over question and answer, and an end-of-text token that counts. On data of the
 user's own the same loop reads the rows of a file, and predicts the completion alone where a row has
-a prompt; a trial adds the lines that measure.
+a prompt, or the class of a text by a new head whose weights are those of the seed, whatever the
+method; a trial adds the lines that measure.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from string import Template
 from textwrap import indent
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.errors import ConfigError
 from peft_shop.scripts.data import reading_of
 from peft_shop.scripts.loading import loading_options, preparation
 from peft_shop.scripts.loop import backward, check, chunked_loss, precise
-from peft_shop.scripts.source import call, imports, literal
+from peft_shop.scripts.source import Raw, call, imports, literal
 
 if TYPE_CHECKING:
+    from peft_shop.scripts.data import Reading
     from peft_shop.scripts.parts import ScriptParts
 
 __all__ = ["text_script"]
@@ -72,8 +75,7 @@ ${meter}
 model.train()
 for step, batches in enumerate(itertools.islice(steps, STEPS), start=1):
 ${begin}\
-    # Every token of a step counts alike, as with `num_items_in_batch`: a mean of the batches' means
-    # would favour short texts. Unlike that, shares also fit what a method adds to its loss.
+$counted
     tokens = [int(($predicted != -100).sum()) for batch in batches]
     loss = 0.0
     for batch, count in zip(batches, tokens, strict=True):
@@ -88,6 +90,11 @@ ${end}    if step % 50 == 0 or step == STEPS:
 ${finish}$saving""")
 
 
+_TOKENS_COUNT: Final = """\
+    # Every token of a step counts alike, as with `num_items_in_batch`: a mean of the batches' means
+    # would favour short texts. Unlike that, shares also fit what a method adds to its loss.\
+"""
+_TEXTS_COUNT: Final = "    # Every text of a step counts alike, also where batches differ in size."
 _MADE: Final = "model.print_trainable_parameters()\n"
 _SAVING: Final = """\
 model.save_pretrained(OUTPUT_DIR)
@@ -101,7 +108,7 @@ tokenizer.save_pretrained(OUTPUT_DIR)
 _METER: Final = Template("""\
 
 # --- what a trial measures ---
-meter = Meter($watch, model, encode, device)
+meter = Meter($watch, model, encode, device, tokenizer)
 """)
 """Lines that only a trial's own copy of the script has; they change no weight and no batch."""
 
@@ -116,7 +123,7 @@ def text_script(parts: ScriptParts) -> str:
     reading = reading_of(parts.recipe.training, parts.shared["dataset"])
     needed = {
         "torch.utils.data": ["DataLoader"],
-        "transformers": ["AutoModelForCausalLM", "AutoTokenizer", "set_seed"],
+        "transformers": [_model_class(reading), "AutoTokenizer", "set_seed"],
     }
     for module, names in reading.modules.items():
         needed[module] = [*needed.get(module, ()), *names]
@@ -124,6 +131,8 @@ def text_script(parts: ScriptParts) -> str:
     if step.quantize:
         modules["transformers"].append("BitsAndBytesConfig")
     loss = "part_loss = model(**batch.to(device)).loss"
+    if step.chunked and reading.classes:
+        raise ConfigError("no script with a chunked loss (fused_loss): classes have few logits")
     if step.chunked:
         modules["torch.utils.checkpoint"] = ["checkpoint"]
         loss = "part_loss = chunked_loss(batch.to(device))"
@@ -140,12 +149,13 @@ def text_script(parts: ScriptParts) -> str:
         encoding=reading.encoding,
         loader=reading.loader,
         max_length=literal(step.max_length),
-        base=_base(parts),
+        base=_base(parts, reading),
         told=_MADE if parts.adapts else "",
         preparation="".join(f"{line}\n" for line in _preparation(parts)),
         check=(f"{chunked_loss(parts.method)}\n\n" if step.chunked else "") + check(step),
+        counted=_TEXTS_COUNT if reading.classes else _TOKENS_COUNT,
         # virtual tokens in front of the input make even its first token a predicted one
-        predicted='batch["labels"]' if in_front else 'batch["labels"][:, 1:]',
+        predicted='batch["labels"]' + ("" if in_front or reading.classes else "[:, 1:]"),
         forward=indent(precise(step, loss), " " * 8),
         backward=backward(step),
         update=indent(parts.update, " " * 4),
@@ -166,16 +176,28 @@ def _measuring(watch: str | None) -> dict[str, str]:
     }
 
 
-def _base(parts: ScriptParts) -> str:
+def _model_class(reading: Reading) -> str:
+    """Name in transformers of what loads the base."""
+    return "AutoModelForSequenceClassification" if reading.classes else "AutoModelForCausalLM"
+
+
+def _base(parts: ScriptParts, reading: Reading) -> str:
     """Statements that load the base, on its device."""
     step = parts.step
     loading = loading_options(step)
+    if reading.classes:
+        loading["num_labels"] = Raw("len(LABELS)")
     if step.attention is not None:
         loading["attn_implementation"] = step.attention
     moved = "" if step.backend is not None else ".to(device)"
     used = len("base = ") + len(moved)
-    made = call("AutoModelForCausalLM.from_pretrained", loading, "MODEL_ID", used=used)
-    return "\n".join([f"base = {made}{moved}", *preparation(step)])
+    made = call(f"{_model_class(reading)}.from_pretrained", loading, "MODEL_ID", used=used)
+    lines = [f"base = {made}{moved}"]
+    if reading.classes:
+        lines.append(
+            "base.config.pad_token_id = tokenizer.pad_token_id  # the class is told behind the text"
+        )
+    return "\n".join([*lines, *preparation(step)])
 
 
 def _preparation(parts: ScriptParts) -> list[str]:

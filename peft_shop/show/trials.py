@@ -8,6 +8,7 @@ from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row,
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.runs import Metric
     from peft_shop.trial.costing import Estimate
     from peft_shop.trial.records import Contestant, Protocol
     from peft_shop.trial.status import Progress, Status
@@ -49,6 +50,7 @@ def plan_document(protocol: Protocol, left: Estimate) -> Document:
         paragraphs=(
             f"Examples: {sizes}.",
             f"Every run: {length}, on {protocol.device} in {protocol.dtype}.",
+            f"Scored by: {_scored(protocol)}.",
             f"Runs: {runs}.",
             f"Time, one run after another: {_time(left)}.",
         ),
@@ -77,11 +79,13 @@ def status_document(status: Status, left: Estimate | None = None) -> Document:
     outcomes = ", ".join(
         f"{number} {_OUTCOMES.get(name, name)}" for name, number in status.outcomes.items()
     )
+    metric = status.score_metric
     paragraphs = [
         f"{status.done} of {status.total} runs have an outcome: {outcomes or 'none yet'}."
     ]
     if status.base_test_loss is not None:
-        paragraphs.append(f"The model as it is: test loss {status.base_test_loss:.4f}.")
+        scored = "" if metric is None else f", {metric.label} {_figure(status.base_score, metric)}"
+        paragraphs.append(f"The model as it is: test loss {status.base_test_loss:.4f}{scored}.")
     if left is not None and left.runs:
         paragraphs.append(f"What is left takes {_time(left)}.")
     failed = tuple(
@@ -94,15 +98,16 @@ def status_document(status: Status, left: Estimate | None = None) -> Document:
         parts=(
             Table(
                 key="candidates",
-                title="Candidates, best mean test loss first",
+                title=f"Candidates, best mean {metric.label if metric else 'test loss'} first",
                 columns=(
                     Column("name", "Candidate", least=24),
                     Column("rates", "Validation loss by learning rate", least=20),
                     Column("chosen", "Chosen", right=True),
                     Column("seeds", "Seeds", right=True),
                     Column("test_loss", "Test loss", right=True),
+                    *(() if metric is None else (Column("score", metric.title, right=True),)),
                 ),
-                rows=tuple(_progress(each) for each in status.candidates),
+                rows=tuple(_progress(each, metric) for each in status.candidates),
             ),
             *_undecided(status),
             *((Listing("Without figures", failed),) if failed else ()),
@@ -110,6 +115,21 @@ def status_document(status: Status, left: Estimate | None = None) -> Document:
         ),
         warnings=status.notes,
     )
+
+
+def _scored(protocol: Protocol) -> str:
+    """What test examples are scored by."""
+    asked = protocol.asked
+    texts = {
+        "loss": "the loss of the test examples",
+        "exact_match": "answers that are generated and equal to the reference, and the loss",
+        "choice": "whether the right completion is the likeliest choice, and the loss",
+        "accuracy": f"whether the likeliest of {len(protocol.labels)} classes is right, and the "
+        "loss",
+    }
+    if protocol.code is None:
+        return texts[asked.scored_by]
+    return f"{protocol.code.function} of your own file, and the loss"
 
 
 def _candidate(contestant: Contestant) -> Row:
@@ -129,7 +149,11 @@ def _candidate(contestant: Contestant) -> Row:
     )
 
 
-def _progress(progress: Progress) -> Row:
+def _figure(value: float | None, metric: Metric) -> str:
+    return "-" if value is None else format_quantity(value, metric.unit)
+
+
+def _progress(progress: Progress, metric: Metric | None) -> Row:
     rates = ", ".join(
         f"{rate}: {'-' if loss is None else f'{loss:.4f}'}" for rate, loss in progress.rates.items()
     )
@@ -144,6 +168,7 @@ def _progress(progress: Progress) -> Row:
                 "-" if progress.test_loss is None else f"{progress.test_loss:.4f}",
                 progress.test_loss,
             ),
+            *(() if metric is None else (Cell(_figure(progress.score, metric), progress.score),)),
         )
     )
 

@@ -10,7 +10,7 @@ from peft_shop.catalog.methods import PLAIN
 from peft_shop.catalog.runs import Recipe, Training
 from peft_shop.catalog.short_names import shortened
 from peft_shop.records import Record
-from peft_shop.scripts.data import CHAT, TRAIN_FILE
+from peft_shop.scripts.data import CHAT, LABELS, TRAIN_FILE
 from peft_shop.trial.records import BASE, Asked, Contestant
 from peft_shop.trial.stages import SPACING, at_two_digits
 
@@ -37,12 +37,14 @@ class Conditions(Record):
         train_file: the examples that are trained on.
         chat: whether the texts bring the special tokens of a chat template.
         dtype: of the base.
+        labels: classes of a classification, in order.
     """
 
     asked: Asked
     train_file: str
     chat: bool
     dtype: str
+    labels: tuple[str, ...] = ()
 
     def training(self, published: Training) -> Training:
         """The settings of a published run under these conditions."""
@@ -51,6 +53,8 @@ class Conditions(Record):
         options[TRAIN_FILE] = self.train_file
         if self.chat:
             options[CHAT] = True
+        if self.labels:
+            options[LABELS] = list(self.labels)
         return published.model_copy(
             update={
                 "model_id": self.asked.model,

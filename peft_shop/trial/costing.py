@@ -15,6 +15,7 @@ from peft_shop.records import Finite, Record
 from peft_shop.trial.records import Job
 from peft_shop.trial.running import Running
 from peft_shop.trial.stages import expected_jobs
+from peft_shop.trial.trust import demand_trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +66,9 @@ def calibrate(folder: Path, protocol: Protocol) -> Calibration:
 
     Raises:
         PeftShopError: it did not train.
+        InputError: its score is code that this user did not name.
     """
+    demand_trust(folder, protocol)
     contestant = _yardstick(protocol)
     training = contestant.recipe.training.model_copy(update={"max_steps": _STEPS})
     recipe = contestant.recipe.model_copy(update={"training": training})

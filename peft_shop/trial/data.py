@@ -1,29 +1,26 @@
-"""Files of examples -> rows of prompt and completion, divided so that nothing is tested that was
-trained on.
+"""Files of examples -> rows of prompt and completion, or of text and class, divided so that nothing
+is tested that was trained on.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from peft_shop.errors import CatalogError, InputError, MissingExtraError, Problem
-from peft_shop.files import compact_json, parse_json, read_bounded
+from peft_shop.errors import CatalogError, InputError, Problem
+from peft_shop.files import compact_json
+from peft_shop.trial.rows import MOST_PROBLEMS, rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from peft_shop.trial.records import Asked
+    from peft_shop.trial.records import Asked, Task
 
 __all__ = ["Divided", "Example", "divide", "read_examples", "written"]
 
-_LARGEST: Final = 2**31
-"""Bytes of a file of examples; larger ones can be given as a folder of `datasets`."""
 _PAIRS: Final = (
     ("prompt", "completion"),
     ("question", "answer"),
@@ -37,11 +34,42 @@ _ROWS_HINT: Final = (
     "a row has `text`, or `prompt` and `completion` (also question/answer, query/response, "
     "instruction/output), or `messages`"
 )
-_MOST_PROBLEMS: Final = 20
+_CLASS_HINT: Final = "a row has `text` and `label`, and perhaps `text_pair`"
 _TENTH: Final = 10
 
-Example = tuple[str, str]
-"""Prompt, which may be empty, and completion."""
+
+class Example(NamedTuple):
+    """One row.
+
+    Attributes:
+        prompt: may be empty; the text that has a class.
+        completion: what is predicted; the class.
+        choices: completions that a choice is between; empty where the row has none of its own.
+        pair: second text of a classification; `None` without one.
+        classified: whether the completion is a class.
+    """
+
+    prompt: str
+    completion: str
+    choices: tuple[str, ...] = ()
+    pair: str | None = None
+    classified: bool = False
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """What makes two rows the same: the class of a text does not count."""
+        if self.classified:
+            return (self.prompt, *(() if self.pair is None else (self.pair,)))
+        return (self.prompt, self.completion)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As scripts read it."""
+        if not self.classified:
+            choices = {"choices": list(self.choices)} if self.choices else {}
+            return {"prompt": self.prompt, "completion": self.completion, **choices}
+        pair = {} if self.pair is None else {"text_pair": self.pair}
+        return {"text": self.prompt, **pair, "label": self.completion}
 
 
 @dataclass(slots=True)
@@ -52,6 +80,7 @@ class Divided:
         train, valid, test: examples.
         general: text for forgetting; `None` where there is none.
         chat: whether the texts bring the special tokens of a chat template.
+        labels: classes, in order; empty where there are none.
         notes: what happened to the data, for people.
     """
 
@@ -60,10 +89,13 @@ class Divided:
     test: list[Example]
     general: list[Example] | None = None
     chat: bool = False
+    labels: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
-def read_examples(path: str, tokenizer: Any) -> tuple[list[Example], bool]:
+def read_examples(
+    path: str, tokenizer: Any, task: Task = "causal_lm"
+) -> tuple[list[Example], bool]:
     """Examples of a file, and whether they bring the special tokens of a chat template.
 
     Args:
@@ -71,24 +103,29 @@ def read_examples(path: str, tokenizer: Any) -> tuple[list[Example], bool]:
             empty line stands between them), `.parquet`, or a folder that `datasets` saved.
         tokenizer: of the model; its chat template writes conversations, and a completion ends with
             its end-of-text token.
+        task: what rows are read for.
 
     Raises:
         CatalogError: rows that are no examples; lists the first of them.
         InputError: no such file, or of a kind that is not read.
         MissingExtraError: the kind needs `datasets`, which is not installed.
     """
-    rows = _rows(Path(path))
+    rows = rows_of(Path(path))
+    hint = _ROWS_HINT if task == "causal_lm" else _CLASS_HINT
     if not rows:
-        raise InputError(f"{path}: no example in it; {_ROWS_HINT}")
+        raise InputError(f"{path}: no example in it; {hint}")
     examples: list[Example] = []
     problems: list[Problem] = []
     kinds: set[bool] = set()
     for number, row in rows:
         try:
-            chat, example = _example(row, tokenizer)
+            if task == "seq_cls":
+                chat, example = False, _classified(row)
+            else:
+                chat, example = _example(row, tokenizer)
         except ValueError as error:
-            problems.append(Problem(path, f"row {number}", str(error), _ROWS_HINT))
-            if len(problems) >= _MOST_PROBLEMS:
+            problems.append(Problem(path, f"row {number}", str(error), hint))
+            if len(problems) >= MOST_PROBLEMS:
                 break
         else:
             kinds.add(chat)
@@ -107,21 +144,14 @@ def divide(asked: Asked, tokenizer: Any) -> Divided:
         CatalogError: rows that are no examples.
         InputError: a part has no example.
     """
-    whole, chat = read_examples(asked.train, tokenizer)
+    whole, chat = read_examples(asked.train, tokenizer, asked.task)
     notes: list[str] = []
-    given: dict[str, list[Example] | None] = {"valid": None, "test": None, "general": None}
-    for name in given:
-        path = getattr(asked, name)
-        if path is not None:
-            examples, theirs = read_examples(path, tokenizer)
-            if theirs != chat and name != "general":
-                raise InputError(f"{path}: rows of another kind than those of {asked.train}")
-            given[name] = list(dict.fromkeys(examples))
+    given = _held_out(asked, tokenizer, chat=chat)
     unique = list(dict.fromkeys(whole))
     if len(unique) < len(whole):
         notes.append(f"{len(whole) - len(unique)} repeated examples of {asked.train} are left out")
-    held = {example for name in ("valid", "test") for example in given[name] or ()}
-    train = [example for example in unique if example not in held]
+    held = {example.content for name in ("valid", "test") for example in given[name] or ()}
+    train = [example for example in unique if example.content not in held]
     if len(train) < len(unique):
         notes.append(
             f"{len(unique) - len(train)} examples of {asked.train} are in the held-out files too "
@@ -129,8 +159,14 @@ def divide(asked: Asked, tokenizer: Any) -> Divided:
         )
     valid, test = given["valid"], given["test"]
     if test is not None and valid is not None:
-        shared = set(test) & set(valid)
-        valid = [example for example in valid if example not in shared]
+        shared = {example.content for example in test}
+        kept = [example for example in valid if example.content not in shared]
+        if len(kept) < len(valid):
+            notes.append(
+                f"{len(valid) - len(kept)} examples of {asked.valid} are in {asked.test} too and "
+                "are only tested on"
+            )
+        valid = kept
     tenths: dict[int, list[Example]] = {}
     for example in train:
         tenths.setdefault(_share(example), []).append(example)
@@ -145,6 +181,7 @@ def divide(asked: Asked, tokenizer: Any) -> Divided:
         test=_fewest(test, asked.test_examples),
         general=given["general"],
         chat=chat,
+        labels=_labels([*train, *valid, *test], train, asked) if asked.task == "seq_cls" else (),
         notes=notes,
     )
     for name in ("train", "valid", "test"):
@@ -156,104 +193,52 @@ def divide(asked: Asked, tokenizer: Any) -> Divided:
     return divided
 
 
+def _held_out(asked: Asked, tokenizer: Any, *, chat: bool) -> dict[str, list[Example] | None]:
+    """Examples of the files besides the one that is trained on; `None` where there is no file.
+
+    Raises:
+        InputError: rows of another kind than those that are trained on.
+    """
+    given: dict[str, list[Example] | None] = {"valid": None, "test": None, "general": None}
+    for name in given:
+        path = getattr(asked, name)
+        if path is not None:
+            examples, theirs = read_examples(path, tokenizer, asked.task)
+            if theirs != chat and name != "general":
+                raise InputError(f"{path}: rows of another kind than those of {asked.train}")
+            given[name] = list(dict.fromkeys(examples))
+    return given
+
+
+def _labels(everyone: Sequence[Example], train: Sequence[Example], asked: Asked) -> tuple[str, ...]:
+    """Classes in order, numbers as numbers.
+
+    Raises:
+        InputError: there is one only, or one that nothing trains.
+    """
+    trained = {example.completion for example in train}
+    unknown = {example.completion for example in everyone} - trained
+    if len(trained) < 2:
+        raise InputError(f"{asked.train}: a classification needs two different labels or more")
+    if unknown:
+        listed = ", ".join(map(repr, sorted(unknown)))
+        raise InputError(f"{asked.train}: no example to train on has the label {listed}")
+    numbers = all(label.lstrip("-").isdecimal() for label in trained)
+    return tuple(sorted(trained, key=(lambda label: (int(label), label)) if numbers else None))
+
+
 def _share(example: Example) -> int:
     """Which tenth an example belongs to: by its content, so that order and copies do not count."""
     return int(_digest(example)[:8], 16) % _TENTH
 
 
 def _digest(example: Example) -> str:
-    return hashlib.sha256(compact_json(list(example)).encode()).hexdigest()
+    return hashlib.sha256(compact_json(list(example.content)).encode()).hexdigest()
 
 
 def _fewest(examples: Sequence[Example], most: int) -> list[Example]:
     """At most `most` examples, chosen by their content."""
     return sorted(examples, key=_digest)[:most]
-
-
-def _rows(path: Path) -> list[tuple[int, Any]]:
-    """Rows with their numbers, from 1 on.
-
-    Raises:
-        CatalogError: the file breaks its format.
-        InputError: it cannot be read.
-    """
-    readers: dict[str, Callable[[str, Path], Iterable[tuple[int, Any]]]] = {
-        ".jsonl": _jsonl,
-        ".json": _json,
-        ".csv": _csv,
-        ".tsv": _csv,
-        ".txt": _text,
-    }
-    if path.is_dir() or path.suffix == ".parquet":
-        return _by_datasets(path)
-    read = readers.get(path.suffix.lower())
-    if read is None:
-        known = ", ".join([*readers, ".parquet"])
-        raise InputError(
-            f"{path}: examples are read from {known} and from folders that `datasets` saved"
-        )
-    try:
-        content = read_bounded(path, _LARGEST, "a file of examples").decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text at byte {error.start}") from error
-    return list(read(content, path))
-
-
-def _jsonl(content: str, path: Path) -> Iterable[tuple[int, Any]]:
-    rows, problems = [], []
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append((number, parse_json(line)))
-        except ValueError as error:
-            problems.append(Problem(str(path), f"row {number}", f"not JSON: {error}"))
-    if problems:
-        raise CatalogError("cannot read the examples", problems[:_MOST_PROBLEMS])
-    return rows
-
-
-def _json(content: str, path: Path) -> Iterable[tuple[int, Any]]:
-    try:
-        rows = parse_json(content)
-    except ValueError as error:
-        problem = Problem(str(path), "", f"not JSON: {error}", "one object a line is called .jsonl")
-        raise CatalogError("cannot read the examples", [problem]) from error
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: expected a list of rows; {_ROWS_HINT}")
-    return enumerate(rows, start=1)
-
-
-def _csv(content: str, path: Path) -> Iterable[tuple[int, Any]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    return enumerate(csv.DictReader(io.StringIO(content), delimiter=delimiter), start=1)
-
-
-def _text(content: str, _: Path) -> Iterable[tuple[int, Any]]:
-    pieces = [piece.strip() for piece in content.replace("\r\n", "\n").split("\n\n")]
-    if len([piece for piece in pieces if piece]) <= 1:
-        pieces = content.splitlines()
-    texts = [piece for piece in pieces if piece.strip()]
-    return enumerate(({"text": text} for text in texts), start=1)
-
-
-def _by_datasets(path: Path) -> list[tuple[int, Any]]:
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    try:
-        import datasets  # noqa: PLC0415 - only for what it alone reads
-    except ImportError as error:
-        raise MissingExtraError("datasets", "trial", f"reading {path}") from error
-    try:
-        if path.is_dir():
-            rows = datasets.load_from_disk(str(path))
-        else:
-            rows = datasets.Dataset.from_parquet(str(path))
-        return list(enumerate(rows, start=1))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def _example(row: Any, tokenizer: Any) -> tuple[bool, Example]:
@@ -265,7 +250,7 @@ def _example(row: Any, tokenizer: Any) -> tuple[bool, Example]:
     if not isinstance(row, dict):
         raise ValueError(f"expected columns, got {type(row).__name__}")  # noqa: TRY004 - a row
     if isinstance(row.get("messages"), list):
-        return True, ("", _written(row["messages"], tokenizer))
+        return True, Example("", _written(row["messages"], tokenizer))
     for prompt, completion in _PAIRS:
         if row.get(prompt) is None or row.get(completion) is None:
             continue
@@ -274,14 +259,49 @@ def _example(row: Any, tokenizer: Any) -> tuple[bool, Example]:
             whole = _written([*row[prompt], *row[completion]], tokenizer)
             if not whole.startswith(opening):
                 raise ValueError("the chat template writes the prompt otherwise with its answer")
-            return True, (opening, whole.removeprefix(opening))
+            return True, Example(opening, whole.removeprefix(opening))
         asked = _string(row, prompt)
         if prompt == "instruction" and row.get("input"):
             asked = f"{asked}\n{_string(row, 'input')}"
-        return False, (asked, _ended(_string(row, completion), tokenizer))
+        right = _string(row, completion)
+        choices = tuple(_ended(choice, tokenizer) for choice in _choices(row, right))
+        return False, Example(asked, _ended(right, tokenizer), choices)
     if "text" in row:
-        return False, ("", _ended(_string(row, "text"), tokenizer))
+        return False, Example("", _ended(_string(row, "text"), tokenizer))
     raise ValueError(f"columns {', '.join(map(repr, sorted(map(str, row)))) or 'none'}")
+
+
+def _classified(row: Any) -> Example:
+    """The text, or the pair of texts, and the class of a row.
+
+    Raises:
+        ValueError: it is no example; says why.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"expected columns, got {type(row).__name__}")  # noqa: TRY004 - a row
+    if "text" not in row or row.get("label") is None:
+        raise ValueError(f"columns {', '.join(map(repr, sorted(map(str, row)))) or 'none'}")
+    label = row["label"]
+    if not isinstance(label, str | int) or not str(label).strip():
+        raise ValueError("'label' is neither text nor a whole number")
+    pair = _string(row, "text_pair") if row.get("text_pair") is not None else None
+    return Example(_string(row, "text"), str(label).strip(), pair=pair, classified=True)
+
+
+def _choices(row: dict[str, Any], right: str) -> tuple[str, ...]:
+    """The completions that a row has to choose from; empty where it names none.
+
+    Raises:
+        ValueError: they are no list of texts, or the right one is not among them.
+    """
+    choices = row.get("choices")
+    if choices is None:
+        return ()
+    if not isinstance(choices, list) or not all(isinstance(each, str) for each in choices):
+        raise ValueError("'choices' is no list of texts")
+    if right not in choices or len(set(choices)) < 2:
+        raise ValueError("'choices' needs two different texts or more, the completion among them")
+    return tuple(dict.fromkeys(choices))
 
 
 def _string(row: dict[str, Any], column: str) -> str:
@@ -319,8 +339,5 @@ def _written(messages: Any, tokenizer: Any, *, opened: bool = False) -> str:
 
 def written(examples: Iterable[Example]) -> bytes:
     """Examples as a script reads them: an object a line."""
-    lines = (
-        json.dumps({"prompt": prompt, "completion": completion}, ensure_ascii=False)
-        for prompt, completion in examples
-    )
+    lines = (json.dumps(example.row, ensure_ascii=False) for example in examples)
     return "".join(f"{line}\n" for line in lines).encode()

@@ -2,146 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.repeats import two_way
 from peft_shop.catalog.catalog import SCHEMA_VERSION
-from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.catalog.runs import (
-    Benchmark,
-    Curve,
-    Metric,
-    Noise,
-    Pairing,
-    Provenance,
-    Run,
-    Snapshot,
-    Source,
-)
+from peft_shop.catalog.runs import Curve, Flag, Provenance, Run, Snapshot, Source
 from peft_shop.catalog.store import load
-from peft_shop.scripts.data import TRAIN_FILE
+from peft_shop.errors import PeftShopError
+from peft_shop.files import compact_json
+from peft_shop.scripts.data import LABELS, TRAIN_FILE
+from peft_shop.trial.chance import experiment_of, noise_of, pairings_of
+from peft_shop.trial.common_rate import common_rate_notes
+from peft_shop.trial.metrics import benchmark_of, figures_of, metrics_of
 from peft_shop.trial.records import BASE
-from peft_shop.trial.sampling import standard_error
-from peft_shop.trial.stages import next_jobs, sweep_of
+from peft_shop.trial.stages import every_rate_job, next_jobs, sweep_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.trial.records import Job, Measured, Protocol, Result
+    from peft_shop.catalog.runs import Noise, Pairing
+    from peft_shop.trial.records import Measured, Protocol, Result
 
-__all__ = ["OWN_METRICS", "benchmark_of", "catalog_of", "edge_notes", "without_paths"]
+__all__ = ["catalog_of", "edge_notes", "without_paths"]
 
-_UNSCORED: Final = 1e9
-"""Floor of a benchmark whose base was not scored yet: nothing is below it."""
-_NOISY: Final = ("test_loss", "valid_loss", "forgetting", "gain_over_base")
-"""Metrics that differ from seed to seed."""
-_LEAST_DEGREES: Final = 3
-"""Degrees of freedom without which no noise is claimed."""
-OWN_METRICS: Final = (
-    Metric(
-        id="test_loss",
-        field="test_loss",
-        title="Test loss",
-        unit="score",
-        better="lower",
-        scope="score",
-        description="Mean negative log-likelihood of the predicted tokens of the user's test "
-        "examples [nats a token].",
-    ),
-    Metric(
-        id="valid_loss",
-        field="valid_loss",
-        title="Validation loss",
-        unit="score",
-        better="lower",
-        scope="score",
-        description="The same on the validation examples, which choose the learning rate.",
-    ),
-    Metric(
-        id="gain_over_base",
-        field="gain_over_base",
-        title="Gain over the base",
-        unit="score",
-        better="higher",
-        scope="score",
-        description="Test loss of the model as it is, less that of the trained one [nats a token].",
-    ),
-    Metric(
-        id="cpu_time",
-        field="cpu_seconds",
-        title="Processor time of the steps",
-        unit="seconds",
-        better="lower",
-        scope="time",
-        tie_relative=0.05,
-        description="Time that the processor worked in all training steps of a trial on the CPU; "
-        "unlike the clock it hardly depends on what else the machine does.",
-    ),
-    Metric(
-        id="eval_peak_memory",
-        field="eval_peak_memory_bytes",
-        title="Peak memory of scoring",
-        unit="bytes",
-        better="lower",
-        scope="memory",
-        tie=107374182.4,
-        description="Largest amount of accelerator memory reserved while the trial scored a run.",
-    ),
+_PICKED: Final = Flag(
+    code="artefact",
+    reason="its own figures chose this learning rate and flatter it: the fresh seeds stand for it",
 )
-"""Metrics that only trials have."""
-_SHARED: Final = (
-    "forgetting",
-    "peak_memory",
-    "step_time",
-    "checkpoint_size",
-    "trainable_parameters",
-    "total_parameters",
-    "train_loss",
-)
-"""Metrics of the published benchmarks that trials have too, in the order of interest."""
-
-
-def benchmark_of(
-    protocol: Protocol, base: Measured | None = None, caveats: tuple[str, ...] = ()
-) -> Benchmark:
-    """The trial's own benchmark.
-
-    Args:
-        protocol: of the trial.
-        base: what the model as it is scored: the floor. `None` before it was scored.
-        caveats: what every answer from it must say.
-    """
-    asked = protocol.asked
-    on_accelerator = protocol.device != "cpu"
-    absent = {"forgetting"} if protocol.general is None else set()
-    absent |= {"cpu_time"} if on_accelerator else {"peak_memory", "eval_peak_memory", "step_time"}
-    other = "trainable_parameters" if protocol.general is None else "forgetting"
-    own = [metric.id for metric in OWN_METRICS]
-    names = [own[0], *_SHARED, *own[1:]]
-    return Benchmark(
-        id=protocol.benchmark,
-        title=f"Trial {protocol.benchmark.removeprefix('trial_')}",
-        model_id=asked.model,
-        modality="text",
-        description=(
-            f"{protocol.train.examples} training examples, {asked.steps} steps of "
-            f"{asked.batch_size} examples of at most {asked.max_length} tokens, on "
-            f"{protocol.device} in {protocol.dtype}; scored on {protocol.test.examples} examples. "
-            "Every candidate has the same steps, batches and number of learning rates."
-        ),
-        headline="test_loss",
-        score="nats a token",
-        objectives=("test_loss", other),
-        caveats=caveats,
-        metrics=tuple(name for name in names if name not in absent),
-        floor=_UNSCORED if base is None else base.test_loss,
-        floor_because="the test loss of the model as it is: what is above it learned nothing",
-        protocol=protocol.digest,
-    )
 
 
 def catalog_of(
@@ -158,10 +46,19 @@ def catalog_of(
     base = next(
         (result.measured for result in results.values() if result.job.stage == "base"), None
     )
-    benchmark = benchmark_of(protocol, base, _caveats(protocol, results))
+    benchmark = benchmark_of(protocol, base)
     finished = [result for result in results.values() if result.job.contestant != BASE]
-    runs = [_run(protocol, result, base) for result in finished if result.measured is not None]
+    picked = _picked(results)
+    runs = [
+        _run(protocol, result, base, picked=result.id in picked)
+        for result in finished
+        if result.measured is not None
+    ]
     runs.sort(key=lambda run: (run.experiment, run.provenance.seed, run.id))
+    noise = noise_of(protocol, benchmark, runs)
+    pairings = pairings_of(protocol, results.values())
+    caveats = (*_rate_notes(protocol, runs, noise, pairings), *_caveats(protocol, results))
+    benchmark = benchmark.model_copy(update={"caveats": caveats})
     snapshot = Snapshot(
         id=protocol.benchmark,
         date=protocol.frozen_at[:10],
@@ -181,20 +78,26 @@ def catalog_of(
             "schema_version": SCHEMA_VERSION,
             "metrics": (
                 *source.metrics,
-                *(metric for metric in OWN_METRICS if metric.id not in known),
+                *(metric for metric in metrics_of(protocol) if metric.id not in known),
             ),
             "benchmarks": (benchmark, *source.benchmarks),
             "sources": (*source.sources, own),
             "snapshots": (*source.snapshots, snapshot),
             "runs": (*runs, *source.runs),
-            "pairings": (*_pairings(protocol, results.values()), *source.pairings),
-            "noise": (*_noise(protocol, benchmark, runs), *source.noise),
+            "pairings": (*pairings, *source.pairings),
+            "noise": (*noise, *source.noise),
         }
     )
 
 
 def without_paths(catalog: Catalog) -> Catalog:
-    """The catalog of a trial with the last name of every folder and file alone."""
+    """The catalog of a trial as it may be given away: last names of folders and files, no texts.
+
+    Classes are numbered instead of named.
+
+    Raises:
+        PeftShopError: a path is left over somewhere; nothing may be given away then.
+    """
     own = catalog.benchmarks[0]
 
     def bare(run: Run) -> Run:
@@ -205,16 +108,28 @@ def without_paths(catalog: Catalog) -> Catalog:
             **training.options,
             TRAIN_FILE: Path(str(training.options[TRAIN_FILE])).name,
         }
+        if LABELS in options:
+            options[LABELS] = [f"class {place}" for place, _ in enumerate(options[LABELS])]
         update = {"model_id": Path(training.model_id).name, "options": options}
         recipe = {"training": training.model_copy(update=update)}
         return run.model_copy(update={"recipe": run.recipe.model_copy(update=recipe)})
 
-    benchmark = own.model_copy(update={"model_id": Path(own.model_id).name})
+    update = {"model_id": Path(own.model_id).name, "private": False}
+    benchmark = own.model_copy(update=update)
+    runs = tuple(map(bare, catalog.runs))
+    secrets = {own.model_id} | {
+        str(Path(str(run.recipe.training.options[TRAIN_FILE])).parent)
+        for run in catalog.runs_by_benchmark[own.id]
+    }
+    mine = [benchmark, *(run for run in runs if run.benchmark == own.id)]
+    given_away = compact_json([record.model_dump(mode="json") for record in mine])
+    left = [
+        path for path in sorted(secrets) if f'"{path}"' in given_away or f"{path}/" in given_away
+    ]
+    if left:
+        raise PeftShopError(f"not given away: {left[0]} still stands in it")
     return catalog.model_copy(
-        update={
-            "benchmarks": (benchmark, *catalog.benchmarks[1:]),
-            "runs": tuple(map(bare, catalog.runs)),
-        }
+        update={"benchmarks": (benchmark, *catalog.benchmarks[1:]), "runs": runs}
     )
 
 
@@ -229,6 +144,29 @@ def edge_notes(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, 
         return ()
     text = "the chosen learning rate is the outermost of those tried, a better one may lie beyond"
     return (f"{text}: {', '.join(names)}",)
+
+
+def _rate_notes(
+    protocol: Protocol, runs: Sequence[Run], noise: Sequence[Noise], pairings: Sequence[Pairing]
+) -> tuple[str, ...]:
+    """Where one learning rate for all would have given another order."""
+    headline = next(
+        metric
+        for metric in metrics_of(protocol)
+        if metric.id == (protocol.score_metric or "test_loss")
+    )
+    swept = {
+        experiment_of(job): contestant.name
+        for contestant in protocol.contestants[1:]
+        for job in every_rate_job(contestant)
+    }
+    return common_rate_notes(
+        runs,
+        swept,
+        headline,
+        next((item for item in noise if item.metric == headline.id), None),
+        {frozenset((pair.a, pair.b)): pair.sd for pair in pairings if pair.metric == headline.id},
+    )
 
 
 def _caveats(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:
@@ -246,8 +184,23 @@ def _caveats(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ..
     return (*edge_notes(protocol, results), *lost, *(unfinished if left else ()))
 
 
-def _run(protocol: Protocol, result: Result, base: Measured | None) -> Run:
-    """A result as a run.
+def _picked(results: Mapping[str, Result]) -> set[str]:
+    """Runs of the sweep at a rate that they chose themselves, where fresh seeds stand for it."""
+    fresh = {
+        (result.job.contestant, result.job.learning_rate)
+        for result in results.values()
+        if result.job.stage == "seeds" and result.measured is not None
+    }
+    return {
+        result.id
+        for result in results.values()
+        if result.job.stage == "rates"
+        and (result.job.contestant, result.job.learning_rate) in fresh
+    }
+
+
+def _run(protocol: Protocol, result: Result, base: Measured | None, *, picked: bool = False) -> Run:
+    """A result as a run; one that was `picked` for its own figures is flagged.
 
     Raises:
         ValueError: it did not finish.
@@ -258,12 +211,12 @@ def _run(protocol: Protocol, result: Result, base: Measured | None) -> Run:
     contestant = protocol.contestant(job.contestant)
     return Run(
         benchmark=protocol.benchmark,
-        experiment=_experiment(job),
+        experiment=experiment_of(job),
         created_at=result.created_at,
         method=contestant.method,
         variants=contestant.variants,
         snapshots=(protocol.benchmark,),
-        metrics=_metrics(protocol, measured, base),
+        metrics=figures_of(protocol, measured, base),
         curve=Curve(
             steps=tuple(step for step, _ in measured.curve),
             scores=tuple(score for _, score in measured.curve),
@@ -271,107 +224,13 @@ def _run(protocol: Protocol, result: Result, base: Measured | None) -> Run:
         if measured.curve
         else None,
         recipe=job.recipe(protocol),
+        flags=(_PICKED,) if picked else (),
         provenance=Provenance(
             source=protocol.benchmark,
             file=f"runs/{result.id}/result.json",
             packages=protocol.versions,
             accelerator=measured.device,
             seed=job.seed,
+            published=contestant.published if job.stage == "seeds" else None,
         ),
     )
-
-
-def _experiment(job: Job) -> str:
-    """Runs of the sweep are experiments of their own; those of the seeds are replicates of one."""
-    if job.stage == "rates":
-        return f"{job.contestant}-lr{job.learning_rate:g}"
-    return job.contestant
-
-
-def _metrics(protocol: Protocol, measured: Measured, base: Measured | None) -> dict[str, float]:
-    figures: dict[str, float | None] = {
-        "test_loss": measured.test_loss,
-        "valid_loss": measured.valid_loss,
-        "train_loss": measured.train_loss,
-        "trainable_parameters": measured.trainable_parameters,
-        "total_parameters": measured.total_parameters,
-        "checkpoint_bytes": measured.checkpoint_bytes,
-    }
-    if base is not None:
-        figures["gain_over_base"] = base.test_loss - measured.test_loss
-        if measured.general_loss is not None and base.general_loss is not None:
-            figures["forgetting"] = measured.general_loss - base.general_loss
-    if protocol.device == "cpu":
-        figures["cpu_seconds"] = measured.cpu_seconds
-    else:
-        figures["step_seconds"] = measured.step_seconds
-        figures["peak_memory_bytes"] = measured.peak_memory_bytes
-        figures["eval_peak_memory_bytes"] = measured.eval_peak_memory_bytes
-    return {name: value for name, value in figures.items() if value is not None}
-
-
-def _noise(protocol: Protocol, benchmark: Benchmark, runs: Sequence[Run]) -> list[Noise]:
-    """Noise of the scores, from the seeds: what recipe and seed together leave open.
-
-    What all recipes share of a seed says nothing of which one is better.
-    """
-    names = {each.name for each in protocol.contestants}
-    repeated = [run for run in runs if run.experiment in names and run.method != FULL_FINETUNING]
-    noise = []
-    for name in _NOISY:
-        if name not in benchmark.metrics:
-            continue
-        observations = [
-            (run.experiment, run.provenance.seed, run.metrics[name])
-            for run in repeated
-            if name in run.metrics
-        ]
-        fit = two_way(observations) if observations else None
-        if fit is None or fit.degrees < _LEAST_DEGREES:
-            continue
-        recipes = {observations[place][0] for place in fit.used}
-        seeds = {observations[place][1] for place in fit.used}
-        noise.append(
-            Noise(
-                benchmark=benchmark.id,
-                metric=name,
-                sd=fit.sd,
-                degrees=fit.degrees,
-                covers=("rerun", "seed"),
-                method=f"{len(seeds)} seeds of {len(recipes)} recipes, two-way model",
-            )
-        )
-    return noise
-
-
-def _pairings(protocol: Protocol, results: Iterable[Result]) -> list[Pairing]:
-    """What the choice of test examples adds to every difference of two experiments."""
-    items: dict[str, list[tuple[tuple[float, int], ...]]] = {}
-    for result in sorted(results, key=lambda each: each.id):
-        if result.measured is not None and result.job.stage != "base":
-            items.setdefault(_experiment(result.job), []).append(result.measured.test_items)
-    means = {
-        name: [_mean_of(each) for each in zip(*runs, strict=True)] for name, runs in items.items()
-    }
-    counts = [tokens for _, tokens in next(iter(items.values()))[0]] if items else []
-    if len(counts) < 2 or not sum(counts):
-        return []
-    return [
-        Pairing(
-            benchmark=protocol.benchmark,
-            a=a,
-            b=b,
-            metric=metric,
-            sd=standard_error(
-                [one - other for one, other in zip(means[a], means[b], strict=True)], counts
-            ),
-            items=len(counts),
-        )
-        for a, b in combinations(sorted(means), 2)
-        for metric in ("test_loss", "gain_over_base")
-    ]
-
-
-def _mean_of(items: Sequence[tuple[float, int]]) -> float:
-    """Mean loss of one example over some runs."""
-    return math.fsum(loss for loss, _ in items) / len(items)

@@ -6,6 +6,7 @@ and the mode of the model as they were, so that the losses are those of the plai
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import statistics
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.files import parse_json, read_bounded, write_atomically
 from peft_shop.trial.records import Measured
+from peft_shop.trial.scoring import Judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["DIVERGED", "MEASURED", "Meter"]
 
@@ -43,14 +45,20 @@ class Meter:
 
     Args:
         order: JSON file: `test`, `valid` and perhaps `general` (files of examples), `batch_size`,
-            `steps`, `base_valid_loss` (or null) and `progress`, a file for the current step.
+            `steps`, `base_valid_loss` (or null), and `score` (or null), what a judge is told.
         model: what is trained.
         encode: makes one batch of rows; its labels of -100 are not predicted.
         device: where it runs.
+        tokenizer: of the model.
     """
 
     def __init__(
-        self, order: str, model: Any, encode: Callable[[list[Any]], Any], device: str
+        self,
+        order: str,
+        model: Any,
+        encode: Callable[[list[Any]], Any],
+        device: str,
+        tokenizer: Any,
     ) -> None:
         import torch
 
@@ -58,6 +66,7 @@ class Meter:
         self._folder = Path(order).parent
         self._order = parse_json(read_bounded(Path(order), _ORDER_LIMIT, "an order"))
         self._model, self._encode, self._device = model, encode, device
+        self._tokenizer = tokenizer
         self._steps: list[float] = []
         self._cpu = 0.0
         self._losses: list[tuple[float, int]] = []
@@ -111,6 +120,7 @@ class Meter:
         valid, valid_items = self._score("valid")
         test, test_items = self._score("test")
         general = self._score("general")[0] if self._order.get("general") else None
+        marks = self._judge()
         scores = [valid, test, *([] if general is None else [general])]
         if not all(map(math.isfinite, scores)):
             self._give_up("a loss after training is no number")
@@ -141,6 +151,8 @@ class Meter:
             device=self._torch.cuda.get_device_name() if self._gpu else "cpu",
             test_items=tuple(test_items),
             valid_items=tuple(valid_items),
+            score=math.fsum(marks) / len(marks) if marks else None,
+            score_items=tuple(marks),
         )
         write_atomically(self._folder / MEASURED, measured.model_dump_json().encode())
 
@@ -158,26 +170,63 @@ class Meter:
 
     def _score(self, part: str) -> tuple[float, list[tuple[float, int]]]:
         """Mean loss of a part by predicted tokens [nats], and loss and tokens of each example."""
-        torch = self._torch
+        rows = self._rows(part)
+        size = int(self._order["batch_size"])
+        with self._looking():
+            items = [
+                item
+                for start in range(0, len(rows), size)
+                for item in self._items(rows[start : start + size])
+            ]
+        tokens = sum(count for _, count in items)
+        return math.fsum(loss for loss, _ in items) / max(tokens, 1), items
+
+    def _judge(self) -> list[float]:
+        """Score of each test example; empty where only the loss counts."""
+        order = self._order.get("score")
+        if order is None:
+            return []
+        judge = Judge(
+            order=order,
+            model=self._model,
+            tokenizer=self._tokenizer,
+            device=self._device,
+            encode=self._encode,
+            losses=self._items,
+        )
+        with self._looking():
+            return judge.scores(self._rows("test"), int(self._order["batch_size"]))
+
+    def _rows(self, part: str) -> list[dict[str, Any]]:
         content = read_bounded(Path(self._order[part]), _DATA_LIMIT, "examples").decode()
-        rows = [json.loads(line) for line in content.split("\n") if line]
+        return [json.loads(line) for line in content.split("\n") if line]
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Evaluates: no gradient, no random number, no peak of memory is training's."""
+        torch = self._torch
         if self._gpu:
             self._peaks["train"] = max(self._peaks["train"], torch.cuda.max_memory_reserved())
             torch.cuda.reset_peak_memory_stats()
         training = self._model.training
         self._model.eval()
         devices = [self._device] if self._gpu else []
-        size = int(self._order["batch_size"])
-        items: list[tuple[float, int]] = []
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            for start in range(0, len(rows), size):
-                items += self._batch(self._encode(rows[start : start + size]).to(self._device))
+            yield
         self._model.train(training)
         if self._gpu:
             self._peaks["score"] = max(self._peaks["score"], torch.cuda.max_memory_reserved())
             torch.cuda.reset_peak_memory_stats()
-        tokens = sum(count for _, count in items)
-        return math.fsum(loss for loss, _ in items) / max(tokens, 1), items
+
+    def _items(self, rows: list[dict[str, Any]]) -> list[tuple[float, int]]:
+        """Summed loss and predicted tokens of rows; a class is one prediction."""
+        batch = self._encode(rows).to(self._device)
+        if batch["labels"].dim() > 1:
+            return self._batch(batch)
+        labels = batch.pop("labels")
+        logits = self._model(**batch).logits.float()
+        losses = self._torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        return [(loss, 1) for loss in losses.double().tolist()]
 
     def _batch(self, batch: Any) -> list[tuple[float, int]]:
         torch = self._torch

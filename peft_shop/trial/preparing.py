@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,8 +15,9 @@ from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError, InputError, MissingExtraError
 from peft_shop.trial.choosing import Conditions, base_contestant, contestants, full_contestant
 from peft_shop.trial.data import divide, written
-from peft_shop.trial.records import Job, Protocol, Split
+from peft_shop.trial.records import Code, Job, Protocol, Split
 from peft_shop.trial.running import script_of
+from peft_shop.trial.trust import source_of_score
 
 if TYPE_CHECKING:
     from peft_shop.ask.answer import Recommendation
@@ -25,9 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["Prepared", "model_files", "prepare", "versions"]
 
 _PACKAGES: Final = ("peft-shop", "peft", "torch", "transformers")
+CODE: Final = "data/score.py"
+"""Where the copy of a score function lies in the trial's folder."""
 _FEW: Final = 200
 """Test examples below which small differences cannot be seen."""
 _CHUNK: Final = 2**20
+_TASKS: Final[dict[str, dict[str, str]]] = {"causal_lm": {}, "seq_cls": {"task_type": "SEQ_CLS"}}
+"""What configurations are asked to be for, where the model's head does not tell it."""
+_MOST_CHOICES: Final = 20
+"""Different completions up to which they stand for choice in every row."""
 _GPU_THREADS: Final = 4
 
 
@@ -73,7 +81,9 @@ def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) ->
         train_file=str((folder / splits["train"].file).resolve()),
         chat=divided.chat,
         dtype=dtype,
+        labels=divided.labels,
     )
+    code = _code(asked, files)
     if answer is None:
         answer = recommend(
             model=str(model),
@@ -86,7 +96,7 @@ def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) ->
                 "dtype": dtype,
                 "gradient_checkpointing": asked.gradient_checkpointing,
             },
-            adapt={"total_steps": asked.steps},
+            adapt={"total_steps": asked.steps, **_TASKS[asked.task]},
             floor=0,
         )
     chosen, left_out = contestants(answer, conditions, load())
@@ -108,7 +118,11 @@ def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) ->
         threads=threads,
         versions=versions(),
         contestants=tuple(everyone),
-        notes=(*divided.notes, *_notes(divided)),
+        notes=(*divided.notes, *_notes(divided), *_generating(asked, model)),
+        labels=divided.labels,
+        majority=_majority(divided) if divided.labels else None,
+        choices=_choices(asked, divided),
+        code=code,
     )
     return Prepared(_with_scripts(protocol, left_out), files)
 
@@ -224,6 +238,64 @@ def _notes(divided: Divided) -> list[str]:
         return []
     text = f"only {number} test examples, fewer than {_FEW}: small differences stay undecided"
     return [text]
+
+
+def _generating(asked: Asked, model: Path) -> list[str]:
+    """That the model's own settings of generation do not count."""
+    if asked.task != "causal_lm" or asked.scored_by in {"loss", "choice"}:
+        return []
+    ignored = "; the model's own generation_config.json is ignored"
+    there = (model / "generation_config.json").is_file()
+    return [
+        f"answers are generated greedily, at most {asked.max_new_tokens} tokens each"
+        + (ignored if there else "")
+    ]
+
+
+def _majority(divided: Divided) -> float:
+    """Share of the test examples with the class that is most frequent in training."""
+    counts = Counter(example.completion for example in divided.train)
+    most = max(divided.labels, key=counts.__getitem__)
+    return sum(example.completion == most for example in divided.test) / len(divided.test)
+
+
+def _choices(asked: Asked, divided: Divided) -> tuple[str, ...]:
+    """Completions that rows without choices of their own choose from.
+
+    Raises:
+        InputError: the score needs prompts, or choices, and there are none.
+    """
+    score = asked.scored_by
+    if asked.task == "seq_cls" or score == "loss":
+        return ()
+    if not all(example.prompt for example in divided.test):
+        raise InputError(
+            f"{asked.train}: the score {score} needs rows with a prompt and a completion"
+        )
+    if score != "choice" or all(example.choices for example in divided.test):
+        return ()
+    examples = (*divided.train, *divided.valid, *divided.test)
+    different = sorted({example.completion for example in examples})
+    if not 2 <= len(different) <= _MOST_CHOICES:
+        raise InputError(
+            f"{asked.train}: the score choice needs a column `choices`, or 2 to {_MOST_CHOICES} "
+            f"different completions; there are {len(different)}"
+        )
+    return tuple(different)
+
+
+def _code(asked: Asked, files: dict[str, bytes]) -> Code | None:
+    """The score function of the user's own, whose file is added to `files`; it is not run.
+
+    Raises:
+        InputError: the file cannot be read, or has no such function.
+    """
+    if ":" not in asked.scored_by:
+        return None
+    function = asked.scored_by.rpartition(":")[2]
+    content = source_of_score(asked.scored_by)
+    files[CODE] = content
+    return Code(file=CODE, sha256=hashlib.sha256(content).hexdigest(), function=function)
 
 
 def _benchmark_id(folder: Path) -> str:

@@ -18,6 +18,7 @@ from peft_shop.records import Finite, Frozen, Name, Record, Text
 __all__ = [
     "BASE",
     "Asked",
+    "Code",
     "Contestant",
     "Job",
     "Measured",
@@ -26,12 +27,23 @@ __all__ = [
     "Result",
     "Split",
     "Stage",
+    "Task",
 ]
 
 Stage: TypeAlias = Literal["base", "rates", "seeds"]
+Task: TypeAlias = Literal["causal_lm", "seq_cls"]
 Outcome: TypeAlias = Literal["finished", "diverged", "out_of_memory", "timeout", "failed"]
 BASE: Final = "base"
 """Name of the run of the model as it is."""
+_SCORES: Final = {
+    "causal_lm": ("loss", "exact_match", "choice"),
+    "seq_cls": ("loss", "accuracy"),
+}
+_SCORE_METRICS: Final = {
+    "exact_match": "exact_match",
+    "choice": "choice_accuracy",
+    "accuracy": "test_accuracy",
+}
 _POSITIVE: Final = Field(ge=1, le=10**9)
 Count: TypeAlias = Annotated[int, _POSITIVE]
 
@@ -58,6 +70,12 @@ class Asked(Record):
         device: accelerator that candidates must fit on.
         test_examples: of the test set, at most [count].
         valid_examples: of the validation set, at most [count].
+        task: `causal_lm` predicts text, `seq_cls` the class of a text.
+        score: what test examples are scored by besides the loss: `loss` for nothing more,
+            `exact_match`, `choice`, `accuracy`, or a function of one's own as `FILE.py:FUNCTION`;
+            `None` is `accuracy` for classes and else `loss`.
+        max_new_tokens: of a generated answer, at most [count].
+        stop: strings that a generated answer ends before.
     """
 
     model: Text
@@ -78,6 +96,10 @@ class Asked(Record):
     device: Text | None = None
     test_examples: Count = 1000
     valid_examples: Count = 300
+    task: Task = "causal_lm"
+    score: Text | None = None
+    max_new_tokens: Count = 64
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
     @model_validator(mode="after")
     def _accumulation_divides(self) -> Self:
@@ -85,6 +107,23 @@ class Asked(Record):
             msg = f"batch_size {self.batch_size} is no multiple of accumulation {self.accumulation}"
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _score_fits_the_task(self) -> Self:
+        known = _SCORES[self.task]
+        file, _, function = self.scored_by.rpartition(":")
+        if self.scored_by not in known and not (file.endswith(".py") and function.isidentifier()):
+            listed = ", ".join((*known, "FILE.py:FUNCTION"))
+            msg = f"score {self.scored_by!r} of {self.task}: known are {listed}"
+            raise ValueError(msg)
+        if self.task == "seq_cls" and self.general is not None:
+            raise ValueError("general: a model that names classes has no loss on general text")
+        return self
+
+    @property
+    def scored_by(self) -> str:
+        """What test examples are scored by."""
+        return self.score or ("accuracy" if self.task == "seq_cls" else "loss")
 
 
 class Split(Record):
@@ -99,6 +138,20 @@ class Split(Record):
     file: Text
     sha256: Text
     examples: int
+
+
+class Code(Record):
+    """A score function of the user's own.
+
+    Attributes:
+        file: name of its copy inside the trial's folder.
+        sha256: of its bytes.
+        function: name in it.
+    """
+
+    file: Text
+    sha256: Text
+    function: Text
 
 
 class Contestant(Record):
@@ -151,6 +204,11 @@ class Protocol(Record):
         contestants: candidates, the base first.
         left_out: candidates that cannot take part, with the reason.
         notes: what to know of the data.
+        labels: classes of a classification, in order.
+        majority: share of the test examples that have the most frequent class of the training
+            examples; `None` without classes.
+        choices: completions that rows without choices of their own choose from.
+        code: the score function of the user's own; `None` without one.
     """
 
     benchmark: Name
@@ -169,6 +227,17 @@ class Protocol(Record):
     contestants: tuple[Contestant, ...]
     left_out: Frozen[dict[str, str]] = Field(default_factory=dict)
     notes: tuple[Text, ...] = ()
+    labels: tuple[Text, ...] = ()
+    majority: Finite | None = None
+    choices: tuple[str, ...] = ()
+    code: Code | None = None
+
+    @property
+    def score_metric(self) -> str | None:
+        """Metric that the score of test examples becomes; `None` where only their loss counts."""
+        if self.code is not None:
+            return f"score_{re.sub('[^a-z0-9_]', '_', self.code.function.lower())}"
+        return _SCORE_METRICS.get(self.asked.scored_by)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy with `update`; what was worked out from this protocol is worked out anew."""
@@ -251,6 +320,8 @@ class Measured(Record):
         checkpoint_bytes: of the saved weights; `None` where nothing is saved.
         device: what trained.
         test_items, valid_items: loss and predicted tokens of every example.
+        score: mean over the test examples of what they are scored by; `None` for the loss alone.
+        score_items: of every test example.
     """
 
     test_loss: Finite
@@ -270,6 +341,8 @@ class Measured(Record):
     device: Text
     test_items: tuple[tuple[Finite, int], ...]
     valid_items: tuple[tuple[Finite, int], ...]
+    score: Finite | None = None
+    score_items: tuple[Finite, ...] = ()
 
 
 class Result(Record):

@@ -18,11 +18,12 @@ from pydantic import ValidationError
 from peft_shop.catalog.runs import Provenance, Run
 from peft_shop.files import read_bounded, write_all, write_atomically
 from peft_shop.scripts.script import snippet
-from peft_shop.trial.evidence import benchmark_of
 from peft_shop.trial.measure import DIVERGED, MEASURED
+from peft_shop.trial.metrics import benchmark_of
 from peft_shop.trial.records import Measured, Result
 
 if TYPE_CHECKING:
+    from peft_shop.records import Json
     from peft_shop.trial.records import Job, Outcome, Protocol
 
 __all__ = ["RESULT", "Running", "script_of"]
@@ -117,6 +118,7 @@ class Running:
             "batch_size": protocol.asked.batch_size // protocol.asked.accumulation,
             "steps": job.recipe(protocol).training.max_steps,
             "base_valid_loss": base_valid_loss,
+            "score": _score_order(folder, protocol),
         }
         path = self.place / ORDER
         script = script_of(protocol, job, watch=str(path.resolve()))
@@ -206,6 +208,26 @@ class Running:
     def progress(self) -> str:
         """Its last word."""
         return next(iter(self._log()[-1:]), "")
+
+
+def _score_order(folder: Path, protocol: Protocol) -> dict[str, Json] | None:
+    """What a judge is told; `None` where only the loss counts."""
+    if protocol.score_metric is None:
+        return None
+    asked, code = protocol.asked, protocol.code
+    order: dict[str, Json] = {
+        "kind": asked.scored_by if code is None else "own",
+        "max_new_tokens": asked.max_new_tokens,
+        "stop": list(asked.stop),
+        "max_length": asked.max_length,
+        "chat": protocol.chat,
+        "choices": list(protocol.choices),
+        "labels": list(protocol.labels),
+    }
+    if code is not None:
+        place = str((folder / code.file).resolve())
+        order |= {"file": place, "sha256": code.sha256, "function": code.function}
+    return order
 
 
 def _last_step(log: list[str]) -> str:

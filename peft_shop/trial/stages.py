@@ -21,6 +21,7 @@ __all__ = [
     "Sweep",
     "at_two_digits",
     "every_job",
+    "every_rate_job",
     "expected_jobs",
     "next_jobs",
     "sweep_of",
@@ -100,6 +101,11 @@ def every_job(protocol: Protocol, results: Mapping[str, Result]) -> list[Job]:
         for seed in range(1, protocol.asked.seeds + 1)
     ]
     return jobs
+
+
+def every_rate_job(contestant: Contestant) -> list[Job]:
+    """Jobs that the sweep of one candidate may come to, by rate."""
+    return [_job(contestant, rate) for rate in _rates(contestant)]
 
 
 def expected_jobs(protocol: Protocol, results: Mapping[str, Result]) -> int:

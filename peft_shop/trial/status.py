@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from peft_shop.catalog.runs import Metric
 from peft_shop.records import Finite, Frozen, Record, Text
 from peft_shop.trial.evidence import catalog_of, edge_notes
+from peft_shop.trial.metrics import metrics_of
 from peft_shop.trial.stages import expected_jobs, next_jobs, sweep_of
 from peft_shop.trial.undecided import Undecided, undecided_pairs
 
@@ -43,6 +45,7 @@ class Progress(Record):
         at_edge: whether it is the outermost that was tried.
         seeds: runs at that rate that finished [count].
         test_loss: their mean; `None` without one.
+        score: mean of what their test examples were scored by; `None` for the loss alone.
     """
 
     name: Text
@@ -52,6 +55,7 @@ class Progress(Record):
     at_edge: bool = False
     seeds: int = 0
     test_loss: Finite | None = None
+    score: Finite | None = None
 
 
 class Status(Record):
@@ -65,6 +69,8 @@ class Status(Record):
         seconds_left: training time of what is left, from the runs that finished, one at a time
             [s]; `None` while none has.
         base_test_loss: of the model as it is.
+        score_metric: what test examples are scored by besides; `None` for the loss alone.
+        base_score: of the model as it is, by that metric.
         candidates: how far each is, best first.
         failed: runs without figures.
         left_out: candidates that could not take part, with the reason.
@@ -78,6 +84,8 @@ class Status(Record):
     outcomes: Frozen[dict[str, int]]
     seconds_left: Finite | None = None
     base_test_loss: Finite | None = None
+    score_metric: Metric | None = None
+    base_score: Finite | None = None
     candidates: tuple[Progress, ...]
     failed: tuple[Failed, ...] = ()
     left_out: Frozen[dict[str, str]]
@@ -121,6 +129,10 @@ def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int
         outcomes=dict(sorted(Counter(each.outcome for each in results.values()).items())),
         seconds_left=left * sum(spent) / len(spent) if spent else None,
         base_test_loss=None if base is None else base.test_loss,
+        score_metric=next(
+            (each for each in metrics_of(protocol) if each.id == protocol.score_metric), None
+        ),
+        base_score=None if base is None else base.score,
         candidates=_candidates(protocol, results),
         failed=tuple(
             Failed(run=each.id, outcome=each.outcome, detail=each.detail)
@@ -140,10 +152,9 @@ def _candidates(protocol: Protocol, results: Mapping[str, Result]) -> tuple[Prog
         own = [each for each in results.values() if each.job.contestant == contestant.name]
         sweep = sweep_of(protocol, contestant, results)
         tests = [
-            each.measured.test_loss
-            for each in own
-            if each.job.stage == "seeds" and each.measured is not None
+            each.measured for each in own if each.job.stage == "seeds" and each.measured is not None
         ]
+        scores = [measured.score for measured in tests if measured.score is not None]
         progress.append(
             Progress(
                 name=contestant.name,
@@ -158,8 +169,11 @@ def _candidates(protocol: Protocol, results: Mapping[str, Result]) -> tuple[Prog
                 chosen=sweep.chosen,
                 at_edge=sweep.at_edge,
                 seeds=len(tests),
-                test_loss=sum(tests) / len(tests) if tests else None,
+                test_loss=sum(each.test_loss for each in tests) / len(tests) if tests else None,
+                score=sum(scores) / len(scores) if scores else None,
             )
         )
-    progress.sort(key=lambda each: (each.test_loss is None, each.test_loss or 0.0, each.name))
+    progress.sort(
+        key=lambda each: (each.test_loss is None, -(each.score or 0.0), each.test_loss, each.name)
+    )
     return tuple(progress)

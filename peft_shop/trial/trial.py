@@ -31,6 +31,7 @@ from peft_shop.trial.records import Asked, Job, Protocol, Result, Stage
 from peft_shop.trial.running import RESULT, Running
 from peft_shop.trial.stages import every_job, next_jobs
 from peft_shop.trial.status import Status, status_of
+from peft_shop.trial.trust import demand_trust, source_of_score, trust
 from peft_shop.units import read_quantity
 
 if TYPE_CHECKING:
@@ -112,6 +113,10 @@ class Trial:
             for name in ("valid", "test", "general")
             if settings.get(name) is not None
         }
+        score = str(settings.get("score") or "")
+        if ":" in score:
+            file, _, function = score.rpartition(":")
+            settings["score"] = f"{Path(file).resolve()}:{function}"
         stated = {
             "model": str(Path(model).resolve()),
             "train": str(Path(train).resolve()),
@@ -123,6 +128,8 @@ class Trial:
         for path in (asked.model, asked.train, asked.valid, asked.test, asked.general):
             if path is not None and not Path(path).exists():
                 raise InputError(f"{path}: no such file or folder")
+        if ":" in asked.scored_by:
+            trust(source_of_score(asked.scored_by))
         place.mkdir(parents=True, exist_ok=True)
         write_atomically(place / ASKED, _toml(asked).encode())
         trial = cls(place)
@@ -182,6 +189,7 @@ class Trial:
         within: Quantity | None = None,
         timeout: Quantity | None = None,
         tell: Callable[[int, int, str], None] | None = None,
+        allow_code: bool = False,
     ) -> Status:
         """Does what is left of the trial, in this process and its children.
 
@@ -191,9 +199,11 @@ class Trial:
             within: time after which no further run is started, such as `"6h"`.
             timeout: after which one run is ended.
             tell: told the number of runs done, of all, and what the current ones do.
+            allow_code: whether a score function that came with the folder may run.
 
         Raises:
-            InputError: the protocol changed, or another process runs the trial.
+            InputError: the protocol changed, another process runs the trial, or its score is code
+                that this user did not name.
             PeftShopError: the disk refuses; what had ended is kept.
         """
         if engine != "local":
@@ -204,6 +214,7 @@ class Trial:
         longest = None if timeout is None else read_quantity(timeout, "seconds", name="timeout")
         with locked(self.folder):
             protocol = self.freeze()
+            demand_trust(self.folder, protocol, allow_code=allow_code)
             results = self.results(protocol, mend=True)
             run_local(
                 self.folder,
@@ -239,7 +250,12 @@ class Trial:
         return found
 
     def run_one(
-        self, name: str | None = None, *, index: int | None = None, stage: str = "rates"
+        self,
+        name: str | None = None,
+        *,
+        index: int | None = None,
+        stage: str = "rates",
+        allow_code: bool = False,
     ) -> Result | None:
         """Does one run; one that has an outcome is left as it is.
 
@@ -247,6 +263,7 @@ class Trial:
             name: identifier of the run, or
             index: its number in the stage, from 0 on.
             stage: `base`, `rates` or `seeds`, which needs the rates of all candidates.
+            allow_code: whether a score function that came with the folder may run.
 
         Returns:
             How it ended; `None` where the stage has no run of that number.
@@ -260,6 +277,7 @@ class Trial:
         else:
             with locked(self.folder):
                 protocol = self.freeze()
+        demand_trust(self.folder, protocol, allow_code=allow_code)
         results = self.results(protocol)
         jobs = {job.id(protocol): job for job in self._stage(protocol, results, stage, name)}
         if name is None:
@@ -405,6 +423,8 @@ class Trial:
             name = "" if split is None else Path(split.file).name
             if split is not None and held.get(name) != split.sha256:
                 raise InputError(f"{self.folder / split.file}: the data changed; {_CHANGED}")
+        if protocol.code is not None and held.get("score.py") != protocol.code.sha256:
+            raise InputError(f"{self.folder / protocol.code.file}: the score changed; {_CHANGED}")
 
     def _read_asked(self) -> Asked:
         path = self.folder / ASKED

@@ -16,16 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["Undecided", "undecided_pairs"]
 
 _CONFIDENCE: Final = 0.95
-_METRIC: Final = "test_loss"
 
 
 class Undecided(Record):
     """A candidate that may be as good as the best one.
 
     Attributes:
-        best: the candidate with the lowest mean test loss.
+        best: the candidate with the best mean of the trial's headline metric.
         other: the candidate.
-        difference: of their means [nats a token].
+        difference: by which it is worse, of their means, in the metric's base unit.
         seeds: that would decide, all else equal [count]; `None` where no number of them would.
         examples: of the test set that would decide with the seeds there are [count]; `None`
             where no number of them would.
@@ -48,14 +47,16 @@ def undecided_pairs(catalog: Catalog, names: Sequence[str]) -> tuple[Undecided, 
         catalog: of a trial.
         names: of the candidates.
     """
-    own = catalog.benchmarks[0].id
+    own, headline = catalog.benchmarks[0].id, catalog.benchmarks[0].headline
+    metric = catalog.metric_by_id[headline]
+    sign = 1 if metric.better == "lower" else -1
     noise = next(
-        (each for each in catalog.noise if (each.benchmark, each.metric) == (own, _METRIC)), None
+        (each for each in catalog.noise if (each.benchmark, each.metric) == (own, headline)), None
     )
     scores: dict[str, list[float]] = {}
     for run in catalog.runs_by_benchmark[own]:
-        if run.experiment in names and _METRIC in run.metrics:
-            scores.setdefault(run.experiment, []).append(run.metrics[_METRIC])
+        if run.experiment in names and metric.field in run.metrics:
+            scores.setdefault(run.experiment, []).append(sign * run.metrics[metric.field])
     if noise is None or noise.degrees is None or len(scores) < 2:
         return ()
     threshold = significance_threshold(_CONFIDENCE, noise.degrees)
@@ -64,7 +65,7 @@ def undecided_pairs(catalog: Catalog, names: Sequence[str]) -> tuple[Undecided, 
     sampled: Mapping[frozenset[str], tuple[float, int]] = {
         frozenset((pair.a, pair.b)): (pair.sd, pair.items)
         for pair in catalog.pairings
-        if (pair.benchmark, pair.metric) == (own, _METRIC)
+        if (pair.benchmark, pair.metric) == (own, headline)
     }
     found = []
     for name in sorted(means, key=means.__getitem__):

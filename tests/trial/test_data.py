@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from peft_shop.errors import CatalogError, InputError
-from peft_shop.trial.data import divide, read_examples, written
+from peft_shop.trial.data import Example, divide, read_examples, written
 from peft_shop.trial.records import Asked
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def test_rows_as_people_have_them(
 ) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
     examples, chat = read_examples(str(tmp_path / "rows.jsonl"), Tokenizer())
-    assert (chat, examples[0]) == example
+    assert (chat, (examples[0].prompt, examples[0].completion)) == example
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_text_files_are_paragraphs_or_lines(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("one\ntwo\n", encoding="utf-8")
     paragraphs, _ = read_examples(str(tmp_path / "a.txt"), Tokenizer())
     lines, _ = read_examples(str(tmp_path / "b.txt"), Tokenizer())
-    assert [text for _, text in paragraphs] == ["one\ntwo</s>", "three</s>"]
-    assert [text for _, text in lines] == ["one</s>", "two</s>"]
+    assert [example.completion for example in paragraphs] == ["one\ntwo</s>", "three</s>"]
+    assert [example.completion for example in lines] == ["one</s>", "two</s>"]
 
 
 def test_what_is_written_is_one_object_a_line() -> None:
-    examples = [("q\u2028\n", "a\r"), ("", '"')]
+    examples = [Example("q\u2028\n", "a\r"), Example("", '"')]
     lines = written(examples).decode().split("\n")[:-1]
     assert [json.loads(line) for line in lines] == [
-        {"prompt": prompt, "completion": completion} for prompt, completion in examples
+        {"prompt": each.prompt, "completion": each.completion} for each in examples
     ]

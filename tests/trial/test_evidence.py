@@ -78,6 +78,41 @@ def test_an_answer_from_a_trial_is_about_the_trial(made: SimpleNamespace) -> Non
     assert answer.best.method == "lora"
 
 
+def test_the_run_that_chose_a_rate_is_no_rival_of_fresh_seeds(made: SimpleNamespace) -> None:
+    protocol = made.protocol()
+    catalog = catalog_of(protocol, made.carried_out(protocol, losses))
+    flagged = {run.experiment for run in catalog.runs_by_benchmark["trial_made"] if run.flags}
+    assert flagged == {f"{name}-lr0.0003" for name in ("lora/a", "miss/b", "vera/c")}
+    answer = recommend(catalog=catalog, peft_version="any")
+    ranked = {each.name for each in (*answer.front, *answer.ties, *answer.dominated)}
+    assert not flagged & ranked
+    part = made.carried_out(protocol, losses, most=10)  # the sweep, before any fresh seed
+    runs = catalog_of(protocol, part).runs_by_benchmark["trial_made"]
+    assert not any(run.flags for run in runs)
+
+
+def test_a_picture_has_a_dot_for_every_replicate_and_error_bars(made: SimpleNamespace) -> None:
+    pytest.importorskip("matplotlib")
+    protocol = made.protocol()
+    answer = recommend(
+        catalog=catalog_of(protocol, made.carried_out(protocol, losses)), peft_version="any"
+    )
+    ax = answer.plot()
+    dots = [
+        tuple(point)
+        for each in ax.collections
+        if each.get_gid() == "replicates"
+        for point in each.get_offsets()
+    ]
+    members = [run for run in answer.catalog.runs if run.id in answer.best.replicates]
+    assert len(members) == 3
+    for run in members:
+        at = (run.metrics["forgetting"], run.metrics["test_loss"])
+        assert any(dot == pytest.approx(at) for dot in dots)
+    bars = [each for each in ax.containers if each.has_yerr]
+    assert bars, "the mean's standard deviation is drawn"
+
+
 def test_what_is_missing_is_told(made: SimpleNamespace) -> None:
     protocol = made.protocol()
     results = made.carried_out(

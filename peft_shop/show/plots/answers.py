@@ -130,6 +130,7 @@ class _Plot:
         self._scatter(tied, limits, "tie")
         self._yardsticks(yardsticks, limits)
         self._members(front, labels)
+        self._replicates([*front, *tied, *behind], limits)
         if labels == "all":
             for one in tied:
                 self._name(one.title, self._at(one))
@@ -271,6 +272,39 @@ class _Plot:
                 capsize=2,
                 zorder=3,
             )
+
+    def _replicates(self, several: Sequence[Candidate], limits: tuple[Point, Point]) -> None:
+        """A small dot for every run behind a mean, and error bars where no others stand."""
+        answer = self.answer
+        repeated = {name for one in several for name in one.replicates}
+        runs = {
+            run.id: run
+            for run in (answer.catalog.runs_by_benchmark[answer.benchmark.id] if repeated else ())
+            if run.id in repeated and {self.across.field, self.up.field} <= set(run.metrics)
+        }
+        dots = [
+            (
+                runs[name].metrics[self.across.field] * self.scales[0].factor,
+                runs[name].metrics[self.up.field] * self.scales[1].factor,
+            )
+            for name in sorted(runs)
+        ]
+        inside = [dot for dot in dots if _within(dot, limits)]
+        if inside:
+            xs, ys = zip(*inside, strict=True)
+            self.ax.scatter(
+                xs,
+                ys,
+                s=7,
+                color=COLOURS["yardstick"],
+                edgecolors="none",
+                zorder=6,
+                label="single runs",
+                gid="replicates",
+            )
+        for one in several:
+            if one.replicates and one not in answer.front and _within(self._at(one), limits):
+                self._whiskers(one, COLOURS["tie" if one in answer.ties else "beaten"])
 
     def _scatter(
         self, several: Sequence[Candidate], limits: tuple[Point, Point], kind: str

@@ -1,0 +1,112 @@
+"""What chance adds to a trial's scores: seeds, and the choice of test examples."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+from typing import TYPE_CHECKING, Final
+
+from peft_shop.ask.repeats import two_way
+from peft_shop.catalog.features import FULL_FINETUNING
+from peft_shop.catalog.runs import Noise, Pairing
+from peft_shop.trial.sampling import standard_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.trial.records import Job, Protocol, Result
+
+__all__ = ["experiment_of", "noise_of", "pairings_of"]
+
+_NOISY: Final = ("test_loss", "valid_loss", "forgetting", "gain_over_base")
+"""Losses that differ from seed to seed; the score does too."""
+_LEAST_DEGREES: Final = 3
+"""Degrees of freedom without which no noise is claimed."""
+
+
+def experiment_of(job: Job) -> str:
+    """Runs of the sweep are experiments of their own; those of the seeds are replicates of one."""
+    if job.stage == "rates":
+        return f"{job.contestant}-lr{job.learning_rate:g}"
+    return job.contestant
+
+
+def noise_of(protocol: Protocol, benchmark: Benchmark, runs: Sequence[Run]) -> list[Noise]:
+    """Noise of the scores, from the seeds: what recipe and seed together leave open.
+
+    What all recipes share of a seed says nothing of which one is better.
+    """
+    names = {each.name for each in protocol.contestants}
+    repeated = [run for run in runs if run.experiment in names and run.method != FULL_FINETUNING]
+    noise = []
+    for name in dict.fromkeys((*_NOISY, benchmark.headline)):
+        if name not in benchmark.metrics:
+            continue
+        observations = [
+            (run.experiment, run.provenance.seed, run.metrics[name])
+            for run in repeated
+            if name in run.metrics
+        ]
+        fit = two_way(observations) if observations else None
+        if fit is None or fit.degrees < _LEAST_DEGREES:
+            continue
+        recipes = {observations[place][0] for place in fit.used}
+        seeds = {observations[place][1] for place in fit.used}
+        noise.append(
+            Noise(
+                benchmark=benchmark.id,
+                metric=name,
+                sd=fit.sd,
+                degrees=fit.degrees,
+                covers=("rerun", "seed"),
+                method=f"{len(seeds)} seeds of {len(recipes)} recipes, two-way model",
+            )
+        )
+    return noise
+
+
+def pairings_of(protocol: Protocol, results: Iterable[Result]) -> list[Pairing]:
+    """What the choice of test examples adds to every difference of two experiments."""
+    losses: dict[str, list[tuple[tuple[float, int], ...]]] = {}
+    scores: dict[str, list[tuple[tuple[float, int], ...]]] = {}
+    for result in sorted(results, key=lambda each: each.id):
+        if result.measured is None or result.job.stage == "base":
+            continue
+        experiment = experiment_of(result.job)
+        losses.setdefault(experiment, []).append(result.measured.test_items)
+        if result.measured.score_items:
+            items = tuple((score, 1) for score in result.measured.score_items)
+            scores.setdefault(experiment, []).append(items)
+    pairings = _paired(protocol, losses, ("test_loss", "gain_over_base"))
+    if protocol.score_metric is not None:
+        pairings += _paired(protocol, scores, (protocol.score_metric,))
+    return pairings
+
+
+def _paired(
+    protocol: Protocol,
+    items: Mapping[str, Sequence[tuple[tuple[float, int], ...]]],
+    metrics: Sequence[str],
+) -> list[Pairing]:
+    """Pairings from what each example gave, and its weight, in every run of an experiment."""
+    means = {
+        name: [_mean_of(each) for each in zip(*runs, strict=True)] for name, runs in items.items()
+    }
+    counts = [weight for _, weight in next(iter(items.values()))[0]] if items else []
+    if len(counts) < 2 or not sum(counts):
+        return []
+    pairings = []
+    for a, b in combinations(sorted(means), 2):
+        gaps = [mine - other for mine, other in zip(means[a], means[b], strict=True)]
+        sd = standard_error(gaps, counts)
+        pairings += [
+            Pairing(benchmark=protocol.benchmark, a=a, b=b, metric=metric, sd=sd, items=len(counts))
+            for metric in metrics
+        ]
+    return pairings
+
+
+def _mean_of(items: Sequence[tuple[float, int]]) -> float:
+    """Mean of what one example gave over some runs."""
+    return math.fsum(value for value, _ in items) / len(items)
