@@ -65,6 +65,7 @@ THIRD_PARTY: Final = {
     "torch": {"trial", *ON_DEMAND},
     "transformers": {"trial", *ON_DEMAND},
     "datasets": {"trial"},
+    "ray": {"trial"},
     "diffusers": ON_DEMAND,
     "safetensors": ON_DEMAND,
 }

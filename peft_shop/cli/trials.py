@@ -246,13 +246,30 @@ def run(
     out: Output,
     folder: Folder,
     *,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="local: this machine; ray: a Ray cluster.",
+            metavar="local|ray",
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            help="Of the Ray cluster, such as auto; without one Ray starts on this machine.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
     slots: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--slots",
-            help="Runs at the same time; they share the machine, so times are no evidence then.",
+            help="Runs at the same time. Default: 1 on this machine, where more share it and times "
+            "are no evidence then; in a cluster as many as it takes.",
         ),
-    ] = 1,
+    ] = None,
     within: Within = None,
     timeout: Annotated[
         str | None,
@@ -269,7 +286,13 @@ def run(
         trial.freeze()
     with progress_bar("runs") as tell:
         reached = trial.run(
-            slots=slots, within=within, timeout=timeout, tell=tell, allow_code=allow_code
+            engine=engine,  # type: ignore[arg-type]  # checked there
+            address=address,
+            slots=slots,
+            within=within,
+            timeout=timeout,
+            tell=tell,
+            allow_code=allow_code,
         )
     out.show(status_document(reached, trial.estimate()), json=reached.model_dump_json)
     if reached.failed or not reached.complete:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from peft_shop.catalog.runs import Provenance, Run
 from peft_shop.files import read_bounded, write_all, write_atomically
+from peft_shop.scripts.data import TRAIN_FILE
 from peft_shop.scripts.script import snippet
 from peft_shop.trial.measure import DIVERGED, MEASURED
 from peft_shop.trial.metrics import benchmark_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from peft_shop.records import Json
     from peft_shop.trial.records import Job, Outcome, Protocol
 
-__all__ = ["RESULT", "Running", "script_of"]
+__all__ = ["LOG", "RESULT", "Running", "script_of"]
 
 ORDER: Final = "order.json"
 SCRIPT: Final = "train.py"
@@ -46,14 +47,26 @@ _DEATH_SIGNAL: Final = 1
 _SIGNALS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL}
 
 
-def script_of(protocol: Protocol, job: Job, *, watch: str | None = None) -> str:
+def script_of(
+    protocol: Protocol, job: Job, *, watch: str | None = None, train_file: Path | None = None
+) -> str:
     """The training script of a job: the one that `snippet` prints, with a meter if `watch`.
+
+    Args:
+        protocol: what is equal for all.
+        job: what to do.
+        watch: file with the order to the meter.
+        train_file: the examples, where they do not lie in the trial's own folder.
 
     Raises:
         ConfigError: no such script can train it.
     """
     contestant = protocol.contestant(job.contestant)
     recipe = job.recipe(protocol)
+    if train_file is not None:
+        options = {**recipe.training.options, TRAIN_FILE: str(train_file)}
+        training = recipe.training.model_copy(update={"options": options})
+        recipe = recipe.model_copy(update={"training": training})
     run = Run(
         benchmark=protocol.benchmark,
         experiment=contestant.name,
@@ -121,7 +134,12 @@ class Running:
             "score": _score_order(folder, protocol),
         }
         path = self.place / ORDER
-        script = script_of(protocol, job, watch=str(path.resolve()))
+        script = script_of(
+            protocol,
+            job,
+            watch=str(path.resolve()),
+            train_file=(folder / protocol.train.file).resolve(),
+        )
         write_all({path: json.dumps(order).encode(), self.place / SCRIPT: script.encode()})
         with (self.place / LOG).open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 - the script was made here, from records

@@ -20,6 +20,7 @@ __all__ = [
     "SPACING",
     "Sweep",
     "at_two_digits",
+    "base_loss",
     "every_job",
     "every_rate_job",
     "expected_jobs",
@@ -82,6 +83,18 @@ def next_jobs(protocol: Protocol, results: Mapping[str, Result]) -> list[Job]:
         if sweep.chosen is not None
     ]
     return jobs + [job for job in seeds if job.id(protocol) not in results]
+
+
+def base_loss(results: Mapping[str, Result]) -> float | None:
+    """Validation loss of the model as it is; `None` before it was scored."""
+    return next(
+        (
+            result.measured.valid_loss
+            for result in results.values()
+            if result.job.stage == "base" and result.measured is not None
+        ),
+        None,
+    )
 
 
 def every_job(protocol: Protocol, results: Mapping[str, Result]) -> list[Job]:

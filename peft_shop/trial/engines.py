@@ -1,0 +1,61 @@
+"""Where the runs of a trial happen: on this machine, or in a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from peft_shop.errors import QueryError, UnknownNameError
+from peft_shop.trial.ray import cluster
+from peft_shop.trial.running import Running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from peft_shop.trial.driver import Attempt
+    from peft_shop.trial.records import Job, Protocol
+
+__all__ = ["Engine", "opened"]
+
+Engine: TypeAlias = Literal["local", "ray"]
+Start: TypeAlias = "Callable[[Job, float | None], Attempt]"
+
+
+@contextlib.contextmanager
+def opened(
+    engine: str,
+    folder: Path,
+    protocol: Protocol,
+    *,
+    address: str | None = None,
+    timeout: float | None = None,
+    within: float | None = None,
+) -> Iterator[Start]:
+    """Gives the function that begins a job; leaves nothing running behind.
+
+    Args:
+        engine: which one.
+        folder: of the trial.
+        protocol: what is equal for all.
+        address: of a Ray cluster.
+        timeout: after which a run is ended [s].
+        within: time after which a run that still waits for its place is not begun [s].
+
+    Raises:
+        UnknownNameError: there is no such engine.
+        QueryError: an address for an engine that has none.
+        MissingExtraError: the engine is not installed.
+        PeftShopError: it cannot be reached.
+    """
+    if engine not in get_args(Engine):
+        raise UnknownNameError("engine", engine, get_args(Engine))
+    if engine == "local":
+        if address is not None:
+            raise QueryError("an address belongs to a cluster: give the engine `ray` with it")
+        yield lambda job, base: Running(
+            folder, protocol, job, base_valid_loss=base, timeout=timeout
+        )
+        return
+    with cluster(folder, protocol, address=address, timeout=timeout, within=within) as start:
+        yield start

@@ -1,0 +1,79 @@
+"""One run of a trial without a driver, as an array job of a scheduler does it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+from peft_shop.errors import InputError, PeftShopError, UnknownNameError
+from peft_shop.trial.ledger import append
+from peft_shop.trial.records import Stage
+from peft_shop.trial.running import Running
+from peft_shop.trial.stages import base_loss, every_job, next_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from peft_shop.trial.records import Job, Protocol, Result
+
+__all__ = ["chosen_job", "do_one"]
+
+
+def chosen_job(
+    folder: Path,
+    protocol: Protocol,
+    results: Mapping[str, Result],
+    *,
+    name: str | None = None,
+    index: int | None = None,
+    stage: str = "rates",
+) -> Job | None:
+    """The run that is meant; `None` where the stage has none of that number.
+
+    Args:
+        folder: of the trial.
+        protocol: what is equal for all.
+        results: by identifier of the run.
+        name: identifier of the run, or
+        index: its number in the stage, from 0 on.
+        stage: `base`, `rates` or `seeds`.
+
+    Raises:
+        InputError: no such run, no such stage, or one that cannot begin.
+    """
+    jobs = every_job(protocol, results)
+    if name is not None:
+        by_name = {job.id(protocol): job for job in jobs}
+        if name not in by_name:
+            raise UnknownNameError("run", name, by_name)
+        return by_name[name]
+    if stage not in get_args(Stage):
+        raise UnknownNameError("stage", stage, get_args(Stage))
+    if stage == "seeds" and any(job.stage != "seeds" for job in next_jobs(protocol, results)):
+        raise InputError(
+            f"{folder}: the seeds need the base and all rates first; `peft-shop trial "
+            f"status {folder}` tells what is missing"
+        )
+    numbered = dict(enumerate(job for job in jobs if job.stage == stage))
+    return numbered.get(-1 if index is None else index)
+
+
+def do_one(folder: Path, protocol: Protocol, results: Mapping[str, Result], job: Job) -> Result:
+    """Trains one run in a process of its own, whatever else there is.
+
+    Raises:
+        PeftShopError: its process was ended from outside.
+    """
+    name = job.id(protocol)
+    append(folder, "start", run=name)
+    running = Running(folder, protocol, job, base_valid_loss=base_loss(results))
+    try:
+        running.process.wait()
+    finally:
+        running.stop()
+    result = running.result()
+    if result is None:
+        append(folder, "interrupted", run=name)
+        raise PeftShopError(f"{name}: its process was ended from outside; do it again")
+    append(folder, "end", run=name, outcome=result.outcome)
+    return result
