@@ -270,6 +270,12 @@ def run(
             "are no evidence then; in a cluster as many as it takes.",
         ),
     ] = None,
+    stage: Annotated[
+        str,
+        typer.Option(
+            "--stage", help="The last one that is done: base, rates or seeds.", metavar="STAGE"
+        ),
+    ] = "seeds",
     within: Within = None,
     timeout: Annotated[
         str | None,
@@ -279,7 +285,8 @@ def run(
 ) -> None:
     """Do what is left of a trial; it can be interrupted and run again at any time.
 
-    Exit code: 0 every run has figures, 1 some have none or are still to be done.
+    Exit code: 0 every run (of --stage and those before) has figures, 1 some have none or are still
+    to be done.
     """
     trial = Trial(folder)
     with waiting("reading the model and the data"):
@@ -289,15 +296,17 @@ def run(
             engine=engine,  # type: ignore[arg-type]  # checked there
             address=address,
             slots=slots,
+            stage=stage,  # type: ignore[arg-type]  # checked there
             within=within,
             timeout=timeout,
             tell=tell,
             allow_code=allow_code,
         )
     out.show(status_document(reached, trial.estimate()), json=reached.model_dump_json)
-    if reached.failed or not reached.complete:
+    if reached.failed or not trial.complete_until(stage):  # type: ignore[arg-type]  # as above
         raise typer.Exit(NOTHING_FOUND)
-    say(f"now: peft-shop recommend --catalog {folder}")
+    if reached.complete:
+        say(f"now: peft-shop recommend --catalog {folder}")
 
 
 def run_one(

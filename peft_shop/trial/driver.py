@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import time
 import typing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from peft_shop.errors import PeftShopError
 from peft_shop.trial.ledger import append
+from peft_shop.trial.records import Stage
 from peft_shop.trial.stages import base_loss, expected_jobs, next_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from peft_shop.trial.records import Job, Protocol, Result
@@ -53,6 +54,7 @@ def drive(
     *,
     slots: int | None = 1,
     deadline: float | None = None,
+    stages: Collection[Stage] = get_args(Stage),
     tell: Callable[[int, int, str], None] | None = None,
     ended: Callable[[Result], None] | None = None,
 ) -> None:
@@ -65,6 +67,7 @@ def drive(
         start: begins a job; also told the validation loss of the model as it is.
         slots: runs at the same time; `None` for all that can be done.
         deadline: by `time.monotonic`, after which no further run is started.
+        stages: that are done; those after them are left.
         tell: told the number of runs done, of all, and what the current ones do.
         ended: called with every new result.
 
@@ -79,7 +82,7 @@ def drive(
         while True:
             late = deadline is not None and time.monotonic() > deadline
             busy = {attempt.id for attempt in active}
-            waiting = [job for job in jobs if job.id(protocol) not in busy]
+            waiting = [job for job in jobs if job.id(protocol) not in busy and job.stage in stages]
             while waiting and (slots is None or len(active) < slots) and not late:
                 job = waiting.pop(0)
                 append(folder, "start", run=job.id(protocol))

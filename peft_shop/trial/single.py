@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from peft_shop.errors import InputError, PeftShopError, UnknownNameError
 from peft_shop.trial.ledger import append
-from peft_shop.trial.records import Stage
 from peft_shop.trial.running import Running
-from peft_shop.trial.stages import base_loss, every_job, next_jobs
+from peft_shop.trial.stages import base_loss, every_job, next_jobs, stages_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,8 +46,7 @@ def chosen_job(
         if name not in by_name:
             raise UnknownNameError("run", name, by_name)
         return by_name[name]
-    if stage not in get_args(Stage):
-        raise UnknownNameError("stage", stage, get_args(Stage))
+    stages_until(stage)
     if stage == "seeds" and any(job.stage != "seeds" for job in next_jobs(protocol, results)):
         raise InputError(
             f"{folder}: the seeds need the base and all rates first; `peft-shop trial "

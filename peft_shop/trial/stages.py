@@ -6,9 +6,10 @@ A pure function of what is on file: a trial that was interrupted goes on where i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
-from peft_shop.trial.records import BASE, Job
+from peft_shop.errors import UnknownNameError
+from peft_shop.trial.records import BASE, Job, Stage
 from peft_shop.trial.sampling import standard_error
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "every_rate_job",
     "expected_jobs",
     "next_jobs",
+    "stages_until",
     "sweep_of",
 ]
 
@@ -95,6 +97,18 @@ def base_loss(results: Mapping[str, Result]) -> float | None:
         ),
         None,
     )
+
+
+def stages_until(stage: str) -> tuple[Stage, ...]:
+    """A stage and those before it.
+
+    Raises:
+        UnknownNameError: there is no such stage.
+    """
+    known: tuple[Stage, ...] = get_args(Stage)
+    if stage not in known:
+        raise UnknownNameError("stage", stage, known)
+    return known[: known.index(stage) + 1]
 
 
 def every_job(protocol: Protocol, results: Mapping[str, Result]) -> list[Job]:

@@ -20,7 +20,7 @@ from peft_shop.trial.ledger import locked
 from peft_shop.trial.outcomes import files_of_results, read_results
 from peft_shop.trial.preparing import prepare
 from peft_shop.trial.single import chosen_job, do_one
-from peft_shop.trial.stages import next_jobs
+from peft_shop.trial.stages import next_jobs, stages_until
 from peft_shop.trial.status import Status, status_of
 from peft_shop.trial.trust import demand_trust, source_of_score, trust
 from peft_shop.units import read_quantity
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from peft_shop.ask.answer import Recommendation
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Noise, Run
-    from peft_shop.trial.records import Protocol, Result
+    from peft_shop.trial.records import Protocol, Result, Stage
     from peft_shop.units import Quantity
 
 __all__ = ["Trial"]
@@ -163,6 +163,7 @@ class Trial:
         engine: Engine = "local",
         address: str | None = None,
         slots: int | None = None,
+        stage: Stage = "seeds",
         within: Quantity | None = None,
         timeout: Quantity | None = None,
         tell: Callable[[int, int, str], None] | None = None,
@@ -174,6 +175,7 @@ class Trial:
             engine: where: `local` in children of this process, or `ray` in a Ray cluster.
             address: of the cluster, such as `auto`; without one Ray starts on this machine.
             slots: runs at the same time; by default one, or as many as the cluster takes.
+            stage: the last one that is done; the seeds are what comes last.
             within: time after which no further run is started, such as `"6h"`.
             timeout: after which one run is ended.
             tell: told the number of runs done, of all, and what the current ones do.
@@ -187,6 +189,7 @@ class Trial:
         """
         if slots is not None and slots < 1:
             raise QueryError(f"slots must be a whole number from 1 on, got {slots}")
+        stages = stages_until(stage)
         limit = None if within is None else read_quantity(within, "seconds", name="within")
         longest = None if timeout is None else read_quantity(timeout, "seconds", name="timeout")
         with locked(self.folder):
@@ -209,6 +212,7 @@ class Trial:
                     start,
                     slots=1 if slots is None and engine == "local" else slots,
                     deadline=deadline,
+                    stages=stages,
                     tell=tell,
                     ended=lambda _: self._keep_catalog(protocol, results),
                 )
@@ -283,8 +287,13 @@ class Trial:
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do."""
+        return self.complete_until("seeds")
+
+    def complete_until(self, stage: Stage) -> bool:
+        """Whether nothing is left to do of a stage and those before it."""
         protocol = self.protocol
-        return not next_jobs(protocol, self.results(protocol))
+        stages = stages_until(stage)
+        return all(job.stage not in stages for job in next_jobs(protocol, self.results(protocol)))
 
     @property
     def catalog(self) -> Catalog:
