@@ -147,7 +147,8 @@ def new(
         int | None, _number("--batch-size", "Examples of one step. Default: 8.")
     ] = None,
     accumulation: Annotated[
-        int | None, _number("--accumulation", "Parts that a step is divided into. Default: 1.")
+        int | None,
+        _number("--accumulation", "Parts of a step. Default: 1, or as --device needs."),
     ] = None,
     max_length: Annotated[
         int | None, _number("--max-length", "Tokens of an example. Default: 512.")
@@ -169,13 +170,14 @@ def new(
         ),
     ] = BaseDtype.AUTO,
     gradient_checkpointing: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--gradient-checkpointing",
-            help="Run blocks again in the backward pass: less memory, more time.",
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            help="Run blocks again in the backward pass: less memory, more time. Default: where a "
+            "candidate needs it to fit --device.",
             rich_help_panel=_EQUAL,
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     """Make a trial: a folder that says what is to be compared. Nothing is started.
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 
-__all__ = ["Step", "step_of"]
+__all__ = ["ACCUMULATION", "Step", "step_of"]
+
+ACCUMULATION: Final = "accumulation"
+"""Key in `Training.options`: forward passes that a step of a trial was divided into."""
 
 _DTYPES: Final = get_args(Dtype)
 _BITS: Final = {"bnb_4bit": 4, "bnb_8bit": 8}
@@ -171,9 +174,12 @@ class _Decision:
         """Micro-batch and accumulation; what is not stated makes up the measured product."""
         if isinstance(self.setup, Setup):
             return self.planned(self.setup)
-        measured = self.recipe.training.batch_size
+        training = self.recipe.training
+        measured = training.batch_size
         batch_size: int | None = self.stated("batch_size", None)
-        accumulation: int | None = self.stated("accumulation", None)
+        divided = training.options.get(ACCUMULATION) if batch_size is None else None
+        parts = divided if isinstance(divided, int) and divided > 0 else None
+        accumulation: int | None = self.stated("accumulation", parts)
         if batch_size is None:
             # where it does not divide, rather more than less
             batch_size = measured if accumulation is None else -(-measured // accumulation)

@@ -45,6 +45,10 @@ def plan_document(protocol: Protocol, left: Estimate) -> Document:
     length = (
         f"{asked.steps} steps of {asked.batch_size} examples of at most {asked.max_length} tokens"
     )
+    if protocol.accumulation > 1:
+        length += f" in {protocol.accumulation} forward passes"
+    if protocol.gradient_checkpointing:
+        length += ", blocks run again in the backward pass"
     return Document(
         title=f"Trial {protocol.benchmark}: {candidates} candidates on {asked.model}",
         paragraphs=(

@@ -11,6 +11,7 @@ from peft_shop.catalog.runs import Recipe, Training
 from peft_shop.catalog.short_names import shortened
 from peft_shop.records import Record
 from peft_shop.scripts.data import CHAT, LABELS, TRAIN_FILE
+from peft_shop.scripts.step import ACCUMULATION
 from peft_shop.trial.records import BASE, Asked, Contestant
 from peft_shop.trial.stages import SPACING, at_two_digits
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.candidates import Candidate, Dropped
+    from peft_shop.ask.query import Failure
     from peft_shop.catalog.catalog import Catalog
 
 __all__ = ["Conditions", "base_contestant", "contestants", "full_contestant"]
@@ -37,6 +39,8 @@ class Conditions(Record):
         train_file: the examples that are trained on.
         chat: whether the texts bring the special tokens of a chat template.
         dtype: of the base.
+        accumulation: forward passes of every step.
+        gradient_checkpointing: whether blocks are run again in the backward pass.
         labels: classes of a classification, in order.
     """
 
@@ -44,6 +48,8 @@ class Conditions(Record):
     train_file: str
     chat: bool
     dtype: str
+    accumulation: int = 1
+    gradient_checkpointing: bool = False
     labels: tuple[str, ...] = ()
 
     def training(self, published: Training) -> Training:
@@ -53,6 +59,8 @@ class Conditions(Record):
         options[TRAIN_FILE] = self.train_file
         if self.chat:
             options[CHAT] = True
+        if self.accumulation > 1:
+            options[ACCUMULATION] = self.accumulation
         if self.labels:
             options[LABELS] = list(self.labels)
         return published.model_copy(
@@ -62,7 +70,7 @@ class Conditions(Record):
                 "batch_size": self.asked.batch_size,
                 "max_length": self.asked.max_length,
                 "dtype": self.dtype,
-                "gradient_checkpointing": self.asked.gradient_checkpointing,
+                "gradient_checkpointing": self.gradient_checkpointing,
                 "mixed_precision": False,
                 "compile": False,
                 "seed": 0,
@@ -96,7 +104,10 @@ def contestants(
     """
     asked = conditions.asked.candidates
     # the yardstick first, so that `lora` means it
-    yardstick = [each for each in answer.baselines if each.is_yardstick]
+    too_large = {each.run.id for each in answer.dropped if each.run and _memory_failures(each)}
+    yardstick = [
+        each for each in answer.baselines if each.is_yardstick and each.run.id not in too_large
+    ]
     everyone: dict[str, Candidate] = {
         shortened(catalog, candidate.run, candidate.name): candidate
         for candidate in (
@@ -186,9 +197,12 @@ def _too_large(answer: Recommendation) -> dict[str, str]:
     return {
         dropped.name: failure.reason
         for dropped in answer.dropped
-        for failure in dropped.failures
-        if "memory" in failure.constraint
+        for failure in _memory_failures(dropped)
     }
+
+
+def _memory_failures(dropped: Dropped) -> list[Failure]:
+    return [failure for failure in dropped.failures if "memory" in failure.constraint]
 
 
 def _pace(candidate: Candidate, yardstick: Candidate | None) -> float | None:

@@ -10,13 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from peft_shop.ask.recommendation import recommend
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError, InputError, MissingExtraError
 from peft_shop.trial.choosing import Conditions, base_contestant, contestants, full_contestant
 from peft_shop.trial.data import divide, written
 from peft_shop.trial.records import Code, Job, Protocol, Split
 from peft_shop.trial.running import script_of
+from peft_shop.trial.sharing import answer_for, shared_setup
 from peft_shop.trial.trust import source_of_score
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ CODE: Final = "data/score.py"
 _FEW: Final = 200
 """Test examples below which small differences cannot be seen."""
 _CHUNK: Final = 2**20
-_TASKS: Final[dict[str, dict[str, str]]] = {"causal_lm": {}, "seq_cls": {"task_type": "SEQ_CLS"}}
-"""What configurations are asked to be for, where the model's head does not tell it."""
 _MOST_CHOICES: Final = 20
 """Different completions up to which they stand for choice in every row."""
 _GPU_THREADS: Final = 4
@@ -82,23 +80,13 @@ def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) ->
         chat=divided.chat,
         dtype=dtype,
         labels=divided.labels,
+        accumulation=asked.accumulation or 1,
+        gradient_checkpointing=asked.gradient_checkpointing or False,
     )
     code = _code(asked, files)
+    conditions, told = shared_setup(conditions, answer)
     if answer is None:
-        answer = recommend(
-            model=str(model),
-            device=asked.device,
-            fit=None if asked.device is None else "off",
-            training={
-                "batch_size": asked.batch_size // asked.accumulation,
-                "accumulation": asked.accumulation,
-                "sequence_length": asked.max_length,
-                "dtype": dtype,
-                "gradient_checkpointing": asked.gradient_checkpointing,
-            },
-            adapt={"total_steps": asked.steps, **_TASKS[asked.task]},
-            floor=0,
-        )
+        answer = answer_for(conditions)
     chosen, left_out = contestants(answer, conditions, load())
     everyone = [base_contestant(conditions), *chosen]
     if asked.full_finetuning:
@@ -115,10 +103,12 @@ def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) ->
         general=splits.get("general"),
         device=device,
         dtype=dtype,
+        accumulation=conditions.accumulation,
+        gradient_checkpointing=conditions.gradient_checkpointing,
         threads=threads,
         versions=versions(),
         contestants=tuple(everyone),
-        notes=(*divided.notes, *_notes(divided), *_generating(asked, model)),
+        notes=(*divided.notes, *_notes(divided), *_generating(asked, model), *told),
         labels=divided.labels,
         majority=_majority(divided) if divided.labels else None,
         choices=_choices(asked, divided),

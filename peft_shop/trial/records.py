@@ -60,12 +60,14 @@ class Asked(Record):
         candidates: how many, or names of runs and methods.
         steps: optimizer steps of every run.
         batch_size: examples of one step.
-        accumulation: forward passes that a step is divided into.
+        accumulation: forward passes that a step is divided into; `None` for one, or for what the
+            candidates need to fit `device`.
         max_length: of an example [tokens]; longer ones are cut.
         rates: learning rates that every candidate is tried at.
         seeds: seeds at the chosen rate.
         dtype: of the base; `auto` is bfloat16 on an accelerator and float32 without.
-        gradient_checkpointing: for every candidate alike.
+        gradient_checkpointing: whether blocks are run again in the backward pass; `None` for no,
+            or where a candidate needs it to fit `device`.
         full_finetuning: whether training all weights is measured too.
         device: accelerator that candidates must fit on.
         test_examples: of the test set, at most [count].
@@ -86,12 +88,12 @@ class Asked(Record):
     candidates: Annotated[int, Field(ge=1, le=45)] | tuple[Text, ...] = 6
     steps: Count = 500
     batch_size: Count = 8
-    accumulation: Count = 1
+    accumulation: Count | None = None
     max_length: Count = 512
     rates: Annotated[int, Field(ge=1, le=9)] = 3
     seeds: Annotated[int, Field(ge=1, le=50)] = 3
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
     full_finetuning: bool = False
     device: Text | None = None
     test_examples: Count = 1000
@@ -103,7 +105,7 @@ class Asked(Record):
 
     @model_validator(mode="after")
     def _accumulation_divides(self) -> Self:
-        if self.batch_size % self.accumulation:
+        if self.batch_size % (self.accumulation or 1):
             msg = f"batch_size {self.batch_size} is no multiple of accumulation {self.accumulation}"
             raise ValueError(msg)
         return self
@@ -199,6 +201,8 @@ class Protocol(Record):
         train, valid, test, general: the data.
         device: what trains: `cpu`, or the accelerator's name.
         dtype: of the base.
+        accumulation: forward passes of every step.
+        gradient_checkpointing: whether blocks are run again in the backward pass.
         threads: of the processor, for each run.
         versions: of the packages that decide results.
         contestants: candidates, the base first.
@@ -222,6 +226,8 @@ class Protocol(Record):
     general: Split | None = None
     device: Text
     dtype: Text
+    accumulation: Count = 1
+    gradient_checkpointing: bool = False
     threads: Count = 1
     versions: Frozen[dict[str, str]]
     contestants: tuple[Contestant, ...]

@@ -128,7 +128,7 @@ class Running:
                 if protocol.general is None
                 else str((folder / protocol.general.file).resolve())
             ),
-            "batch_size": protocol.asked.batch_size // protocol.asked.accumulation,
+            "batch_size": protocol.asked.batch_size // protocol.accumulation,
             "steps": job.recipe(protocol).training.max_steps,
             "base_valid_loss": base_valid_loss,
             "score": _score_order(folder, protocol),
