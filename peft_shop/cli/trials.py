@@ -157,7 +157,14 @@ def new(
         int | None, _number("--rates", "Learning rates for each candidate. Default: 3.")
     ] = None,
     seeds: Annotated[
-        int | None, _number("--seeds", "Seeds at the chosen rate. Default: 3.")
+        str | None,
+        typer.Option(
+            "--seeds",
+            help="Seeds at the chosen rate; auto: 3, and up to 12 for those that stay tied. "
+            "Default: 3.",
+            rich_help_panel=_EQUAL,
+            metavar="N|auto",
+        ),
     ] = None,
     dtype: Annotated[
         BaseDtype,
@@ -194,7 +201,7 @@ def new(
         "accumulation": accumulation,
         "max_length": max_length,
         "rates": rates,
-        "seeds": seeds,
+        "seeds": int(seeds) if seeds is not None and seeds.isdecimal() else seeds,
         "dtype": dtype.value,
         "gradient_checkpointing": gradient_checkpointing,
         "task": task.value,

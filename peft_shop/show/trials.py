@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
+from peft_shop.trial.seeding import ROUNDS
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def plan_document(protocol: Protocol, left: Estimate) -> Document:
     )
     candidates = len(protocol.contestants) - 1
     runs = (
-        f"1 of the base, {candidates} x {asked.rates} rates, {candidates} x {asked.seeds} seeds; "
+        f"1 of the base, {candidates} x {asked.rates} rates, {candidates} x {_seeds(asked.seeds)}; "
         "up to 2 rates more for a candidate whose best rate is the outermost"
     )
     length = (
@@ -190,6 +191,12 @@ def _undecided(status: Status) -> tuple[Listing, ...]:
         text = f"not significantly worse than {pair.best}, by {pair.difference:.4f}; {what} would"
         items.append(Item(pair.other, (f"{text} decide",)))
     return (Listing("Undecided", tuple(items)),) if items else ()
+
+
+def _seeds(asked: int | Literal["auto"]) -> str:
+    if asked == "auto":
+        return f"{ROUNDS[0]} seeds, up to {ROUNDS[-1]} for those that stay tied"
+    return f"{asked} seeds"
 
 
 def _left_out(reasons: dict[str, str]) -> tuple[Listing, ...]:

@@ -15,7 +15,7 @@ from peft_shop.trial.chance import experiment_of, noise_of, pairings_of
 from peft_shop.trial.common_rate import common_rate_notes
 from peft_shop.trial.metrics import benchmark_of, figures_of, metrics_of
 from peft_shop.trial.records import BASE
-from peft_shop.trial.stages import every_rate_job, next_jobs, sweep_of
+from peft_shop.trial.stages import every_rate_job, next_jobs, seed_notes, sweep_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -181,7 +181,8 @@ def _caveats(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ..
     )
     left = next_jobs(protocol, results)
     unfinished = ("the trial is not complete: what is missing may change the order",)
-    return (*edge_notes(protocol, results), *lost, *(unfinished if left else ()))
+    notes = (*edge_notes(protocol, results), *seed_notes(protocol, results))
+    return (*notes, *lost, *(unfinished if left else ()))
 
 
 def _picked(results: Mapping[str, Result]) -> set[str]:

@@ -64,7 +64,7 @@ class Asked(Record):
             candidates need to fit `device`.
         max_length: of an example [tokens]; longer ones are cut.
         rates: learning rates that every candidate is tried at.
-        seeds: seeds at the chosen rate.
+        seeds: seeds at the chosen rate; `auto` is three, and more for those that stay tied.
         dtype: of the base; `auto` is bfloat16 on an accelerator and float32 without.
         gradient_checkpointing: whether blocks are run again in the backward pass; `None` for no,
             or where a candidate needs it to fit `device`.
@@ -91,7 +91,7 @@ class Asked(Record):
     accumulation: Count | None = None
     max_length: Count = 512
     rates: Annotated[int, Field(ge=1, le=9)] = 3
-    seeds: Annotated[int, Field(ge=1, le=50)] = 3
+    seeds: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = 3
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool | None = None
     full_finetuning: bool = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from peft_shop.errors import UnknownNameError
 from peft_shop.trial.records import BASE, Job, Stage
 from peft_shop.trial.sampling import standard_error
+from peft_shop.trial.seeding import first_seeds, round_of, seeds_due
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ __all__ = [
     "every_rate_job",
     "expected_jobs",
     "next_jobs",
+    "seed_notes",
     "stages_until",
     "sweep_of",
 ]
@@ -78,12 +80,7 @@ def next_jobs(protocol: Protocol, results: Mapping[str, Result]) -> list[Job]:
         for name, sweep in sweeps.items()
         for rate in sweep.waiting
     ]
-    seeds = [
-        Job(stage="seeds", contestant=name, learning_rate=sweep.chosen, seed=seed)
-        for seed in range(1, protocol.asked.seeds + 1)
-        for name, sweep in sweeps.items()
-        if sweep.chosen is not None
-    ]
+    seeds = sorted(_seed_jobs(protocol, results, sweeps), key=lambda job: job.seed)
     return jobs + [job for job in seeds if job.id(protocol) not in results]
 
 
@@ -114,20 +111,46 @@ def stages_until(stage: str) -> tuple[Stage, ...]:
 def every_job(protocol: Protocol, results: Mapping[str, Result]) -> list[Job]:
     """Jobs that are known now, done or not, in a fixed order."""
     jobs = [Job(stage="base", contestant=BASE, learning_rate=0.0, seed=0)]
-    sweeps = [(each, sweep_of(protocol, each, results)) for each in protocol.contestants[1:]]
-    for contestant, _ in sweeps:
+    sweeps = {each.name: sweep_of(protocol, each, results) for each in protocol.contestants[1:]}
+    for contestant in protocol.contestants[1:]:
         # what was added later stands behind, so that no number changes its meaning
         jobs += [_job(contestant, rate) for rate in contestant.rates]
-    for contestant, sweep in sweeps:
+    for contestant in protocol.contestants[1:]:
+        sweep = sweeps[contestant.name]
         added = sorted({*sweep.tried, *sweep.waiting} - set(contestant.rates))
         jobs += [_job(contestant, rate) for rate in added]
-    jobs += [
-        Job(stage="seeds", contestant=contestant.name, learning_rate=sweep.chosen, seed=seed)
-        for contestant, sweep in sweeps
-        if sweep.chosen is not None
-        for seed in range(1, protocol.asked.seeds + 1)
+    seeds = _seed_jobs(protocol, results, sweeps)
+    return jobs + sorted(seeds, key=lambda job: round_of(protocol, job.seed))
+
+
+def seed_notes(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:
+    """Who got more seeds than the rest, and why."""
+    sweeps = {each.name: sweep_of(protocol, each, results) for each in protocol.contestants[1:]}
+    more: dict[int, list[str]] = {}
+    for job in _seed_jobs(protocol, results, sweeps):
+        number = job.seed
+        if number > first_seeds(protocol) and job.id(protocol) in results:
+            more.setdefault(number, []).append(job.contestant)
+    most = {name: seeds for seeds, names in sorted(more.items()) for name in names}
+    if not most:
+        return ()
+    listed = ", ".join(f"{name} ({seeds})" for name, seeds in sorted(most.items()))
+    first = first_seeds(protocol)
+    return (f"seeds: {first} for all, more for those that could not be told apart: {listed}",)
+
+
+def _seed_jobs(
+    protocol: Protocol, results: Mapping[str, Result], sweeps: Mapping[str, Sweep]
+) -> list[Job]:
+    """Jobs of the seeds, done or not, candidate by candidate."""
+    chosen = {name: sweep.chosen for name, sweep in sweeps.items() if sweep.chosen is not None}
+    final = not any(sweep.waiting for sweep in sweeps.values())
+    due = seeds_due(protocol, results, chosen, final=final)
+    return [
+        Job(stage="seeds", contestant=name, learning_rate=rate, seed=seed)
+        for name, rate in chosen.items()
+        for seed in range(1, due[name] + 1)
     ]
-    return jobs
 
 
 def every_rate_job(contestant: Contestant) -> list[Job]:
@@ -137,12 +160,11 @@ def every_rate_job(contestant: Contestant) -> list[Job]:
 
 def expected_jobs(protocol: Protocol, results: Mapping[str, Result]) -> int:
     """Runs of the whole trial, as far as can be told now [count]."""
-    total = 1
-    for contestant in protocol.contestants[1:]:
-        sweep = sweep_of(protocol, contestant, results)
-        total += len(sweep.tried) + len(sweep.waiting)
-        total += protocol.asked.seeds if sweep.waiting or sweep.chosen is not None else 0
-    return total
+    sweeps = {each.name: sweep_of(protocol, each, results) for each in protocol.contestants[1:]}
+    rates = sum(len(sweep.tried) + len(sweep.waiting) for sweep in sweeps.values())
+    undecided = sum(1 for sweep in sweeps.values() if sweep.waiting)
+    seeds = undecided * first_seeds(protocol) + len(_seed_jobs(protocol, results, sweeps))
+    return 1 + rates + seeds
 
 
 def sweep_of(protocol: Protocol, contestant: Contestant, results: Mapping[str, Result]) -> Sweep:

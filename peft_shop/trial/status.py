@@ -9,7 +9,7 @@ from peft_shop.catalog.runs import Metric
 from peft_shop.records import Finite, Frozen, Record, Text
 from peft_shop.trial.evidence import catalog_of, edge_notes
 from peft_shop.trial.metrics import metrics_of
-from peft_shop.trial.stages import expected_jobs, next_jobs, sweep_of
+from peft_shop.trial.stages import expected_jobs, next_jobs, seed_notes, sweep_of
 from peft_shop.trial.undecided import Undecided, undecided_pairs
 
 if TYPE_CHECKING:
@@ -142,7 +142,12 @@ def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int
         undecided=undecided_pairs(
             catalog_of(protocol, results), [each.name for each in protocol.contestants[1:]]
         ),
-        notes=(*strangers, *protocol.notes, *edge_notes(protocol, results)),
+        notes=(
+            *strangers,
+            *protocol.notes,
+            *edge_notes(protocol, results),
+            *seed_notes(protocol, results),
+        ),
     )
 
 
