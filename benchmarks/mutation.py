@@ -1,11 +1,12 @@
 """Do the tests bite? Changes one place of a room at a time and counts what a test notices.
 
-    python benchmarks/mutation.py pareto.py tests/ground/test_pareto.py --count 30 --seed 1
+    python benchmarks/mutation.py pareto.py units.py --count 25 --seed 1
 
-The room is given by its path inside `peft_shop/`; the tests run against a copy of the package.
-Prints each survivor and the score. Every mutant gets a process of its own, forked from one that
-has loaded what the tests need besides the package. Tests that enter the changed function come
-first, those that noticed a mutant before even sooner; what they let pass meets all the others.
+Rooms are given by their paths inside `peft_shop/`; without any, all of `mutants.ROOMS` take their
+turns. The tests run against a copy of the package. Prints each survivor and the score. Every mutant
+gets a process of its own, forked from one that has loaded what the tests need besides the package.
+Tests that enter the changed function come first, those that noticed a mutant before even sooner;
+what they let pass meets all the others. The first test that fails ends it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import copy
 import importlib
 import json
 import os
@@ -28,136 +28,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mutants
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import FrameType
 
+    from mutants import Mutant
+
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 300
-"""What takes longer hangs, and is noticed."""
-
-SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Add,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
-}
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One changed place.
-
-    Attributes:
-        line: where.
-        what: the change in words.
-        text: the whole room with it.
-    """
-
-    line: int
-    what: str
-    text: str
-
-
-def mutants(source: str) -> list[Mutant]:
-    """Every mutant of a room, in the order of its lines."""
-    tree = ast.parse(source)
-    made = []
-    for index, node in enumerate(ast.walk(tree)):
-        for what, change in _changes(node):
-            changed = copy.deepcopy(tree)
-            target = next(other for at, other in enumerate(ast.walk(changed)) if at == index)
-            change(target)
-            line = getattr(node, "lineno", 0)
-            made.append(Mutant(line, what, ast.unparse(ast.fix_missing_locations(changed))))
-    return sorted(made, key=lambda mutant: (mutant.line, mutant.what))
-
-
-def _changes(  # noqa: C901, PLR0912 - one branch a kind of node
-    node: ast.AST,
-) -> Iterator[tuple[str, Callable[[Any], None]]]:
-    """What can be changed at a node: the change in words, and a function that makes it."""
-    if isinstance(node, ast.Compare):
-        for place, operator in enumerate(node.ops):
-            other = SWAPPED.get(type(operator))
-            if other is not None:
-                yield f"{type(operator).__name__} -> {other.__name__}", _setter("ops", place, other)
-    elif isinstance(node, ast.BinOp | ast.BoolOp):
-        other = SWAPPED.get(type(node.op))
-        if other is not None:
-            yield f"{type(node.op).__name__} -> {other.__name__}", _setter("op", None, other)
-    elif isinstance(node, ast.If | ast.IfExp | ast.While):
-        yield "negated condition", _negate
-    elif isinstance(node, ast.Constant) and type(node.value) in {int, float}:
-        yield "constant + 1", _raised
-    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield "flipped", _flipped
-    elif isinstance(node, ast.Dict | ast.Set) and _entries(node) > 1:
-        for place in range(_entries(node)):
-            yield f"dropped entry {place + 1}", _dropped(place)
-    if isinstance(node, ast.FunctionDef | ast.If | ast.For | ast.With):
-        for place, statement in enumerate(node.body):
-            if isinstance(statement, ast.Expr | ast.Assign | ast.AugAssign) and not (
-                isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-            ):
-                yield f"removed line {statement.lineno}", _removed(place)
-
-
-def _setter(field: str, place: int | None, kind: type[ast.AST]) -> Callable[[Any], None]:
-    def change(node: ast.AST) -> None:
-        if place is None:
-            setattr(node, field, kind())
-        else:
-            getattr(node, field)[place] = kind()
-
-    return change
-
-
-def _negate(node: ast.If | ast.IfExp | ast.While) -> None:
-    node.test = ast.UnaryOp(ast.Not(), node.test)
-
-
-def _raised(node: ast.Constant) -> None:
-    node.value = node.value + 1  # type: ignore[operator] # a number
-
-
-def _flipped(node: ast.Constant) -> None:
-    node.value = not node.value
-
-
-def _entries(node: ast.Dict | ast.Set) -> int:
-    return len(node.values if isinstance(node, ast.Dict) else node.elts)
-
-
-def _dropped(place: int) -> Callable[[Any], None]:
-    def change(node: ast.Dict | ast.Set) -> None:
-        if isinstance(node, ast.Dict):
-            del node.keys[place]
-            del node.values[place]
-        else:
-            del node.elts[place]
-
-    return change
-
-
-def _removed(place: int) -> Callable[[Any], None]:
-    def change(node: ast.FunctionDef) -> None:
-        node.body[place] = ast.Pass()
-
-    return change
+SECONDS = 600
+"""What all tests of a room may take."""
 
 
 @dataclass
@@ -203,11 +84,20 @@ class Watch:
 
 
 class Order:
-    """Plugin of pytest that runs some tests alone, in this order, and tells who failed."""
+    """Plugin of pytest that runs some tests alone, in this order, and tells who failed.
 
-    def __init__(self, tests: list[str]) -> None:
+    A test that takes much longer than without any change ends the process: it hangs.
+    """
+
+    def __init__(self, tests: list[str], seconds: dict[str, float]) -> None:
         self.place = {name: place for place, name in enumerate(tests)}
+        self.seconds = seconds
         self.failed = ""
+
+    def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> None:
+        """Sets the clock."""
+        del nextitem
+        signal.alarm(int(15 + 5 * self.seconds[item.nodeid]))
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Sorts the tests and leaves the others out."""
@@ -235,7 +125,7 @@ class Room:
 
     def prepare(self) -> bool:
         """Runs all tests without any change; says whether they pass."""
-        told = self._forked(self._watched, SECONDS * 4)
+        told = self._forked(self._watched, SECONDS)
         if told is None or told.get("code") != 0:
             return False
         self.entered = Entered(**told["entered"])
@@ -265,8 +155,7 @@ class Room:
         """Whether some tests pass; those that noticed a mutant before and the fast come first."""
         seconds = self.entered.seconds
         ordered = sorted(tests, key=lambda name: (-self.noticed.get(name, 0), seconds[name]))
-        limit = min(SECONDS, 30 + 10 * sum(seconds[name] for name in tests))
-        told = self._forked(lambda: self._run(ordered), limit)
+        told = self._forked(lambda: self._run(ordered), SECONDS)
         if told is None:
             return False
         if told["failed"]:
@@ -298,7 +187,7 @@ class Room:
         import pytest
 
         sys.dont_write_bytecode = True
-        order = Order(tests)
+        order = Order(tests, self.entered.seconds)
         files = sorted({name.partition("::")[0] for name in tests})
         code = pytest.main([*ARGUMENTS, *files], plugins=[order])
         return {"code": int(code), "failed": order.failed}
@@ -354,32 +243,52 @@ def _function_at(source: str, line: int) -> tuple[int, int]:
     return found
 
 
-def main() -> int:
-    """Exit code: 1 where the score is below `--least`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("room", help="path inside peft_shop/")
-    parser.add_argument("tests", nargs="+", help="tests that should notice")
-    parser.add_argument("--count", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--least", type=float, default=0.0, help="share that must be noticed")
-    options = parser.parse_args()
-    source = (ROOT / "peft_shop" / options.room).read_text(encoding="utf-8")
-    every = mutants(source)
-    chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
+def measured(room: str, tests: list[str], count: int, seed: int) -> tuple[int, int]:
+    """How many mutants of a room there were, and how many a test noticed; prints the others.
+
+    Raises:
+        RuntimeError: the tests fail without any change.
+    """
+    source = (ROOT / "peft_shop" / room).read_text(encoding="utf-8")
+    every = mutants.chosen(room, source, count, random.Random(f"{seed} {room}"))
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         folder = Path(name).resolve()
         ignore = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".hypothesis", "*_cache")
         shutil.copytree(ROOT, folder, dirs_exist_ok=True, ignore=ignore)
-        room = Room(options.room, options.tests, folder)
-        if not room.prepare():
-            print("the tests fail without any change")
-            return 2
-        alive = [mutant for mutant in chosen if room.survives(mutant)]
+        tried = Room(room, tests, folder)
+        if not tried.prepare():
+            msg = f"{room}: the tests fail without any change"
+            raise RuntimeError(msg)
+        alive = [mutant for mutant in every if tried.survives(mutant)]
     for mutant in alive:
-        print(f"survived: {options.room}:{mutant.line}: {mutant.what}")
-    score = 1 - len(alive) / max(len(chosen), 1)
-    print(f"{options.room}: {len(chosen) - len(alive)} of {len(chosen)} noticed, {score:.0%}")
-    return 1 if score < options.least else 0
+        print(f"survived: {room}:{mutant.line}: {mutant.what}")
+    noticed = len(every) - len(alive)
+    print(f"{room}: {noticed} of {len(every)} noticed, {noticed / len(every):.0%}", flush=True)
+    return len(every), noticed
+
+
+def main() -> int:
+    """Exit code: 1 where the score is below `--least`, 2 where a room cannot be measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rooms", nargs="*", help="paths inside peft_shop/; all that are watched")
+    parser.add_argument("--tests", nargs="+", help="tests that should notice, instead of its own")
+    parser.add_argument("--count", type=int, default=25, help="mutants of a room")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--least", type=float, default=0.0, help="share that must be noticed")
+    options = parser.parse_args()
+    every = noticed = 0
+    for room in options.rooms or mutants.ROOMS:
+        tests = options.tests or [f"tests/{name}" for name in mutants.ROOMS.get(room, (room,))]
+        start = time.monotonic()
+        try:
+            counts = measured(room, tests, options.count, options.seed)
+        except RuntimeError as error:
+            print(error)
+            return 2
+        every, noticed = every + counts[0], noticed + counts[1]
+        print(f"  {time.monotonic() - start:.0f} s", flush=True)
+    print(f"seed {options.seed}: {noticed} of {every} noticed, {noticed / every:.1%}")
+    return 1 if noticed / every < options.least else 0
 
 
 if __name__ == "__main__":
