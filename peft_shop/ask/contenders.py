@@ -42,6 +42,7 @@ __all__ = [
 ANY_ERA = "any"
 SHIFTED_ERAS = "shifted"
 _ENVIRONMENT_SCOPES = frozenset({"memory", "time"})
+_NOTHING = FrozenDict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +182,10 @@ def _field(catalog: Catalog, query: Query) -> Field:
             variants=run.variants,
             run=run,
             values=FrozenDict(found.values),  # so that records of answers share them
-            unusable=FrozenDict(found.unusable),
-            sds=FrozenDict(found.sds),
-            rerun_sds=FrozenDict(found.rerun_sds),
-            degrees=FrozenDict(found.degrees),
+            unusable=FrozenDict(found.unusable) if found.unusable else _NOTHING,
+            sds=FrozenDict(found.sds) if found.sds else _NOTHING,
+            rerun_sds=FrozenDict(found.rerun_sds) if found.rerun_sds else _NOTHING,
+            degrees=FrozenDict(found.degrees) if found.degrees else _NOTHING,
             pooled=len(pool),
             members=tuple(pool) if len(pool) > 1 else (),
             notes=tuple(notes),

@@ -205,19 +205,25 @@ def dunnett_factor(
         return low if rivals <= 1 else _bisected(confidence, rivals, degrees, correlation)
     # between the quantile of one lead and Bonferroni's, which assumes nothing
     high = significance_threshold(1 - (1 - confidence) / rivals, degrees)
-    below = _all_below(low, rivals, degrees, correlation) - confidence
-    above = _all_below(high, rivals, degrees, correlation) - confidence
-    # regula falsi with halved ends (the Illinois rule)
+
+    def excess(limit: float) -> float:
+        rest = 1 - _all_below(limit, rivals, degrees, correlation)
+        return math.log(max(rest, 1e-300) / (1 - confidence))
+
+    # the logarithm is nearly straight, so that secants need few steps; a half where one leads out
+    older, before = low, excess(low)
+    newer, value = high, excess(high)
     for _ in range(60):
-        middle = high - above * (high - low) / (above - below)
-        value = _all_below(middle, rivals, degrees, correlation) - confidence
-        if abs(value) < 1e-9 or high - low < 1e-9:
-            return middle
-        if value < 0:
-            low, below, above = middle, value, above / 2
-        else:
-            high, above, below = middle, value, below / 2
-    return high
+        step = value - before
+        limit = newer - value * (newer - older) / step if step else low
+        if not low < limit < high:
+            limit = (low + high) / 2
+        older, before = newer, value
+        newer, value = limit, excess(limit)
+        if abs(value) < 1e-8 or high - low < 1e-9:
+            break
+        low, high = (newer, high) if value > 0 else (low, newer)
+    return newer
 
 
 def _bisected(confidence: float, rivals: int, degrees: float, correlation: float) -> float:

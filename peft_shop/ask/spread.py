@@ -18,13 +18,14 @@ from peft_shop.ask.quantiles import dunnett_factor, significance_threshold
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HasFigures", "Spread", "between", "factor", "lead_spread", "separate_parts"]
+__all__ = ["HasFigures", "Spread", "between", "counts", "factor", "lead_spread", "separate_parts"]
 
 _DEGREES: Final = (1, 1.2, 1.5, 1.75, 2, 2.5, *range(3, 21), 24, 30, 40, 60, 120, 240, 1000)
 _RIVALS: Final = (
     *(*range(1, 13), 14, 16, 18, 20, 23, 26, 30, 35, 40, 46, 53, 60, 70, 80, 90, 100),
     *(120, 145, 175, 210, 250, 300, 360, 430, 500, 600, 750, 1000, 1500, 2500, 5000, 10_000),
 )
+_COARSE: Final = 8
 
 
 class Spread(NamedTuple):
@@ -125,6 +126,25 @@ def factor(confidence: float, degrees: float, rivals: int = 1, correlation: floa
     place = bisect_left(_RIVALS, rivals)
     table_rivals = _RIVALS[place] if place < len(_RIVALS) else rivals
     return dunnett_factor(confidence, table_rivals, table_degrees, correlation)
+
+
+def counts(lead: float, spread: Spread, confidence: float, rivals: int) -> bool:
+    """Whether a lead is above its `factor`, at best without the costly factor of these rivals.
+
+    The factor rises with the number of rivals: every eighth of the table settles most leads.
+    """
+    if rivals > 1:
+        place = bisect_left(_RIVALS, rivals) // _COARSE * _COARSE
+        if place < len(_RIVALS) and _falls_short(lead, spread, confidence, _RIVALS[place]):
+            return False
+        place += _COARSE
+        if place < len(_RIVALS) and not _falls_short(lead, spread, confidence, _RIVALS[place]):
+            return True
+    return not _falls_short(lead, spread, confidence, rivals)
+
+
+def _falls_short(lead: float, spread: Spread, confidence: float, rivals: int) -> bool:
+    return lead <= factor(confidence, spread.degrees, rivals) * spread.sd
 
 
 def separate_parts(differences: Mapping[tuple[int, int], float], count: int) -> list[float | None]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.ask.noise import noisy_columns
-from peft_shop.ask.spread import factor, lead_spread
+from peft_shop.ask.spread import counts, factor, lead_spread
 from peft_shop.pareto import front
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class _Rule:
             )
             if lead <= self.least * spread.sd or (
                 lead <= self.most * spread.sd
-                and lead <= factor(self.confidence, spread.degrees, self.counts[i]) * spread.sd
+                and not counts(lead, spread, self.confidence, self.counts[i])
             ):
                 return False
         return True

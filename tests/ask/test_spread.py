@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_shop.ask.quantiles import dunnett_factor, significance_threshold
-from peft_shop.ask.spread import factor, lead_spread, separate_parts
+from peft_shop.ask.spread import Spread, counts, factor, lead_spread, separate_parts
 
 deviations = st.floats(0.001, 3)
 
@@ -55,6 +55,19 @@ def test_exact_figures_have_no_spread() -> None:
 def test_the_tables_err_towards_ties_and_by_little(rivals: int, degrees: float) -> None:
     used, exact = factor(0.95, degrees, rivals), dunnett_factor(0.95, rivals, degrees)
     assert exact - 1e-6 <= used <= exact * 1.04
+
+
+@given(
+    st.floats(0.01, 12), st.sampled_from([1.0, 2.5, 8.0, 30.0, math.inf]), st.integers(1, 12_000)
+)
+@settings(max_examples=20)
+def test_a_lead_counts_where_it_is_above_its_factor(
+    lead: float, degrees: float, rivals: int
+) -> None:
+    needed = factor(0.95, degrees, rivals) * 1.5
+    for each in (lead, needed * (1 - 1e-6), needed * (1 + 1e-6)):
+        assert counts(each, Spread(1.5, degrees), 0.95, rivals) == (each > needed)
+    assert not counts(0.0, Spread(0.0, math.inf), 0.95, rivals)
 
 
 def test_a_pair_is_held_against_student() -> None:
