@@ -310,7 +310,7 @@ def _natural(table: Table, index: int) -> int:
 def _least(table: Table, index: int, natural: int) -> int:
     """Width that keeps figures on one line, headers in whole words and text readable."""
     column = table.columns[index]
-    words = max(map(width_of, clean(column.title).split(" ")), default=0)
+    words = max(map(width_of, clean(column.title).split(" ")))
     if column.right:
         return max([words, *map(width_of, _texts(table, index))])
     return min(natural, max(words, column.least))

@@ -217,6 +217,24 @@ def test_replicates_tell_the_noise_where_nothing_else_does(alter: Callable[..., 
     }
 
 
+def test_replicates_tell_the_noise_of_scores_that_lack_an_estimate(
+    alter: Callable[..., Catalog],
+) -> None:
+    """Neither of what was estimated already, nor of memory and time."""
+    runs = tuple(seeded({"lora/a": (0.51, 0.499, 0.49), "lora/b": (0.409, 0.401, 0.39)}))
+    runs += tuple(seeded({"lora/c": (0.31, 0.3, 0.29)}))
+    stated = Noise(benchmark="metamathqa", metric="test_accuracy", sd=0.07, degrees=9, method="x")
+    found = kept(
+        recommend("metamathqa", catalog=alter(CATALOG, runs=runs, noise=(stated,)), floor=0,
+                  peft_version="any")
+    )  # fmt: skip
+    for one in found.values():
+        assert one.rerun_sds["test_accuracy"] == pytest.approx(0.07 / math.sqrt(one.pooled))
+        assert one.notes == ("mean of 3 seeds",)
+        scopes = {CATALOG.metric_by_id[name].scope for name in one.sds}
+        assert scopes == {"score"}
+
+
 def test_a_recipe_may_have_noise_of_its_own(alter: Callable[..., Catalog]) -> None:
     common = Noise(benchmark="metamathqa", metric="test_accuracy", sd=0.01, degrees=9, method="x")
     own = common.model_copy(update={"sd": 0.05, "degrees": 2, "experiments": ("lora/b",)})

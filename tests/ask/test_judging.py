@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from peft_shop import load_catalog, recommend
@@ -122,6 +122,8 @@ def test_the_order_is_that_of_its_definition(
         max_size=7,
     )
 )
+# two deviations behind: more than two rivals need, less than four
+@example([(40, 2, 1.0), (38, 1, 0.0), (0, 4, 0.0)])
 def test_the_cheapest_of_those_that_noise_cannot_tell_from_the_best_comes_first(
     rows: list[tuple[int, int, float]],
 ) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import peft_shop
 from peft_shop import load_catalog, recommend
 from peft_shop.catalog.catalog import SCHEMA_VERSION, Catalog
-from peft_shop.catalog.store import load, parse
+from peft_shop.catalog.store import READ_FROM, load, parse
 from peft_shop.errors import CatalogError, CatalogVersionError
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def test_a_copy_of_the_embedded_file_loads_equal(tmp_path: Path) -> None:
     copy = tmp_path / "catalog.json"
     shutil.copy(EMBEDDED, copy)
     assert load(copy) == load(str(copy)) == load_catalog()
+    # commands to go on with name it as the user did
+    assert load(copy).derived[READ_FROM] == str(copy)
 
 
 def test_what_is_written_loads_equal() -> None:
@@ -156,6 +158,18 @@ def test_a_newer_minor_schema_says_what_to_upgrade() -> None:
     assert "upgrade peft-shop" in str(error.value)
     # what has nothing new in it is read
     assert parse(json.dumps({**document(), "schema_version": newer}).encode()).methods
+
+
+@pytest.mark.parametrize(
+    ("minor", "newer"),
+    [("99999", True), ("100000", False), ("9" * 5000, False), ("x", False), ("0", False)],
+)
+def test_only_a_number_is_a_newer_schema(minor: str, newer: bool) -> None:
+    version = f"{SCHEMA_VERSION.partition('.')[0]}.{minor}"
+    with pytest.raises(CatalogError) as error:
+        parse(json.dumps({"schema_version": version, "trials": []}).encode())
+    assert isinstance(error.value, CatalogVersionError) == newer
+    assert ("which is newer" in str(error.value)) == newer
 
 
 def test_a_capability_names_an_environment_of_its_method() -> None:
@@ -353,13 +367,32 @@ def test_all_dangling_references_are_told_at_once() -> None:
     raw["runs"][0]["method"] = "lorra"
     raw["runs"][1]["era"] = "gredy"
     raw["noise"][0]["metric"] = "nothing"
-    raw["benchmarks"][0]["headline"] = "nothing"
-    assert set(refused(raw)) >= {
+    raw["benchmarks"][0] |= {"headline": "nothing", "objectives": ["test_accuracy", "nothing"]}
+    raw["benchmarks"][0]["definitions"] = {"nothing": "What it is."}
+    raw["noise"][0]["methods"] = ["full_finetuning", "lora", "lorra"]
+    raw["era_shifts"][0]["benchmark"] = "nothing"
+    pair = {"benchmark": "metamathqa", "metric": "test_accuracy", "sd": 0.01, "items": 200}
+    raw["pairings"] = [pair | {"a": "nothing", "b": raw["runs"][0]["experiment"]}]
+    raw["engines"][1] |= {"id": raw["engines"][0]["id"]}
+    raw["trainers"][0] |= {"keys": {"nothing": "x"}, "defaults": {"nothing": "1"}}
+    raw["trainers"][1] |= {"id": raw["trainers"][0]["id"]}
+    told = refused(raw)
+    assert set(told) >= {
         "runs[0].method",
         "runs[1].era",
         "noise[0].metric",
         "benchmarks[0].headline",
+        "benchmarks[0].objectives[1]",
+        "benchmarks[0].definitions",
+        "noise[0].methods[2]",
+        "era_shifts[0].benchmark",
+        "pairings[0].a",
+        "engines[1]",
+        "trainers[1]",
+        "trainers[0].keys",
+        "trainers[0].defaults",
     }
+    assert not {"benchmarks[0].objectives[0]", "noise[0].methods[0]", "pairings[0].b"} & set(told)
 
 
 # --- whatever else happens to a file ---

@@ -134,6 +134,8 @@ def test_every_step_is_written_from_its_size_on(text: str, unit: Unit) -> None:
         (1, "fraction", 1), ("1GiB", "bytes", 2**30), ("3000000000", "bytes", 3e9),
         (90, "seconds", 90),
         ("-1", "score", -1), (1024, "bytes", 1024), ("1.5min", "seconds", 90),
+        ("1000000", "bytes", 10**6), ("0.5s", "seconds", 0.5), (0.5, "seconds", 0.5),
+        ("0", "count", 0), ("0", "fraction", 0), ("1.0", "fraction", 1),
     ],
 )  # fmt: skip
 def test_what_is_meant_is_read(value: object, unit: Unit, meant: float) -> None:
@@ -145,6 +147,8 @@ def test_what_is_meant_is_read(value: object, unit: Unit, meant: float) -> None:
     [
         ("-1GiB", "bytes", "is negative"), (-1, "seconds", "is negative"),
         (-0.1, "fraction", "is negative"), (-1, "count", "is negative"),
+        ("999999", "bytes", "no unit"), ("1", "bytes", "1GiB"), (0.5, "bytes", "0.5MiB"),
+        ("1", "seconds", "1min"), ("0.5", "seconds", "0.5s"), ("100", "fraction", "100%"),
         ("24", "bytes", "24GiB"), (24, "bytes", "24MiB"), (1023, "bytes", "no unit"),
         ("24.", "bytes", "no unit"), ("20", "seconds", "20min"), ("20", "seconds", "20s"),
         ("101%", "fraction", "above 100 %"), (101, "fraction", "above 100 %"),

@@ -11,8 +11,8 @@ from peft_shop.catalog.engines import RankRule
 from peft_shop.catalog.store import parse
 from peft_shop.errors import CatalogError
 from peft_shop.serve.adapter import Adapter, variants_of
-from peft_shop.serve.ranks import exact_rule, loss, matching_rules
-from peft_shop.serve.routes import route
+from peft_shop.serve.ranks import exact_rule, formula, loss, matching_rules
+from peft_shop.serve.routes import KINDS, route
 from peft_shop.serve.ways import conversions, merged, native, whole_model
 
 CATALOG = load_catalog()
@@ -154,6 +154,59 @@ def test_a_reason_of_an_approximation_is_that_of_its_rule() -> None:
             assert not [because for because in others if f"({because.rstrip('.')})" in text]
             seen += 1
     assert seen
+
+
+def test_peft_refuses_ranks_above_a_layer_unless_it_keeps_the_adapters_own() -> None:
+    seen = set()
+    for adapter in everyone():
+        exact = exact_rule(CATALOG.conversions, adapter, "convert")
+        for way in conversions(CATALOG, VLLM, adapter):
+            if way.by != "peft" or way.works == "no" or "Convert" not in way.conditions[0]:
+                continue
+            warned = any("above the smaller side" in text for text in way.warnings)
+            assert warned == (exact is not None and formula(exact) != "r"), adapter
+            shown = way.rank or ("..." if exact is None else formula(exact))
+            assert way.conditions[0].endswith(f"rank={shown}).")
+            told = [one.value for one in way.basis if one.topic == "exact rank"]
+            assert told == ([] if exact is None else [formula(exact)])
+            seen.add(warned)
+    assert seen == {True, False}
+
+
+def test_what_else_a_conversion_changes_is_told() -> None:
+    """Of an embedding that the head may share, and of a bias of the base."""
+    seen = set()
+    for adapter in everyone():
+        kinds = {
+            kind
+            for one in CATALOG.method_by_id[adapter.method].fidelities(adapter.variants)
+            for kind in one.delta
+        }
+        way = by(adapter, "peft-shop")
+        if way.works == "no":
+            continue
+        tied = any("head is not tied" in text for text in way.reasons)
+        bias = any("may have a bias" in text for text in way.conditions)
+        assert (tied, bias) == ("embedding" in kinds, "base_bias" in kinds), adapter
+        seen |= {("tied", tied), ("bias", bias)}
+    assert {("tied", True), ("tied", False), ("bias", False)} <= seen
+
+
+@pytest.mark.parametrize("method", ["lora", "boft", "prompt_tuning", "trainable_tokens"])
+def test_obstacles_are_those_of_the_ways_that_were_asked_about(method: str) -> None:
+    for engine in ENGINES:
+        found = route(CATALOG, of(method), engine.id)
+        for kinds in (("native",), ("convert",), ("merge",), ("native", "merge"), KINDS):
+            barred = [way for way in found.ways if way.works != "yes" and way.kind in kinds]
+            told = found.obstacles(kinds)
+            for way in found.ways:
+                state = "silently wrong" if way.silent else way.works
+                assert (f"{way.name} ({state})" in told) == (way in barred)
+            for way in barred:
+                assert ", ".join(text.rstrip(".") for text in way.reasons) in told
+            assert found.reaches(kinds) == any(
+                way.works == "yes" and way.kind in kinds for way in found.ways
+            )
 
 
 def test_a_change_without_a_place_has_one_reason() -> None:
