@@ -68,7 +68,7 @@ def cluster(
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise PeftShopError(
             f"no Ray cluster at {address or 'this machine'}: {reason}; `ray start --head` starts "
-            "one and prints its address"
+            "one and prints its address; where it has a token, set RAY_AUTH_MODE=token"
         ) from error
     try:
         task = _task(ray, protocol)

@@ -150,6 +150,8 @@ def driver(folder: Path, address: str) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            # newer versions of Ray start clusters with a token
+            env={**os.environ, "RAY_AUTH_MODE": "token"},
         )
 
 
@@ -200,7 +202,8 @@ def test_a_cluster_measures_what_this_machine_does_whoever_is_killed(
     assert not local.run(slots=2).failed
     # a worker is killed: Ray starts its task again, and the driver hears nothing of it
     running = driver(there.folder, head)
-    eventually(trainings)
+    eventually(lambda: trainings() or running.poll() is not None)
+    assert running.poll() is None, (there.folder / "driver.txt").read_text()
     worker = ancestors(trainings()[0])[0]
     os.kill(worker, signal.SIGKILL)
     eventually(lambda: len(list((there.folder / "runs").glob("*/result.json"))) >= 1)
