@@ -166,6 +166,15 @@ def new(
             metavar="N|auto",
         ),
     ] = None,
+    halving: Annotated[
+        bool,
+        typer.Option(
+            "--halving",
+            help="Stop runs of the rates that are significantly worse than plain LoRA at half the "
+            "steps.",
+            rich_help_panel=_EQUAL,
+        ),
+    ] = False,
     dtype: Annotated[
         BaseDtype,
         typer.Option(
@@ -202,6 +211,7 @@ def new(
         "max_length": max_length,
         "rates": rates,
         "seeds": int(seeds) if seeds is not None and seeds.isdecimal() else seeds,
+        "halving": halving,
         "dtype": dtype.value,
         "gradient_checkpointing": gradient_checkpointing,
         "task": task.value,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
+from peft_shop.trial.halving import half_of, yardstick_of
 from peft_shop.trial.seeding import ROUNDS
 from peft_shop.units import format_quantity
 
@@ -18,6 +19,7 @@ __all__ = ["plan_document", "status_document"]
 
 _OUTCOMES: Final = {
     "finished": "finished",
+    "halved": "halved",
     "diverged": "diverged",
     "out_of_memory": "out of memory",
     "timeout": "too slow",
@@ -56,7 +58,7 @@ def plan_document(protocol: Protocol, left: Estimate) -> Document:
             f"Examples: {sizes}.",
             f"Every run: {length}, on {protocol.device} in {protocol.dtype}.",
             f"Scored by: {_scored(protocol)}.",
-            f"Runs: {runs}.",
+            f"Runs: {runs}.{_halving(protocol)}",
             f"Time, one run after another: {_time(left)}.",
         ),
         parts=(
@@ -191,6 +193,16 @@ def _undecided(status: Status) -> tuple[Listing, ...]:
         text = f"not significantly worse than {pair.best}, by {pair.difference:.4f}; {what} would"
         items.append(Item(pair.other, (f"{text} decide",)))
     return (Listing("Undecided", tuple(items)),) if items else ()
+
+
+def _halving(protocol: Protocol) -> str:
+    half = half_of(protocol)
+    if half is None:
+        return ""
+    return (
+        f" A run of the rates that is significantly worse at step {half} than "
+        f"{yardstick_of(protocol).name} was stops there."
+    )
 
 
 def _seeds(asked: int | Literal["auto"]) -> str:

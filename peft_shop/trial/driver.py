@@ -8,14 +8,16 @@ import typing
 from typing import TYPE_CHECKING, Final, get_args
 
 from peft_shop.errors import PeftShopError
+from peft_shop.trial.halving import briefing_of
 from peft_shop.trial.ledger import append
 from peft_shop.trial.records import Stage
-from peft_shop.trial.stages import base_loss, expected_jobs, next_jobs
+from peft_shop.trial.stages import expected_jobs, next_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
+    from peft_shop.trial.halving import Briefing
     from peft_shop.trial.records import Job, Protocol, Result
 
 __all__ = ["Attempt", "drive"]
@@ -50,7 +52,7 @@ def drive(
     folder: Path,
     protocol: Protocol,
     results: dict[str, Result],
-    start: Callable[[Job, float | None], Attempt],
+    start: Callable[[Job, Briefing], Attempt],
     *,
     slots: int | None = 1,
     deadline: float | None = None,
@@ -64,7 +66,7 @@ def drive(
         folder: of the trial.
         protocol: what is equal for all.
         results: by identifier of the run.
-        start: begins a job; also told the validation loss of the model as it is.
+        start: begins a job, with what its training is told.
         slots: runs at the same time; `None` for all that can be done.
         deadline: by `time.monotonic`, after which no further run is started.
         stages: that are done; those after them are left.
@@ -86,7 +88,7 @@ def drive(
             while waiting and (slots is None or len(active) < slots) and not late:
                 job = waiting.pop(0)
                 append(folder, "start", run=job.id(protocol))
-                active.append(start(job, base_loss(results)))
+                active.append(start(job, briefing_of(protocol, results, job)))
             if not active:
                 return
             for attempt in [each for each in active if each.over]:

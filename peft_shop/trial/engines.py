@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peft_shop.trial.driver import Attempt
+    from peft_shop.trial.halving import Briefing
     from peft_shop.trial.records import Job, Protocol
 
 __all__ = ["Engine", "opened"]
 
 Engine: TypeAlias = Literal["local", "ray"]
-Start: TypeAlias = "Callable[[Job, float | None], Attempt]"
+Start: TypeAlias = "Callable[[Job, Briefing], Attempt]"
 
 
 @contextlib.contextmanager
@@ -53,9 +54,7 @@ def opened(
     if engine == "local":
         if address is not None:
             raise QueryError("an address belongs to a cluster: give the engine `ray` with it")
-        yield lambda job, base: Running(
-            folder, protocol, job, base_valid_loss=base, timeout=timeout
-        )
+        yield lambda job, briefing: Running(folder, protocol, job, briefing, timeout=timeout)
         return
     with cluster(folder, protocol, address=address, timeout=timeout, within=within) as start:
         yield start

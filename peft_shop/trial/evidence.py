@@ -13,6 +13,7 @@ from peft_shop.files import compact_json
 from peft_shop.scripts.data import LABELS, TRAIN_FILE
 from peft_shop.trial.chance import experiment_of, noise_of, pairings_of
 from peft_shop.trial.common_rate import common_rate_notes
+from peft_shop.trial.halving import half_of, yardstick_of
 from peft_shop.trial.metrics import benchmark_of, figures_of, metrics_of
 from peft_shop.trial.records import BASE
 from peft_shop.trial.stages import every_rate_job, next_jobs, seed_notes, sweep_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.runs import Noise, Pairing
     from peft_shop.trial.records import Measured, Protocol, Result
 
-__all__ = ["catalog_of", "edge_notes", "without_paths"]
+__all__ = ["catalog_of", "edge_notes", "halving_notes", "without_paths"]
 
 _PICKED: Final = Flag(
     code="artefact",
@@ -54,6 +55,7 @@ def catalog_of(
         for result in finished
         if result.measured is not None
     ]
+    runs += [_halved_run(protocol, result) for result in finished if result.outcome == "halved"]
     runs.sort(key=lambda run: (run.experiment, run.provenance.seed, run.id))
     noise = noise_of(protocol, benchmark, runs)
     pairings = pairings_of(protocol, results.values())
@@ -169,11 +171,30 @@ def _rate_notes(
     )
 
 
+def halving_notes(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:
+    """Who stopped at half the steps, and what that may hide."""
+    rates: dict[str, list[float]] = {}
+    for result in results.values():
+        if result.outcome == "halved":
+            rates.setdefault(result.job.contestant, []).append(result.job.learning_rate)
+    if not rates:
+        return ()
+    names = []
+    for name in sorted(rates):
+        sweep = sweep_of(protocol, protocol.contestant(name), results)
+        whole = sweep.chosen is None and not sweep.waiting
+        listed = ", ".join(f"{rate:g}" for rate in sorted(rates[name]))
+        names.append(f"{name} (out)" if whole else f"{name} ({listed})")
+    than = f"significantly worse there than {yardstick_of(protocol).name}"
+    text = f"halved at step {half_of(protocol)}, {than}: {', '.join(names)}"
+    return (f"{text}; a method whose loss falls late is misjudged so",)
+
+
 def _caveats(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:
     """What an answer from these results must say."""
     failed: dict[str, set[str]] = {}
     for result in results.values():
-        if result.measured is None:
+        if result.measured is None and result.outcome != "halved":
             failed.setdefault(result.outcome.replace("_", " "), set()).add(result.job.contestant)
     lost = tuple(
         f"{outcome}: runs of {', '.join(sorted(names))}; `peft-shop trial status` tells why"
@@ -182,7 +203,8 @@ def _caveats(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ..
     left = next_jobs(protocol, results)
     unfinished = ("the trial is not complete: what is missing may change the order",)
     notes = (*edge_notes(protocol, results), *seed_notes(protocol, results))
-    return (*notes, *lost, *(unfinished if left else ()))
+    halved = halving_notes(protocol, results)
+    return (*notes, *halved, *lost, *(unfinished if left else ()))
 
 
 def _picked(results: Mapping[str, Result]) -> set[str]:
@@ -233,5 +255,31 @@ def _run(protocol: Protocol, result: Result, base: Measured | None, *, picked: b
             accelerator=measured.device,
             seed=job.seed,
             published=contestant.published if job.stage == "seeds" else None,
+        ),
+    )
+
+
+def _halved_run(protocol: Protocol, result: Result) -> Run:
+    """A run that stopped at half its steps: it stays, with the reason why it is not ranked."""
+    contestant = protocol.contestant(result.job.contestant)
+    steps, loss = half_of(protocol), result.half_valid_loss
+    flag = Flag(code="artefact", reason=result.detail or "halved")
+    return Run(
+        benchmark=protocol.benchmark,
+        experiment=experiment_of(result.job),
+        created_at=result.created_at,
+        method=contestant.method,
+        variants=contestant.variants,
+        snapshots=(protocol.benchmark,),
+        metrics={},
+        curve=None if steps is None or loss is None else Curve(steps=(steps,), scores=(loss,)),
+        recipe=result.job.recipe(protocol),
+        flags=(flag,),
+        provenance=Provenance(
+            source=protocol.benchmark,
+            file=f"runs/{result.id}/result.json",
+            packages=protocol.versions,
+            accelerator=protocol.device,
+            seed=result.job.seed,
         ),
     )

@@ -16,19 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.files import parse_json, read_bounded, write_atomically
+from peft_shop.trial.halving import Briefing, hopeless
 from peft_shop.trial.records import Measured
 from peft_shop.trial.scoring import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["DIVERGED", "MEASURED", "Meter"]
+__all__ = ["DIVERGED", "HALF", "HALVED", "MEASURED", "Meter"]
 
 MEASURED: Final = "measured.json"
 """What the meter leaves in the run's folder."""
 DIVERGED: Final = 87
 """Exit code of a training whose loss is no number, or far above the base's."""
-_ORDER_LIMIT: Final = 2**20
+HALVED: Final = 88
+"""Exit code of a training that was stopped at half its steps, as significantly worse."""
+HALF: Final = "half.json"
+"""What the meter leaves then: the validation loss there."""
+_ORDER_LIMIT: Final = 2**28
 _DATA_LIMIT: Final = 2**31
 _WARMING: Final = 3
 """Steps that are slower than the rest."""
@@ -45,7 +50,7 @@ class Meter:
 
     Args:
         order: JSON file: `test`, `valid` and perhaps `general` (files of examples), `batch_size`,
-            `steps`, `base_valid_loss` (or null), and `score` (or null), what a judge is told.
+            `steps`, `briefing`, and `score` (or null), what a judge is told.
         model: what is trained.
         encode: makes one batch of rows; its labels of -100 are not predicted.
         device: where it runs.
@@ -76,6 +81,8 @@ class Meter:
         self._began = (0.0, 0.0)
         total = int(self._order["steps"])
         self._looks = {total * part // (_LOOKS + 1) for part in range(1, _LOOKS + 1)} - {0, total}
+        self._briefing = Briefing.model_validate(self._order["briefing"])
+        self._half_items: list[tuple[float, int]] = []
 
     def begin(self) -> None:
         """A step begins."""
@@ -98,15 +105,18 @@ class Meter:
         if not math.isfinite(value):
             self._give_up(f"the loss of step {step} is {value}")
         self._losses.append((value, tokens))
-        if step in self._looks:
-            valid, _ = self._score("valid")
+        if step in self._looks or step == self._briefing.half:
+            valid, items = self._score("valid")
             self._curve.append((step, valid))
-            base = self._order.get("base_valid_loss")
+            base = self._briefing.base_valid_loss
             self._far = self._far + 1 if base and valid > _FAR * base else 0
             if not math.isfinite(valid):
                 self._give_up(f"the validation loss after step {step} is {valid}")
             if self._far >= _LIVES:
                 self._give_up(f"{_LIVES} validation losses above {_FAR:g} times the base's")
+            if step == self._briefing.half:
+                self._half_items = items
+                self._hold_against_the_bar(step, valid, items)
         print(f"step {step} loss {value:.6f}", file=sys.stderr, flush=True)  # noqa: T201 - the log
 
     def finish(self, adapter: str | None = None) -> None:
@@ -151,6 +161,7 @@ class Meter:
             device=self._torch.cuda.get_device_name() if self._gpu else "cpu",
             test_items=tuple(test_items),
             valid_items=tuple(valid_items),
+            half_items=tuple(self._half_items),
             score=math.fsum(marks) / len(marks) if marks else None,
             score_items=tuple(marks),
         )
@@ -163,6 +174,23 @@ class Meter:
     def _rest(self) -> None:
         if self._gpu:
             self._torch.cuda.synchronize()
+
+    def _hold_against_the_bar(
+        self, step: int, valid: float, items: list[tuple[float, int]]
+    ) -> None:
+        """Stops a run that is significantly worse than the yardstick was.
+
+        Raises:
+            SystemExit: it is.
+        """
+        if self._briefing.bar is None:
+            return
+        stops, gap, error = hopeless(items, self._briefing.bar)
+        if stops:
+            write_atomically(self._folder / HALF, json.dumps(valid).encode())
+            told = f"validation loss {valid:.4f} at step {step}, {gap:.4f} above the yardstick's"
+            print(f"halved: {told}, standard error {error:.4f}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+            raise SystemExit(HALVED)
 
     def _give_up(self, reason: str) -> None:
         print(f"diverged: {reason}", file=sys.stderr, flush=True)  # noqa: T201 - the log

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import MissingExtraError, PeftShopError
 from peft_shop.files import compact_json, parse_json, read_bounded, write_atomically
+from peft_shop.trial.halving import Briefing
 from peft_shop.trial.preparing import model_files, versions
 from peft_shop.trial.records import Job, Protocol, Result
 from peft_shop.trial.running import LOG, RESULT, Running
@@ -42,7 +43,7 @@ def cluster(
     address: str | None = None,
     timeout: float | None = None,
     within: float | None = None,
-) -> Iterator[Callable[[Job, float | None], Submitted]]:
+) -> Iterator[Callable[[Job, Briefing], Submitted]]:
     """Joins a cluster, and gives the function that begins a job there.
 
     Args:
@@ -76,11 +77,11 @@ def cluster(
         data = ray.put(_examples(folder, protocol))
         whole = protocol.model_dump(mode="json")
 
-        def start(job: Job, base_valid_loss: float | None) -> Submitted:
+        def start(job: Job, briefing: Briefing) -> Submitted:
             order = {
                 "protocol": whole,
                 "job": job.model_dump(mode="json"),
-                "base_valid_loss": base_valid_loss,
+                "briefing": briefing.model_dump(mode="json"),
                 "timeout": timeout,
                 "not_after": not_after,
             }
@@ -160,7 +161,7 @@ def train_there(order: str, data: str) -> str:
     """The task: trains one run on the machine where it finds itself.
 
     Args:
-        order: JSON object: `protocol`, `job`, `base_valid_loss`, `timeout`, `not_after`.
+        order: JSON object: `protocol`, `job`, `briefing`, `timeout`, `not_after`.
         data: JSON object: content of the files of examples by name.
 
     Returns:
@@ -183,7 +184,7 @@ def train_there(order: str, data: str) -> str:
             folder,
             protocol,
             job,
-            base_valid_loss=ordered["base_valid_loss"],
+            Briefing.model_validate(ordered["briefing"]),
             timeout=ordered["timeout"],
         )
         try:

@@ -32,7 +32,7 @@ __all__ = [
 
 Stage: TypeAlias = Literal["base", "rates", "seeds"]
 Task: TypeAlias = Literal["causal_lm", "seq_cls"]
-Outcome: TypeAlias = Literal["finished", "diverged", "out_of_memory", "timeout", "failed"]
+Outcome: TypeAlias = Literal["finished", "halved", "diverged", "out_of_memory", "timeout", "failed"]
 BASE: Final = "base"
 """Name of the run of the model as it is."""
 _SCORES: Final = {
@@ -65,6 +65,8 @@ class Asked(Record):
         max_length: of an example [tokens]; longer ones are cut.
         rates: learning rates that every candidate is tried at.
         seeds: seeds at the chosen rate; `auto` is three, and more for those that stay tied.
+        halving: whether runs of the sweep that are significantly worse than plain LoRA after half
+            the steps stop there.
         dtype: of the base; `auto` is bfloat16 on an accelerator and float32 without.
         gradient_checkpointing: whether blocks are run again in the backward pass; `None` for no,
             or where a candidate needs it to fit `device`.
@@ -92,6 +94,7 @@ class Asked(Record):
     max_length: Count = 512
     rates: Annotated[int, Field(ge=1, le=9)] = 3
     seeds: Annotated[int, Field(ge=1, le=50)] | Literal["auto"] = 3
+    halving: bool = False
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool | None = None
     full_finetuning: bool = False
@@ -326,6 +329,7 @@ class Measured(Record):
         checkpoint_bytes: of the saved weights; `None` where nothing is saved.
         device: what trained.
         test_items, valid_items: loss and predicted tokens of every example.
+        half_items: likewise of the validation set after half the steps; empty without halving.
         score: mean over the test examples of what they are scored by; `None` for the loss alone.
         score_items: of every test example.
     """
@@ -347,6 +351,7 @@ class Measured(Record):
     device: Text
     test_items: tuple[tuple[Finite, int], ...]
     valid_items: tuple[tuple[Finite, int], ...]
+    half_items: tuple[tuple[Finite, int], ...] = ()
     score: Finite | None = None
     score_items: tuple[Finite, ...] = ()
 
@@ -361,6 +366,7 @@ class Result(Record):
         outcome: how it ended.
         detail: why, where it did not finish.
         measured: `None` where it did not finish.
+        half_valid_loss: validation loss where a run was halved; else `None`.
         created_at: when it ended.
     """
 
@@ -370,12 +376,15 @@ class Result(Record):
     outcome: Outcome
     detail: str = ""
     measured: Measured | None = None
+    half_valid_loss: Finite | None = None
     created_at: Timestamp
 
     @model_validator(mode="after")
     def _finished_means_measured(self) -> Self:
         if (self.outcome == "finished") != (self.measured is not None):
             raise ValueError("a run that finished was measured, and no other one was")
+        if (self.outcome == "halved") != (self.half_valid_loss is not None):
+            raise ValueError("a run that was halved has its validation loss there, no other one")
         return self
 
     @property

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from peft_shop.catalog.runs import Provenance, Run
-from peft_shop.files import read_bounded, write_all, write_atomically
+from peft_shop.files import parse_json, read_bounded, write_all, write_atomically
 from peft_shop.scripts.data import TRAIN_FILE
 from peft_shop.scripts.script import snippet
-from peft_shop.trial.measure import DIVERGED, MEASURED
+from peft_shop.trial.halving import Briefing
+from peft_shop.trial.measure import DIVERGED, HALF, HALVED, MEASURED
 from peft_shop.trial.metrics import benchmark_of
 from peft_shop.trial.records import Measured, Result
 
@@ -44,6 +45,9 @@ _NO_MEMORY: Final = (
 )
 _DEATH_SIGNAL: Final = 1
 """`PR_SET_PDEATHSIG`: what a process is sent when the one that started it ends."""
+_GIVEN_UP: Final[dict[int, Outcome]] = {DIVERGED: "diverged", HALVED: "halved"}
+"""Exit codes by which a meter says that it stopped the training itself."""
+NOTHING_TOLD: Final = Briefing()
 _SIGNALS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL}
 
 
@@ -93,7 +97,7 @@ class Running:
         folder: of the trial.
         protocol: what is equal for all.
         job: what to do.
-        base_valid_loss: of the model as it is; `None` while it is not known.
+        briefing: what the training is told besides its recipe.
         timeout: after which the process is ended [s]; `None` for never.
         into: folder of the runs inside the trial's.
     """
@@ -103,8 +107,8 @@ class Running:
         folder: Path,
         protocol: Protocol,
         job: Job,
+        briefing: Briefing = NOTHING_TOLD,
         *,
-        base_valid_loss: float | None = None,
         timeout: float | None = None,
         into: str = "runs",
     ) -> None:
@@ -117,7 +121,7 @@ class Running:
         self._too_long = False
         self._kills = _memory_kills()
         self.place.mkdir(parents=True, exist_ok=True)
-        for leftover in (self.place / MEASURED, self.place / RESULT):
+        for leftover in (self.place / MEASURED, self.place / HALF, self.place / RESULT):
             leftover.unlink(missing_ok=True)
         shutil.rmtree(self.place / _ADAPTER, ignore_errors=True)
         order = {
@@ -130,7 +134,7 @@ class Running:
             ),
             "batch_size": protocol.asked.batch_size // protocol.accumulation,
             "steps": job.recipe(protocol).training.max_steps,
-            "base_valid_loss": base_valid_loss,
+            "briefing": briefing.model_dump(mode="json"),
             "score": _score_order(folder, protocol),
         }
         path = self.place / ORDER
@@ -184,10 +188,11 @@ class Running:
             outcome=outcome,
             detail=detail,
             measured=measured,
+            half_valid_loss=self._half() if outcome == "halved" else None,
             created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
         write_atomically(self.place / RESULT, result.model_dump_json().encode())
-        for leftover in (MEASURED, ORDER):
+        for leftover in (MEASURED, HALF, ORDER):
             (self.place / leftover).unlink(missing_ok=True)
         shutil.rmtree(self.place / _ADAPTER, ignore_errors=True)
         return result
@@ -206,8 +211,8 @@ class Running:
 
     def _failure(self, code: int, log: list[str]) -> tuple[Outcome | None, str]:
         """What became of a process that ended with `code`, and why."""
-        if code == DIVERGED:
-            return "diverged", next(iter(log[-1:]), "")
+        if code in _GIVEN_UP:
+            return _GIVEN_UP[code], next(iter(log[-1:]), "")
         if any(sign in line for line in log for sign in _NO_MEMORY):
             return "out_of_memory", _last_step(log)
         if code == -signal.SIGKILL and _memory_kills() > self._kills:
@@ -215,6 +220,10 @@ class Running:
         if code < 0 and -code in _SIGNALS:
             return None, ""
         return "failed", "\n".join(log)
+
+    def _half(self) -> float:
+        """Validation loss of a run that was halved."""
+        return float(parse_json(read_bounded(self.place / HALF, 1024, "a loss")))
 
     def _log(self) -> list[str]:
         """The last lines that it wrote."""

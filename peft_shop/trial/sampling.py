@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["standard_error"]
+__all__ = ["error_of_gap", "standard_error"]
 
 
 def standard_error(gaps: Sequence[float], counts: Sequence[int]) -> float:
@@ -26,3 +26,12 @@ def standard_error(gaps: Sequence[float], counts: Sequence[int]) -> float:
     # the ratio of two sums: its error comes from what each example adds beyond its share
     rest = [gap - mean * count for gap, count in zip(gaps, counts, strict=True)]
     return math.sqrt(math.fsum(each * each for each in rest) * number / (number - 1)) / tokens
+
+
+def error_of_gap(ours: Sequence[tuple[float, int]], theirs: Sequence[tuple[float, int]]) -> float:
+    """Standard error of the difference of two mean losses on the same examples [nats]."""
+    counts = [count for _, count in ours]
+    if len(ours) < 2 or not sum(counts) or len(theirs) != len(ours):
+        return 0.0
+    gaps = [mine - other for (mine, _), (other, _) in zip(ours, theirs, strict=True)]
+    return standard_error(gaps, counts)

@@ -16,10 +16,10 @@ from peft_shop.ask.quantiles import dunnett_factor
 from peft_shop.ask.repeats import two_way
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.trial.records import Job
-from peft_shop.trial.sampling import standard_error
+from peft_shop.trial.sampling import error_of_gap
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
 
     from peft_shop.trial.records import Measured, Protocol, Result
 
@@ -129,23 +129,14 @@ def _tied(scores: Mapping[str, Mapping[int, Measured]], names: Collection[str]) 
         <= factor
         * math.hypot(
             fit.sd * math.sqrt(1 / len(scores[name]) + 1 / len(scores[best])),
-            _sampling(list(scores[name].values()), list(scores[best].values())),
+            error_of_gap(_mean_items(scores[name].values()), _mean_items(scores[best].values())),
         )
     )
 
 
-def _sampling(ours: Sequence[Measured], theirs: Sequence[Measured]) -> float:
-    """What the choice of test examples adds to the difference of two mean losses [nats]."""
-    counts = [count for _, count in ours[0].test_items]
-    if len(counts) < 2 or not sum(counts):
-        return 0.0
-    return standard_error(
-        [mine - other for mine, other in zip(_mean_items(ours), _mean_items(theirs), strict=True)],
-        counts,
-    )
-
-
-def _mean_items(runs: Sequence[Measured]) -> list[float]:
-    """Mean loss of every test example over some runs [nats]."""
+def _mean_items(runs: Iterable[Measured]) -> list[tuple[float, int]]:
+    """Mean loss over some runs of every test example, and its tokens [nats]."""
     columns = zip(*(run.test_items for run in runs), strict=True)
-    return [math.fsum(loss for loss, _ in column) / len(column) for column in columns]
+    return [
+        (math.fsum(loss for loss, _ in column) / len(column), column[0][1]) for column in columns
+    ]

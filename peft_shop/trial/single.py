@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peft_shop.errors import InputError, PeftShopError, UnknownNameError
+from peft_shop.trial.halving import briefing_of, may_begin, yardstick_of
 from peft_shop.trial.ledger import append
 from peft_shop.trial.running import Running
-from peft_shop.trial.stages import base_loss, every_job, next_jobs, stages_until
+from peft_shop.trial.stages import every_job, next_jobs, stages_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,11 +61,17 @@ def do_one(folder: Path, protocol: Protocol, results: Mapping[str, Result], job:
     """Trains one run in a process of its own, whatever else there is.
 
     Raises:
+        InputError: it is to be held against runs that are still to be done.
         PeftShopError: its process was ended from outside.
     """
     name = job.id(protocol)
+    if not may_begin(protocol, results, job):
+        raise InputError(
+            f"{folder}: with halving all are held against {yardstick_of(protocol).name}: do the "
+            "runs of its rates first"
+        )
     append(folder, "start", run=name)
-    running = Running(folder, protocol, job, base_valid_loss=base_loss(results))
+    running = Running(folder, protocol, job, briefing_of(protocol, results, job))
     try:
         running.process.wait()
     finally:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, get_args
 
 from peft_shop.errors import UnknownNameError
+from peft_shop.trial.halving import may_begin
 from peft_shop.trial.records import BASE, Job, Stage
-from peft_shop.trial.sampling import standard_error
+from peft_shop.trial.sampling import error_of_gap
 from peft_shop.trial.seeding import first_seeds, round_of, seeds_due
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ __all__ = [
     "SPACING",
     "Sweep",
     "at_two_digits",
-    "base_loss",
     "every_job",
     "every_rate_job",
     "expected_jobs",
@@ -75,25 +75,14 @@ def next_jobs(protocol: Protocol, results: Mapping[str, Result]) -> list[Job]:
     if results[base.id(protocol)].outcome != "finished":
         return []
     sweeps = {each.name: sweep_of(protocol, each, results) for each in protocol.contestants[1:]}
-    jobs = [
+    rates = [
         Job(stage="rates", contestant=name, learning_rate=rate, seed=0)
         for name, sweep in sweeps.items()
         for rate in sweep.waiting
     ]
+    jobs = [job for job in rates if may_begin(protocol, results, job)]
     seeds = sorted(_seed_jobs(protocol, results, sweeps), key=lambda job: job.seed)
     return jobs + [job for job in seeds if job.id(protocol) not in results]
-
-
-def base_loss(results: Mapping[str, Result]) -> float | None:
-    """Validation loss of the model as it is; `None` before it was scored."""
-    return next(
-        (
-            result.measured.valid_loss
-            for result in results.values()
-            if result.job.stage == "base" and result.measured is not None
-        ),
-        None,
-    )
 
 
 def stages_until(stage: str) -> tuple[Stage, ...]:
@@ -172,7 +161,8 @@ def sweep_of(protocol: Protocol, contestant: Contestant, results: Mapping[str, R
 
     The rate is chosen by validation loss; of those within one standard error of the best (of the
     mean difference by example) the smallest, since a higher rate forgets more. Where the chosen
-    one is the outermost, the sweep goes on beyond it, at most `_FURTHER` rates in all.
+    one is the outermost, the sweep goes on beyond it, at most `_FURTHER` rates in all. Where all
+    rates were halved, none is chosen, but the best at half decides whether the sweep goes on.
     """
     found = {
         rate: result
@@ -183,13 +173,14 @@ def sweep_of(protocol: Protocol, contestant: Contestant, results: Mapping[str, R
     extended = 0
     while all(rate in found for rate in rates):
         chosen = _choice(rates, found)
-        if chosen is None:
+        hopeful = _best_half(rates, found) if chosen is None else chosen
+        if hopeful is None:
             return Sweep(tuple(rates), (), None, extended=extended)
-        beyond = _beyond(rates, chosen)
+        beyond = _beyond(rates, hopeful)
         if beyond is None:
             return Sweep(tuple(rates), (), chosen, extended=extended)
         if extended == _FURTHER or len(contestant.rates) == 1:
-            return Sweep(tuple(rates), (), chosen, at_edge=True, extended=extended)
+            return Sweep(tuple(rates), (), chosen, chosen is not None, extended)
         rates = sorted([*rates, beyond])
         extended += 1
     waiting = tuple(rate for rate in rates if rate not in found)
@@ -219,6 +210,12 @@ def _beyond(rates: Sequence[float], chosen: float) -> float | None:
     return None
 
 
+def _best_half(rates: Sequence[float], found: Mapping[float, Result]) -> float | None:
+    """The rate with the best validation loss at half the steps, of those that stopped there."""
+    halved = {rate: loss for rate in rates if (loss := found[rate].half_valid_loss) is not None}
+    return min(halved, key=lambda rate: (halved[rate], rate), default=None)
+
+
 def _choice(rates: Sequence[float], found: Mapping[float, Result]) -> float | None:
     """The rate with the best validation loss, or the smallest that is as good."""
     trained = {rate: measured for rate in rates if (measured := found[rate].measured) is not None}
@@ -229,15 +226,6 @@ def _choice(rates: Sequence[float], found: Mapping[float, Result]) -> float | No
         if rate >= best:
             break
         gap = trained[rate].valid_loss - trained[best].valid_loss
-        if gap <= _error_of_gap(trained[rate].valid_items, trained[best].valid_items):
+        if gap <= error_of_gap(trained[rate].valid_items, trained[best].valid_items):
             return rate
     return best
-
-
-def _error_of_gap(ours: Sequence[tuple[float, int]], theirs: Sequence[tuple[float, int]]) -> float:
-    """Standard error of the difference of two mean losses on the same examples [nats]."""
-    counts = [count for _, count in ours]
-    if len(ours) < 2 or not sum(counts) or len(theirs) != len(ours):
-        return 0.0
-    gaps = [mine - other for (mine, _), (other, _) in zip(ours, theirs, strict=True)]
-    return standard_error(gaps, counts)

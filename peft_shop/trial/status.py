@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from peft_shop.catalog.runs import Metric
 from peft_shop.records import Finite, Frozen, Record, Text
-from peft_shop.trial.evidence import catalog_of, edge_notes
+from peft_shop.trial.evidence import catalog_of, edge_notes, halving_notes
 from peft_shop.trial.metrics import metrics_of
 from peft_shop.trial.stages import expected_jobs, next_jobs, seed_notes, sweep_of
 from peft_shop.trial.undecided import Undecided, undecided_pairs
@@ -120,7 +120,9 @@ def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int
         if each.measured is not None and each.job.stage != "base"
     ]
     left = total - len(results)
-    failed = [each for each in results.values() if each.measured is None]
+    failed = [
+        each for each in results.values() if each.measured is None and each.outcome != "halved"
+    ]
     order = {contestant.name: place for place, contestant in enumerate(protocol.contestants)}
     return Status(
         benchmark=protocol.benchmark,
@@ -147,6 +149,7 @@ def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int
             *protocol.notes,
             *edge_notes(protocol, results),
             *seed_notes(protocol, results),
+            *halving_notes(protocol, results),
         ),
     )
 

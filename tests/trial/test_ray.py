@@ -74,7 +74,7 @@ def test_a_machine_that_is_not_like_the_protocol_takes_no_part(
     order = {
         "protocol": protocol.model_dump(mode="json"),
         "job": Job(stage="base", contestant=BASE, learning_rate=0, seed=0).model_dump(mode="json"),
-        "base_valid_loss": None,
+        "briefing": {},
         "timeout": None,
         "not_after": 0.0,  # long ago: nothing is trained
     }
