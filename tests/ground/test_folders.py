@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from peft_shop import files
 from peft_shop.files import (
+    folders,
+    leftovers,
     new_folder,
     parse_json,
     read_bounded,
@@ -22,6 +24,7 @@ from peft_shop.files import (
     workplace,
     write_all,
     write_atomically,
+    writing,
 )
 
 
@@ -67,7 +70,7 @@ def test_an_old_folder_is_replaced_in_one_step_or_moved_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swaps: bool
 ) -> None:
     if not swaps:
-        monkeypatch.setattr(files, "_swapped", lambda *_: False)
+        monkeypatch.setattr(folders, "_swapped", lambda *_: False)
     make(tmp_path / "out", "old")
     (tmp_path / "out" / "other").write_text("of the old one")
     make(tmp_path / "out", "new", replace=True)
@@ -89,7 +92,7 @@ def test_a_failure_between_two_renames_gives_the_old_folder_back(
             raise OSError(5, "Input/output error")
         rename(source, target)
 
-    monkeypatch.setattr(files, "_swapped", lambda *_: False)
+    monkeypatch.setattr(folders, "_swapped", lambda *_: False)
     monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(OSError, match="Input/output"):
         make(tmp_path / "out", "new", replace=True)
@@ -148,8 +151,9 @@ DIES: str = """
 import os, sys
 from pathlib import Path
 from peft_shop import files
+from peft_shop.files import folders
 target = Path(sys.argv[1])
-files._swapped = lambda *_: False
+folders._swapped = lambda *_: False
 rename, calls = os.rename, 0
 def dies(source, place):
     global calls
@@ -182,7 +186,7 @@ def test_the_next_run_gives_back_what_a_killed_one_had_moved_away(
 
 
 def test_only_leftovers_of_dead_processes_of_this_machine_go(tmp_path: Path) -> None:
-    machine = files._machine()
+    machine = leftovers._machine()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     gone = [f".peft-shop.{machine}.{dead.pid}.0123abcd.tmp"]
@@ -208,7 +212,7 @@ def test_a_leftover_that_is_a_link_takes_nothing_with_it(tmp_path: Path) -> None
     dead.wait()
     (tmp_path / "theirs" / "old").mkdir(parents=True)
     (tmp_path / "theirs" / "old" / "file").write_text("theirs")
-    link = tmp_path / f".peft-shop.{files._machine()}.{dead.pid}.0123abcd.tmp"
+    link = tmp_path / f".peft-shop.{leftovers._machine()}.{dead.pid}.0123abcd.tmp"
     link.symlink_to("theirs")
     files.clear_leftovers(tmp_path)
     assert held(tmp_path) == {"theirs/old/file": "theirs"}
@@ -256,7 +260,7 @@ def test_a_file_that_is_there_is_not_replaced_unasked(
         write_all({other: b"two", path: b"two"}, replace=False)
     assert held(tmp_path) == {"a": "one"}
     # made by somebody else between the look and the end
-    monkeypatch.setattr(files, "_place", lambda name, **_: name)
+    monkeypatch.setattr(writing, "_place", lambda name, **_: name)
     with pytest.raises(FileExistsError):
         write_all({other: b"two", path: b"two"}, replace=False)
     assert held(tmp_path) == {"a": "one"}
