@@ -141,8 +141,8 @@ def recommend(
             at the same effective batch, optimizer, loss; what `training` states stays. `"off"`
             takes the settings as they are.
         within: time for dry runs of candidates whose memory no closed form tells, such as `"60s"`;
-            those of the front and the ties go first, and what is left stays unknown. By default
-            a minute for a model of which no closed form knows anything, else none.
+            the baselines go first, then the front and the ties, and what is left stays unknown. By
+            default a minute for a model whose blocks no closed form knows, else none.
         snapshot: state of the evidence on a date; the newest by default, `"all"` for every run.
         era: runs scored the same way; the newest of the snapshot by default, `"any"` mixes them,
             `"shifted"` moves older scores by the measured shift.

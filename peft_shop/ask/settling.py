@@ -1,7 +1,8 @@
 """Memory that no closed form tells -> told by dry runs, as far as the time reaches.
 
-Those of the front and the ties go first: whatever they tell, the question is answered again, and
-what comes up then is looked at next, until nothing there is unknown or the time is up.
+Baselines go first, which others are compared with, then the front and the ties: whatever they
+tell, the question is answered again, and what comes up then is looked at next, until nothing is
+unknown or the time is up.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.runs import Run
 from peft_shop.errors import ForecastError, PeftShopError
 from peft_shop.forecast.devices import Device
+from peft_shop.forecast.looking import look_at_base
 from peft_shop.forecast.records import Setup
-from peft_shop.forecast.reference import is_beyond_shapes
 from peft_shop.forecast.traced import traced_base
 from peft_shop.model.structure import Structure
 
@@ -63,33 +64,36 @@ def settled(
     *,
     seconds: float | None = None,
 ) -> Recommendation:
-    """The answer, with dry runs for what is unknown of the front and the ties.
+    """The answer, with dry runs for what is unknown of the baselines, the front and the ties.
 
     Args:
         catalog: holds the facts.
         query: the question, with a model and a training step.
         target: the model itself.
-        seconds: time for dry runs [s]; by default a minute where nothing at all is known, else
-            none.
+        seconds: time for dry runs [s]; by default a minute where closed forms know nothing of the
+            model, else none.
     """
-    roomy = seconds is None or seconds >= _BASE_SECONDS
-    if query.fit == "auto" and roomy and _can_run():
-        _look_at_base(query, target)
+    begun = time.monotonic()
+    able = query.fit == "auto" and _can_run()
+    looks = able and (seconds is None or seconds >= _BASE_SECONDS)
+    looked = looks and _look_at_base(query, target)
     found = answer(catalog, query)
-    if query.fit == "auto" and roomy and _can_run() and _lacks_room(found):
+    if looked and _lacks_room(found):
         _look_at_base(query, target, every=True)
         found = answer(catalog, query)
     waiting = list(_waiting(found))
     if not waiting or not _can_run():
         return found
     if seconds is None:
-        usual = USUAL_SECONDS if query.ranked else _LISTED_SECONDS
         known = any("peak_memory" in one.values for one in found.candidates)
         known = known or any(one.forecasted is not None for one in found.unmeasured)
-        seconds = 0.0 if known else usual
+        seconds = USUAL_SECONDS if looked or not known else 0.0
+        if not query.ranked:
+            begun, seconds = time.monotonic(), min(seconds, _LISTED_SECONDS)
     field = field_of_play(catalog, query)
     everyone = (*field.contenders, *field.baselines)
-    runs = _DryRuns(catalog, query, target, everyone, time.monotonic() + seconds)
+    runs = _DryRuns(catalog, query, target, everyone, begun + seconds)
+    runs.usual = None if found.setup is None else found.setup.settings
     while waiting and runs.time_left():
         for name in waiting:
             if not runs.time_left() and not runs.hopeless:
@@ -110,25 +114,28 @@ def _lacks_room(found: Recommendation) -> bool:
     return any(failure.constraint == MEMORY for one in found.dropped for failure in one.failures)
 
 
-def _look_at_base(query: Query, target: Target, *, every: bool = False) -> None:
+def _look_at_base(query: Query, target: Target, *, every: bool = False) -> bool:
     """Trace plain LoRA where closed forms know nothing of the model, for the search to go by.
 
     Args:
         query: the question.
         target: the model.
         every: in all setups, even if there is room in the first.
+
+    Returns:
+        Whether there is something to go by now.
     """
     settings = query.training
-    if settings is None or not is_beyond_shapes(target.structure, settings):
-        return
-    from peft_shop.forecast.dry_run.base import trace_base  # noqa: PLC0415 - torch only where one is made
-
+    if settings is None:
+        return False
     device = device_in(query)
-    trace_base(
+    count = device.count if isinstance(device, Device) else 1
+    return look_at_base(
         target,
         settings,
         fixed=query.fixed,
         bfloat16=device.bfloat16 if isinstance(device, Device) else True,
+        effective=max(1, (query.effective_batch or settings.batch_size) // count),
         usable=None if every or query.memory is None else query.memory.bytes,
         told=lambda done, of: told(done, of, "plain LoRA"),
     )
@@ -205,8 +212,8 @@ def _can_run() -> bool:
 
 
 def _waiting(found: Recommendation) -> Iterator[str]:
-    """Candidates whose memory is not known, the most interesting first."""
-    groups = (found.front, found.ties, found.dominated, found.baselines)
+    """Candidates whose memory is not known: what others are compared with, then the best."""
+    groups = (found.baselines, found.front, found.ties, found.dominated)
     names = [one.name for group in groups for one in group if "peak_memory" not in one.values]
     names += [one.method for one in found.unmeasured if one.forecasted is None]
     yield from dict.fromkeys(names)
@@ -282,7 +289,7 @@ class _DryRuns:
         )
         if key not in self.catalog.derived:
             try:
-                made = Traced(forecast(self.target, config, settings))
+                made = Traced(forecast(self.target, config, settings, brief=True))
                 self.worked = True
             except PeftShopError as error:
                 reason = f"no forecast: {error}"
@@ -301,7 +308,12 @@ class _DryRuns:
             return Traced(None, reason="it cannot work on this model")
         close: Traced | None = None
         last: Traced | None = None
-        for rung in self._rungs(asked):
+        rungs = self._rungs(asked)
+        for number, rung in enumerate(rungs):
+            if number == 1 and close is None:
+                least = self._run(contender, asked.trained_by(rungs[-1].settings)).forecast
+                if least is not None and least.peak_memory.low > query.memory.bytes:
+                    break
             if last is not None and not self.time_left():
                 return close or Traced(None, reason="no forecast: the time was up")
             tried = self._run(contender, asked.trained_by(rung.settings))
@@ -334,14 +346,23 @@ class _DryRuns:
         return Traced(None if last is None else last.forecast, reason=reason, misfit=reason)
 
     def _rungs(self, asked: Fittable) -> list[Rung]:
-        """Setups worth a dry run, the cheapest first, or that of the others before it."""
+        """Setups worth a dry run, the cheapest first; that of the others before what is cheaper.
+
+        The last one is the dearest, which takes least.
+        """
         free = rungs_of(self.query, asked)
-        # the loss and the optimizer's states are last resorts, not worth a run each
-        plain = [
-            rung
-            for rung in free
-            if not {"fused_loss", "optimizer"} & set(rung.changes) or rung is free[-1]
-        ]
-        known = [rung for rung in plain if rung.settings == self.usual]
-        start = plain.index(known[0]) if known else 0
-        return plain[start:][:_TRIES]
+        model, settings, limit = self.query.model, self.query.training, self.query.memory
+        base = None if model is None or settings is None else traced_base(model, settings)
+
+        def is_worth_it(rung: Rung) -> bool:
+            # the loss and the optimizer's states are last resorts, not worth a run each
+            if {"fused_loss", "optimizer"} & set(rung.changes):
+                return False
+            if base is None or limit is None or not base.knows(rung.settings):
+                return True
+            return base.peak(rung.settings) <= limit.bytes
+
+        plain = [rung for rung in free[:-1] if is_worth_it(rung)]
+        usual = [rung for rung in plain if rung.settings == self.usual]
+        start = plain.index(usual[0]) if usual else 0
+        return [*plain[start:][: _TRIES - 1], *free[-1:]]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError, ForecastError
 from peft_shop.forecast.quick.closed_forms import closed_form
+from peft_shop.forecast.recorded import keep_run, recorded_run
 from peft_shop.model.stored_weights import cautions
 from peft_shop.model.structure import Structure
 
@@ -29,7 +30,11 @@ _OWN: Final = {"lora-fa": "lora_fa", "riemannian": "riemannian"}
 
 
 def forecast(
-    model: Target | Structure, config: Mapping[str, Json] | None, settings: Settings
+    model: Target | Structure,
+    config: Mapping[str, Json] | None,
+    settings: Settings,
+    *,
+    brief: bool = False,
 ) -> Forecast:
     """What training `config` on `model` costs: by a dry run where one can be made.
 
@@ -40,31 +45,31 @@ def forecast(
         model: an inspected model, or its structure alone.
         config: fields of a peft configuration with `peft_type`; `None` for full fine-tuning.
         settings: the training step.
+        brief: whether it is one of many, which few of the model's layers are enough for.
 
     Raises:
         ConfigError: the configuration does not fit the model.
         ForecastError: neither way knows such a model or method; says why for both.
     """
-    found = _forecast(model, config, settings)
+    found = _forecast(model, config, settings, brief=brief)
     structure = model if isinstance(model, Structure) else model.structure
     told = tuple(cautions(structure, dtype=settings.dtype))
     return found.model_copy(update={"warnings": (*told, *found.warnings)}) if told else found
 
 
 def _forecast(
-    model: Target | Structure, config: Mapping[str, Json] | None, settings: Settings
+    model: Target | Structure,
+    config: Mapping[str, Json] | None,
+    settings: Settings,
+    *,
+    brief: bool,
 ) -> Forecast:
     if isinstance(model, Structure):
         return closed_form(model, config, settings)
     if find_spec("torch") is None or find_spec("peft") is None:
         return closed_form(model.structure, config, settings)
-    from peft_shop.forecast.dry_run.forecasting import dry_run  # noqa: PLC0415 - torch only for a model
-
     try:
-        with warnings.catch_warnings():
-            # what peft and torch say about layers and kernels is for a preflight to tell
-            warnings.simplefilter("ignore")
-            return dry_run(model, config, settings)
+        return _dry_run(model, config, settings, brief=brief)
     except ForecastError as error:
         try:
             found = closed_form(model.structure, config, settings)
@@ -74,6 +79,28 @@ def _forecast(
             raise ForecastError(f"{error}; nor do the closed forms know: {reason}") from error
         because = f"reckoned from shapes alone, since {error}"
         return found.model_copy(update={"warnings": (*found.warnings, because)})
+
+
+def _dry_run(
+    model: Target, config: Mapping[str, Json] | None, settings: Settings, *, brief: bool
+) -> Forecast:
+    """The dry run, or what an earlier one gave."""
+    known = recorded_run(model, config, settings, brief=brief)
+    if known is not None:
+        return known
+    from peft_shop.forecast.dry_run.forecasting import dry_run  # noqa: PLC0415 - torch only for a model
+
+    try:
+        with warnings.catch_warnings():
+            # what peft and torch say about layers and kernels is for a preflight to tell
+            warnings.simplefilter("ignore")
+            made = dry_run(model, config, settings, brief=brief)
+    except (ConfigError, ForecastError) as error:
+        if type(error) in (ConfigError, ForecastError):
+            keep_run(model, config, settings, error, brief=brief)
+        raise
+    keep_run(model, config, settings, made, brief=brief)
+    return made
 
 
 def settings_of(subject: Run | Method, settings: Settings) -> Settings:

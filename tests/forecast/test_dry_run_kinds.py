@@ -12,9 +12,9 @@ from transformers import LlamaConfig, Qwen3MoeConfig
 
 from peft_shop.errors import ConfigError, ForecastError
 from peft_shop.forecast.asking import forecast
-from peft_shop.forecast.dry_run.base import trace_base
 from peft_shop.forecast.dry_run.forecasting import dry_run, measure
 from peft_shop.forecast.fitting import Fittable, Fitting, fitted
+from peft_shop.forecast.looking import look_at_base
 from peft_shop.forecast.quick.closed_forms import closed_form
 from peft_shop.forecast.records import Settings
 from peft_shop.model.inspection import Target, inspect_model
@@ -173,7 +173,7 @@ def test_adapters_on_experts_are_fitted_from_dry_runs_of_plain_lora(experts: Tar
         return fitted(structure, candidates, settings, fixed=(), device=memory, effective_batch=4)
 
     assert set(fit(2**34).unknown) == {"plain", "wide", "prompt"}
-    assert trace_base(target, settings, fixed=(), bfloat16=True)
+    assert look_at_base(target, settings, fixed=(), bfloat16=True)
     found = fit(2**34)
     assert set(found.unknown) == {"prompt"}
     for key, config in (("plain", {**LORA, "r": 32}), ("wide", wide)):
@@ -189,4 +189,4 @@ def test_adapters_on_experts_are_fitted_from_dry_runs_of_plain_lora(experts: Tar
     longer = settings.model_copy(update={"sequence_length": 1023})
     again = fitted(structure, candidates, longer, fixed=(), device=2**34, effective_batch=4)
     assert "plain" in again.unknown
-    assert not trace_base(llama(2), settings, fixed=(), bfloat16=True)
+    assert not look_at_base(llama(2), settings, fixed=(), bfloat16=True)

@@ -2,70 +2,144 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import transformers
+from torch import nn
 
 from peft_shop import recommend
 from peft_shop.ask import settling
 from peft_shop.errors import ForecastError
 from peft_shop.forecast import ladder
-from peft_shop.forecast.dry_run import base
+from peft_shop.forecast.dry_run.extrapolation import few_layers
 from peft_shop.forecast.dry_run.forecasting import dry_run
+from peft_shop.forecast.looking import look_at_base
 from peft_shop.forecast.quick.beside import beside
 from peft_shop.forecast.records import Settings
 from peft_shop.forecast.traced import traced_base
 from peft_shop.model.inspection import Target, inspect_model
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 LORA = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj", "v_proj"]}
 STEP = Settings(sequence_length=64)
 
 
-def experts(**changed: Any) -> Target:
-    return inspect_model(
-        transformers.Qwen3MoeConfig(
-            hidden_size=64,
-            intermediate_size=128,
-            moe_intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=16,
-            vocab_size=128,
-            dtype="bfloat16",
-            architectures=["Qwen3MoeForCausalLM"],
-            **{"num_experts": 8, "num_experts_per_tok": 2, **changed},
-        )
+def experts_of(**changed: Any) -> Any:
+    usual = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "vocab_size": 128,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+    }
+    return transformers.Qwen3MoeConfig(
+        intermediate_size=128,
+        moe_intermediate_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        dtype="bfloat16",
+        architectures=["Qwen3MoeForCausalLM"],
+        **{**usual, **changed},
     )
 
 
-def test_where_there_is_room_one_setup_is_traced_and_else_all() -> None:
+def experts(**changed: Any) -> Target:
+    return inspect_model(experts_of(**changed))
+
+
+def test_setups_are_traced_in_the_order_of_their_cost_until_one_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Settings] = []
+
+    def peaks(_: Target, step: Settings) -> tuple[float, float] | None:
+        asked.append(step)
+        if step.fused_loss:
+            return None  # as of a step that cannot be traced
+        each = 2e9 if step.gradient_checkpointing else 8e9
+        return 10e9 + each, 10e9 + 2 * each
+
+    monkeypatch.setattr("peft_shop.forecast.dry_run.base.plain_peaks", peaks)
     target = experts()
-    known = {"fixed": (), "bfloat16": True}
-    assert base.trace_base(target, STEP, usable=2**40, **known)
+    known: dict[str, Any] = {"fixed": (), "bfloat16": True, "effective": 4}
+    assert look_at_base(target, STEP, usable=10**11, **known)
     first = traced_base(target.structure, STEP)
     assert first is not None
-    assert not first.complete
-    assert len(first.peaks) == 1
+    assert len(asked) == len(first.peaks) == 1
     assert first.knows(STEP)
-    assert base.trace_base(target, STEP, **known)
+    assert not first.complete
+    # one that fits little is looked at from there on, up to checkpointing
+    assert look_at_base(target, STEP, usable=25 * 10**9, **known)
+    assert [step.gradient_checkpointing for step in asked] == [False, True]
+    assert look_at_base(target, STEP, **known)
     every = traced_base(target.structure, STEP)
     assert every is not None
     assert every.complete
-    assert len(every.peaks) > 1
+    assert len(asked) == len(every.peaks) > 4
     assert every.peaks.items() >= first.peaks.items()
-    little = experts()
-    assert base.trace_base(little, STEP, usable=2**20, **known)
-    found = traced_base(little.structure, STEP)
-    assert found is not None
-    assert found.complete
+    assert not every.knows(STEP.model_copy(update={"fused_loss": True}))
+    # other kernels take another peak
+    assert traced_base(target.structure, STEP.model_copy(update={"attention": "eager"})) is None
+
+
+def test_what_was_traced_of_files_is_not_traced_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PEFT_SHOP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model").mkdir()
+    experts_of().to_json_file(tmp_path / "model" / "config.json")
+    asked: dict[str, Any] = {"device": "H200", "methods": "shadow"}
+    before = recommend(model=str(tmp_path / "model"), **asked)
+    assert all("peak_memory" in one.values for one in before.candidates)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("traced again")
+
+    for name in ("base.plain_peaks", "forecasting.dry_run"):
+        monkeypatch.setattr(f"peft_shop.forecast.dry_run.{name}", never)
+    after = recommend(model=str(tmp_path / "model"), **asked)
+    assert after.model_dump(exclude={"query"}) == before.model_dump(exclude={"query"})
+
+
+def test_depths_to_go_by_hold_whole_periods() -> None:
+    def blocks(kinds: str) -> nn.Module:
+        made = [nn.Linear(2, 1 + ord(kind) - ord("a"), device="meta") for kind in kinds]
+        return nn.ModuleDict({"layers": nn.ModuleList(made)})
+
+    assert few_layers(blocks("a" * 12)) == (2, 4)
+    assert few_layers(blocks("a" * 16), recomputed=True) == (4, 8)
+    assert few_layers(blocks("a" * 5)) is None, "all of them take no longer"
+    assert few_layers(blocks("b" + "a" * 12)) == (2, 4), "what comes once is in both"
+    assert few_layers(blocks("bbb" + "a" * 12)) == (3, 5)
+    assert few_layers(blocks("aaab" * 6)) == (4, 8)
+    assert few_layers(blocks("aaab" * 6 + "a")) == (5, 9)
+    assert few_layers(blocks("abbabaabbbabaa")) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(
+    "config", [LORA, {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 20}, None]
+)
+def test_few_layers_tell_what_all_of_them_take(config: Any, again: bool) -> None:
+    # wide, so that the allocator's segments count for little
+    target = experts(num_hidden_layers=14, hidden_size=2048, vocab_size=32_000)
+    step = STEP.model_copy(update={"gradient_checkpointing": again, "sequence_length": 512})
+    task = {} if config is None else {**config, "task_type": "CAUSAL_LM"}
+    whole, few = (
+        dry_run(target, task or None, step, brief=brief).peak_memory for brief in (False, True)
+    )
+    assert few.low <= whole.value <= few.high
 
 
 def test_counts_and_files_beside_a_traced_base_are_those_of_a_dry_run() -> None:
     target = experts()
     assert beside(target.structure, LORA, STEP) is None
-    base.trace_base(target, STEP, fixed=(), bfloat16=True, usable=2**40)
+    look_at_base(target, STEP, fixed=(), bfloat16=True, usable=2**40)
     found = beside(target.structure, LORA, STEP)
     traced = dry_run(target, LORA, STEP)
     assert found is not None
@@ -105,13 +179,14 @@ def test_a_model_that_no_dry_run_takes_is_given_up_after_a_few(
 ) -> None:
     asked = []
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         asked.append(1)
         raise ForecastError("a training step of X cannot be run on the meta device: nan")
 
     monkeypatch.setattr("peft_shop.forecast.asking.forecast", fails)
-    monkeypatch.setattr(settling, "_look_at_base", lambda *_, **__: None)
-    found = recommend(model=experts(), device="H200")
+    monkeypatch.setattr(settling, "_look_at_base", lambda *_, **__: False)
+    # of no size that was traced before
+    found = recommend(model=experts(num_experts=6), device="H200")
     assert len(asked) == 3
     told = [one.unusable["peak_memory"] for one in found.front]
     assert told

@@ -6,7 +6,7 @@ added. Segments of the allocator come in steps of 2 MiB, which rounds the differ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from torch import nn
 
@@ -19,7 +19,49 @@ if TYPE_CHECKING:
 
     from peft_shop.forecast.records import TermName
 
-__all__ = ["depth_of", "extrapolated", "shorten"]
+__all__ = ["depth_of", "extrapolated", "few_layers", "shorten"]
+
+
+_SETTLED: Final = ((2, 4), (4, 8))
+"""Least depths to go by, without and with checkpointing: segments that blocks leave to each other
+settle after a few of them."""
+
+
+def few_layers(model: nn.Module, *, recomputed: bool = False) -> tuple[int, int] | None:
+    """Two depths from which all others follow, as what lies between them repeats to the end.
+
+    Blocks of several kinds, such as attention and recurrence, come in whole periods; those that
+    come once, such as the first dense ones before experts, are in both depths.
+
+    Args:
+        model: with a list of blocks.
+        recomputed: whether blocks are run again: what they leave to each other settles later then.
+
+    Returns:
+        `None` where the blocks follow no period, or tracing all of them takes no longer.
+    """
+    found = _blocks(model)
+    if found is None:
+        return None
+    kinds = [_kind(block) for block in found[2]]
+    depth = len(kinds)
+    few, more = _SETTLED[recomputed]
+    pairs = []
+    for period in range(1, depth // 2 + 1):
+        start = depth - period
+        while start and kinds[start - 1] == kinds[start - 1 + period]:
+            start -= 1
+        first = max(start, few)
+        first += (depth - first) % period
+        pairs.append((first, first + -(-(more - few) // period) * period))
+    pair = min(pairs, key=sum, default=(depth, depth))
+    return pair if sum(pair) < depth else None
+
+
+def _kind(block: nn.Module) -> tuple[object, ...]:
+    """What tells blocks apart: their class and the shapes of their parameters."""
+    shapes = ((name, tuple(one.shape)) for name, one in block.named_parameters())
+    return (type(block), *shapes)
 
 
 def depth_of(model: nn.Module) -> int:

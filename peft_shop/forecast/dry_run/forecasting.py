@@ -13,7 +13,7 @@ from peft_shop.errors import ConfigError, PeftShopError
 from peft_shop.forecast.checkpoint import checkpoint_bytes
 from peft_shop.forecast.dry_run.chunked import ChunkedLoss
 from peft_shop.forecast.dry_run.constants import constants
-from peft_shop.forecast.dry_run.extrapolation import depth_of, extrapolated
+from peft_shop.forecast.dry_run.extrapolation import depth_of, extrapolated, few_layers
 from peft_shop.forecast.dry_run.preparing import prepare
 from peft_shop.forecast.dry_run.replay import replay
 from peft_shop.forecast.dry_run.steps import TracedStep, trace
@@ -74,6 +74,7 @@ def dry_run(
     *,
     batch: Callable[[nn.Module, int | None], Batch] | None = None,
     method: str | None = None,
+    brief: bool = False,
 ) -> Forecast:
     """What a training step of the target with the adapter of `config` takes.
 
@@ -87,12 +88,14 @@ def dry_run(
         batch: makes the inputs from the model and a length in tokens (`None` for the settings');
             needed where no batch is known for such a model.
         method: identifier of the method; by default from the configuration.
+        brief: whether few of a model's equal layers are enough whatever its depth, and no step
+            time is asked for: one of many runs, of which each is to take a second.
 
     Raises:
         ForecastError: the step cannot be run without an accelerator.
         ConfigError: peft refuses the configuration.
     """
-    found = measure(target, config, settings, batch=batch)
+    found = measure(target, config, settings, batch=batch, brief=brief)
     name = method or _method(config)
     known = constants()
     regime = known.checkpointed if settings.gradient_checkpointing else known.whole
@@ -100,11 +103,11 @@ def dry_run(
     warnings = [*found.notes, *_warnings(structure, settings)]
     times: tuple[StepTime, ...] = ()
     try:
-        plain = _plain_lora(target, settings, batch)
+        plain = None if brief else _plain_lora(target, settings, batch)
     except PeftShopError as error:
         warnings.append(f"no step time: plain LoRA cannot be traced on this model: {error}")
     else:
-        times = step_times(found.work, plain, settings, known, name)
+        times = () if plain is None else step_times(found.work, plain, settings, known, name)
     size = None
     if config is not None:
         size = checkpoint_bytes(saved_state(found.prepared.model))
@@ -133,6 +136,7 @@ def measure(
     *,
     batch: Callable[[nn.Module, int | None], Batch] | None = None,
     layers: tuple[int, int] | None = None,
+    brief: bool = False,
 ) -> DryRunFigures:
     """Trace the step and replay it.
 
@@ -141,7 +145,8 @@ def measure(
         config: a configuration of peft; `None` for full fine-tuning.
         settings: the training step.
         batch: as in `dry_run`.
-        layers: two depths to trace and extrapolate from; by default deep models only.
+        layers: two depths to trace and extrapolate from; by default of deep models only.
+        brief: whether to do so by default of any model.
 
     Raises:
         ForecastError: the step cannot be run without an accelerator.
@@ -152,9 +157,9 @@ def measure(
     notes = prepared.notes
     depth = depth_of(prepared.plain)
     chunked = chunkable(target.structure)
-    # segments that blocks leave to each other settle after a few of them
-    usual = (4, 8) if settings.gradient_checkpointing else (2, 4)
-    few = layers or (usual if depth > _DEEP else None)
+    few = layers
+    if few is None and (brief or depth > _DEEP):
+        few = few_layers(prepared.plain, recomputed=settings.gradient_checkpointing)
     if few is not None:
         try:
             shorter = [prepare(target, config, settings, layers=count) for count in few]
