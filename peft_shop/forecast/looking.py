@@ -12,7 +12,7 @@ from peft_shop.forecast.constants import constants
 from peft_shop.forecast.intervals import memory_interval
 from peft_shop.forecast.ladder import ladder
 from peft_shop.forecast.recorded import keep_base, recorded_base
-from peft_shop.forecast.reference import is_beyond_shapes
+from peft_shop.forecast.reference import is_beyond_shapes, plain_lora
 from peft_shop.forecast.traced import TracedBase, branch_of, keep_traced, traced_base
 
 if TYPE_CHECKING:
@@ -106,4 +106,5 @@ def _upper(structure: Structure, peak: float, step: Settings) -> float:
     if peak == float("inf"):
         return peak
     regime = constants().checkpointed if step.gradient_checkpointing else constants().whole
-    return memory_interval(peak, "lora", structure, step, regime).high
+    method = str(plain_lora(structure)["peft_type"]).lower()
+    return memory_interval(peak, method, structure, step, regime).high
