@@ -118,7 +118,7 @@ def test_where_neither_way_works_neither_advises_the_other(experts: Target) -> N
 def test_a_step_that_cannot_be_traced_is_not_sent_back_to_it(
     experts: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         msg = "cannot be run on the meta device"
         raise ForecastError(msg)
 
