@@ -19,7 +19,7 @@ from peft_shop.upstream.source import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from peft import PeftConfig
 
@@ -158,9 +158,8 @@ def _import_peft() -> tuple[Mapping[str, Any], str]:
 
 
 def _check_keys(
-    given: Iterable[str], known: Iterable[str], owner: str, version: str, *, prefix: str = ""
+    given: Iterable[str], known: Sequence[str], owner: str, version: str, *, prefix: str = ""
 ) -> None:
-    known = list(known)
     problems = []
     for key in sorted(set(given) - set(known)):
         near = nearest_names(key, known)

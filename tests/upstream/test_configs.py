@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from peft_shop.catalog.runs import Recipe, Run, Training
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError, MissingExtraError, UnknownConfigKeyError
-from peft_shop.upstream.configs import build_config, config_dict, save_config
+from peft_shop.upstream.configs import build_config, config_dict, config_from_dict, save_config
 from peft_shop.upstream.source import installed_peft
 
 UPSTREAM = Path(__file__).parents[3] / "shared" / "upstream"
@@ -129,6 +129,41 @@ def test_each_call_makes_a_new_object_and_leaves_the_recipe_alone() -> None:
     config_dict(one)["target_modules"].append("y")
     assert one.config == {"target_modules": ["q_proj"], "rank_pattern": {"q_proj": 4}}
     assert second.rank_pattern == {"q_proj": 4}
+
+
+def test_plain_data_becomes_the_configuration_again() -> None:
+    from peft import PeftType
+
+    one = recipe("VERA", r=256, target_modules=["q_proj"])
+    stated = config_dict(one)
+    expected = build_config(one).to_dict()
+    assert config_from_dict(stated).to_dict() == expected
+    assert config_from_dict({**stated, "peft_type": PeftType.VERA}).to_dict() == expected
+    assert stated == config_dict(one)
+
+
+@pytest.mark.parametrize("stated", [{}, {"r": 8}, {"peft_type": None}, {"peft_type": 7}])
+def test_plain_data_names_its_method(stated: dict[str, Any]) -> None:
+    told = f"expected the name of a method such as 'LORA', found {stated.get('peft_type')!r}"
+    with pytest.raises(ConfigError, match=f"peft_type: {told}"):
+        config_from_dict(stated)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError(28, "No space left on device", "x"), "No space left on device"),
+     (OSError("odd"), "odd")],
+)  # fmt: skip
+def test_why_a_file_cannot_be_written_is_told_in_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, told: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("peft_shop.upstream.configs.write_all", fail)
+    with pytest.raises(ConfigError) as caught:
+        save_config(recipe(), tmp_path)
+    assert str(caught.value) == f"cannot write {tmp_path / 'adapter_config.json'}: {told}"
 
 
 def test_plain_data_states_the_type_and_the_fields_of_the_recipe() -> None:
