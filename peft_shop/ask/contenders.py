@@ -158,7 +158,11 @@ def _field(catalog: Catalog, query: Query) -> Field:
     names = Counter(group[0].experiment for group in groups)
     defined = [(metric, _older_definitions(metric, metrics)) for metric in metrics]
     uncertain = {item.metric for item in noise} | ({benchmark.headline} if asked else set())
-    noisy = [metric for metric in metrics if metric.id in uncertain]
+    noisy = [
+        metric
+        for metric in metrics
+        if metric.id in uncertain and metric.tie is None and metric.tie_relative is None
+    ]
     alike: dict[str, list[Run]] = {}
     for run in until:
         alike.setdefault(run.experiment, []).append(run)
@@ -175,7 +179,8 @@ def _field(catalog: Catalog, query: Query) -> Field:
         for metric in noisy:
             if metric.id in found.values:
                 _set_noise(found, metric, run, book, headline=metric.id == benchmark.headline)
-        notes += _pool_notes(group, pool)
+        if len(group) > 1 or len(pool) > 1:
+            notes += _pool_notes(group, pool)
         return Contender(
             name=run.experiment if names[run.experiment] == 1 else run.id,
             method=run.method,
@@ -251,8 +256,12 @@ def _figures(
     found = _Figures()
     conditions, reference, moved = compared.conditions, compared.reference, compared.moved
     own = conditions[id(run)]
+    usual = reference is None or own is reference
     for metric, retired in defined:
-        reason = _why_unusable(run, own, metric, reference)
+        if usual and metric.field in run.metrics:
+            reason = None
+        else:
+            reason = _why_unusable(run, own, metric, reference)
         if reason is not None:
             found.unusable[metric.id] = _retired_only(run, metric, retired) or reason
         elif len(pool) == 1 and moved is None:
@@ -388,6 +397,8 @@ def _set_noise(
 
 def _fit(group: Sequence[Run]) -> Sequence[Run]:
     """Replicates that count for the mean: those that are not flagged as unfit, where any is not."""
+    if len(group) == 1:
+        return group
     fit = [run for run in group if not any(flag.code in UNFIT for flag in run.flags)]
     return fit or group[:1]
 

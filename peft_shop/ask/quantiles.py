@@ -211,18 +211,19 @@ def dunnett_factor(
         return math.log(max(rest, 1e-300) / (1 - confidence))
 
     # the logarithm is nearly straight, so that secants need few steps; a half where one leads out
-    older, before = low, excess(low)
-    newer, value = high, excess(high)
+    older, before = high, excess(high)
+    newer = 0.3 * low + 0.7 * high
+    value = excess(newer)
     for _ in range(60):
+        low, high = (newer, high) if value > 0 else (low, newer)
         step = value - before
         limit = newer - value * (newer - older) / step if step else low
+        if (abs(value) < 1e-5 and abs(before) < 1e-2) or high - low < 1e-9:
+            return limit  # whose error is of the order of their product
         if not low < limit < high:
             limit = (low + high) / 2
         older, before = newer, value
         newer, value = limit, excess(limit)
-        if abs(value) < 1e-8 or high - low < 1e-9:
-            break
-        low, high = (newer, high) if value > 0 else (low, newer)
     return newer
 
 
@@ -240,8 +241,23 @@ def _bisected(confidence: float, rivals: int, degrees: float, correlation: float
 
 def _all_below(limit: float, rivals: int, degrees: float, correlation: float) -> float:
     """Probability that all of the correlated leads stay below `limit` estimated deviations."""
-    shared = math.sqrt(correlation)
     own = math.sqrt(1 - correlation) * _ROOT
+    erfc = math.erfc
+    return math.fsum(
+        weight * (0.5 * erfc((offset - limit * ratio) / own)) ** rivals
+        for weight, offset, ratio in _nodes(rivals, degrees, correlation)
+    )
+
+
+@lru_cache(maxsize=16)
+def _nodes(
+    rivals: int, degrees: float, correlation: float
+) -> tuple[tuple[float, float, float], ...]:
+    """Where `_all_below` is summed up: weight, what the leads share, ratio of the deviations.
+
+    Nodes of which all together weigh less than 1e-9 are left out.
+    """
+    shared = math.sqrt(correlation)
     # the more rivals and the more they share, the sharper the integrand rises
     width = math.sqrt((1 - correlation) / max(correlation, 0.1)) / (1 + 0.35 * math.log(rivals))
     step = min(0.75, width)
@@ -250,9 +266,10 @@ def _all_below(limit: float, rivals: int, degrees: float, correlation: float) ->
         (math.exp(-0.5 * (k * step) ** 2) * step / math.sqrt(2 * math.pi), k * step * shared)
         for k in range(-half, half + 1)
     ]
-    erfc = math.erfc
-    return math.fsum(
-        weight * density * (0.5 * erfc((offset - limit * ratio) / own)) ** rivals
+    found = [
+        (weight * density, offset, ratio)
         for ratio, weight in scale_nodes(degrees, 0.7 if degrees >= 10 else 0.5)
         for density, offset in factors
-    )
+    ]
+    negligible = 1e-9 / len(found)
+    return tuple(node for node in found if node[0] > negligible)

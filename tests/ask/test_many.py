@@ -103,5 +103,6 @@ def test_ten_thousand_runs_are_answered_at_once() -> None:
     taken = measure()
     assert taken.pop("load")[0] < 4, taken
     for name, (spent, growth) in taken.items():
-        assert spent < (1.0 if name in HEADLINES else 2.5), (name, taken)
+        small = name.removesuffix(", first") in HEADLINES
+        assert spent < (1.0 if small else 2.5), (name, taken)
         assert growth < 1.3, (name, taken)
