@@ -21,7 +21,7 @@ from peft_shop.model import structure
 from peft_shop.names import Bounds
 from peft_shop.records import Record
 from peft_shop.serve import cases, routes, trainers
-from peft_shop.trial import costing, status
+from peft_shop.trial import costing, proposing, status
 from peft_shop.trial import records as trial_records
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ TRIAL_RECORDS: tuple[type[Record], ...] = (
     status.Progress,
     status.Failed,
     costing.Estimate,
+    proposing.Plan,
+    proposing.Proposal,
 )
 QUESTION_RECORDS: tuple[type[Record], ...] = (
     query.Query,

@@ -14,7 +14,7 @@ class TrialGroup(Group):
 
     table: ClassVar = {
         "new": CommandEntry(
-            "peft_shop.cli.trials:new",
+            "peft_shop.cli.trial_new:new",
             "Make a trial: a folder that says what is to be compared. Nothing is started.",
         ),
         "plan": CommandEntry(

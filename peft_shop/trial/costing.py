@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from peft_shop.catalog.methods import PLAIN
 from peft_shop.errors import PeftShopError
-from peft_shop.files import read_bounded, write_atomically
+from peft_shop.files import compact_json, read_bounded, write_all, write_atomically
 from peft_shop.records import Finite, Record
+from peft_shop.trial.halving import yardstick_of
 from peft_shop.trial.records import Job
 from peft_shop.trial.running import Running
 from peft_shop.trial.stages import expected_jobs
-from peft_shop.trial.trust import demand_trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from peft_shop.records import Json
     from peft_shop.trial.records import Contestant, Protocol, Result
 
-__all__ = ["Calibration", "Estimate", "calibrate", "calibration_of", "estimate"]
+__all__ = [
+    "Calibration",
+    "Estimate",
+    "RunTime",
+    "calibrate",
+    "calibration_of",
+    "estimate",
+    "run_time",
+]
 
 CALIBRATION: Final = "calibration.json"
+_PLACE: Final = "calibration"
 _STEPS: Final = 8
 """Of a calibration: three to warm up, five that count."""
 
@@ -34,13 +44,13 @@ class Calibration(Record):
     """What a few steps of one candidate took on this machine.
 
     Attributes:
-        protocol: digest of the protocol.
+        conditions: digest of what a step depends on.
         contestant: which candidate.
         step_seconds: median of a step.
         overhead_seconds: everything else of a run: starting, loading, scoring.
     """
 
-    protocol: str
+    conditions: str
     contestant: str
     step_seconds: Finite
     overhead_seconds: Finite
@@ -61,23 +71,43 @@ class Estimate(Record):
     because: str
 
 
-def calibrate(folder: Path, protocol: Protocol) -> Calibration:
+class RunTime(Record):
+    """What one run takes, from the fastest candidate to the slowest.
+
+    Attributes:
+        low, high: time of a step [s].
+        overhead: everything else of a run [s].
+        because: where the times come from.
+    """
+
+    low: Finite
+    high: Finite
+    overhead: Finite
+    because: str
+
+
+def calibrate(folder: Path, protocol: Protocol, files: Mapping[str, bytes] | None = None) -> None:
     """Trains plain LoRA, or the first candidate, for a few steps, and keeps what that took.
+
+    Args:
+        folder: of the trial.
+        protocol: of the trial.
+        files: its data by name, where it is not frozen yet and its folder has none.
 
     Raises:
         PeftShopError: it did not train.
-        InputError: its score is code that this user did not name.
     """
-    demand_trust(folder, protocol)
-    contestant = _yardstick(protocol)
-    training = contestant.recipe.training.model_copy(update={"max_steps": _STEPS})
-    recipe = contestant.recipe.model_copy(update={"training": training})
-    short = contestant.model_copy(update={"recipe": recipe})
-    others = tuple(each for each in protocol.contestants if each.name != contestant.name)
+    short = _short(protocol)
+    others = tuple(each for each in protocol.contestants if each.name != short.name)
     quick = protocol.model_copy(update={"contestants": (*others, short)})
-    job = Job(stage="rates", contestant=contestant.name, learning_rate=contestant.rates[0], seed=0)
+    job = Job(stage="rates", contestant=short.name, learning_rate=short.rates[0], seed=0)
     started = time.monotonic()
-    running = Running(folder, quick, job, into="calibration")
+    place = folder
+    if files is not None:
+        place = folder / _PLACE
+        (place / "data").mkdir(parents=True, exist_ok=True)
+        write_all({place / name: content for name, content in files.items()})
+    running = Running(place, quick, job, into=_PLACE)
     try:
         running.process.wait()
     finally:
@@ -88,60 +118,92 @@ def calibrate(folder: Path, protocol: Protocol) -> Calibration:
         reason = "it was interrupted" if result is None else result.detail
         raise PeftShopError(f"the calibration did not train: {reason}")
     calibration = Calibration(
-        protocol=protocol.digest,
-        contestant=contestant.name,
+        conditions=_conditions(protocol),
+        contestant=short.name,
         step_seconds=result.measured.step_median_seconds,
         overhead_seconds=max(0.0, elapsed - result.measured.step_seconds),
     )
     write_atomically(folder / CALIBRATION, calibration.model_dump_json().encode())
-    return calibration
 
 
 def calibration_of(folder: Path, protocol: Protocol) -> Calibration | None:
-    """What an earlier calibration of this protocol found; `None` without one."""
+    """What an earlier calibration under these conditions found; `None` without one.
+
+    Other rates, seeds, steps and candidates are the same conditions.
+    """
     try:
         content = read_bounded(folder / CALIBRATION, 65_536, "a calibration")
         calibration = Calibration.model_validate(json.loads(content))
     except (OSError, ValueError, ValidationError):
         return None
-    return calibration if calibration.protocol == protocol.digest else None
+    return calibration if calibration.conditions == _conditions(protocol) else None
+
+
+def run_time(
+    protocol: Protocol, results: Mapping[str, Result], calibration: Calibration | None
+) -> RunTime | None:
+    """What one run takes on this machine; `None` where nothing was measured yet.
+
+    The interval is that of the runs that finished, or else of the published times of a step among
+    the candidates: methods differ.
+    """
+    own = [
+        each.measured.step_seconds / protocol.asked.steps
+        for each in results.values()
+        if each.measured is not None and each.job.stage != "base"
+    ]
+    overhead = 0.0 if calibration is None else calibration.overhead_seconds
+    if own:
+        because = f"training of {len(own)} runs that finished"
+        if calibration is None:
+            because += "; loading and scoring come on top"
+        return RunTime(low=min(own), high=max(own), overhead=overhead, because=because)
+    if calibration is None:
+        return None
+    paces = [each.pace for each in protocol.contestants[1:] if each.pace is not None] or [1.0]
+    return RunTime(
+        low=min(paces) * calibration.step_seconds,
+        high=max(paces) * calibration.step_seconds,
+        overhead=overhead,
+        because=f"{_STEPS} steps of {calibration.contestant}, and the published times of a step",
+    )
 
 
 def estimate(
     protocol: Protocol, results: Mapping[str, Result], calibration: Calibration | None
 ) -> Estimate:
-    """What is left, with the times of this machine.
-
-    The interval is that of the published times of a step among the candidates: methods differ.
-    """
+    """What is left, with the times of this machine."""
     runs = max(0, expected_jobs(protocol, results) - len(results))
-    own = [
-        each.measured.step_seconds
-        for each in results.values()
-        if each.measured is not None and each.job.stage != "base"
-    ]
-    paces = [each.pace for each in protocol.contestants[1:] if each.pace is not None] or [1.0]
-    if own:
-        return Estimate(
-            runs=runs,
-            low=runs * min(own),
-            high=runs * max(own),
-            because=f"training of {len(own)} runs that finished; loading and scoring come on top",
-        )
-    if calibration is None:
+    each = run_time(protocol, results, calibration)
+    if each is None:
         return Estimate(runs=runs, low=None, high=None, because="nothing was measured yet")
     steps = protocol.asked.steps
-    each = [
-        calibration.overhead_seconds + steps * calibration.step_seconds * pace for pace in paces
-    ]
     return Estimate(
         runs=runs,
-        low=runs * min(each),
-        high=runs * max(each),
-        because=f"{_STEPS} steps of {calibration.contestant}, and the published times of a step",
+        low=runs * (each.overhead + steps * each.low),
+        high=runs * (each.overhead + steps * each.high),
+        because=each.because,
     )
 
 
-def _yardstick(protocol: Protocol) -> Contestant:
-    rest = protocol.contestants[1:]
-    return next((each for each in rest if each.method == PLAIN and not each.variants), rest[0])
+def _short(protocol: Protocol) -> Contestant:
+    """The yardstick with a few steps."""
+    yardstick = yardstick_of(protocol)
+    training = yardstick.recipe.training.model_copy(update={"max_steps": _STEPS})
+    recipe = yardstick.recipe.model_copy(update={"training": training})
+    return yardstick.model_copy(update={"recipe": recipe})
+
+
+def _conditions(protocol: Protocol) -> str:
+    """Digest of what a step depends on."""
+    splits = (protocol.train, protocol.valid, protocol.test, protocol.general)
+    parts: list[Json] = [
+        dict(protocol.model_files),
+        [split.sha256 for split in splits if split is not None],
+        protocol.asked.scored_by,
+        protocol.device,
+        protocol.threads,
+        dict(protocol.versions),
+        _short(protocol).recipe.model_dump(mode="json"),
+    ]
+    return hashlib.sha256(compact_json(parts).encode()).hexdigest()

@@ -11,7 +11,7 @@ from peft_shop.catalog.store import TRIAL_CATALOG
 from peft_shop.errors import InputError, QueryError
 from peft_shop.files import write_atomically
 from peft_shop.trial.asking import ASKED, asked_of, read_asked, write_asked
-from peft_shop.trial.costing import Estimate, calibration_of, estimate
+from peft_shop.trial.costing import calibrate, calibration_of, estimate, run_time
 from peft_shop.trial.driver import drive
 from peft_shop.trial.engines import Engine, opened
 from peft_shop.trial.evidence import catalog_of, without_paths
@@ -19,6 +19,7 @@ from peft_shop.trial.freezing import check_unchanged, frozen, write_frozen
 from peft_shop.trial.ledger import locked
 from peft_shop.trial.outcomes import files_of_results, read_results
 from peft_shop.trial.preparing import prepare
+from peft_shop.trial.proposing import Plan, planned
 from peft_shop.trial.single import chosen_job, do_one
 from peft_shop.trial.stages import next_jobs, stages_until
 from peft_shop.trial.status import Status, status_of
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from peft_shop.ask.answer import Recommendation
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Noise, Run
+    from peft_shop.trial.costing import Estimate
     from peft_shop.trial.records import Protocol, Result, Stage
     from peft_shop.units import Quantity
 
@@ -267,11 +269,36 @@ class Trial:
         with locked(self.folder, "catalog.lock", wait=True):
             return self._write_catalog(protocol, self.results(protocol))
 
+    def calibrate(self, *, allow_code: bool = False) -> None:
+        """Trains a few steps, so that the time of the rest can be told; freezes nothing.
+
+        Raises:
+            InputError: another process runs the trial.
+            PeftShopError: they did not train.
+        """
+        with locked(self.folder):
+            protocol, files = frozen(self.folder), None
+            if protocol is None:
+                prepared = prepare(self.folder, self.asked, self._answer)
+                protocol, files = prepared.protocol, prepared.files
+            demand_trust(self.folder, protocol, allow_code=allow_code)
+            calibrate(self.folder, protocol, files)
+
+    def plan(self, *, within: Quantity | None = None) -> Plan:
+        """What it will do and how long that takes; nothing is started.
+
+        Args:
+            within: time that it may take, such as `"6h"`; what does not fit comes with a proposal.
+        """
+        limit = None if within is None else read_quantity(within, "seconds", name="within")
+        protocol = self.protocol
+        results, known = self.results(protocol), calibration_of(self.folder, protocol)
+        each = run_time(protocol, results, known)
+        return planned(protocol, estimate(protocol, results, known), each, limit)
+
     def estimate(self) -> Estimate:
         """What is left, and how long that takes."""
-        protocol = self.protocol
-        known = calibration_of(self.folder, protocol)
-        return estimate(protocol, self.results(protocol), known)
+        return self.plan().estimate
 
     def exported(self) -> bytes:
         """The catalog without paths: folders and files have their last name only."""
