@@ -131,7 +131,7 @@ def contestants(
         if name is not None:
             made.append(_contestant(name, everyone[name], conditions, plain))
         else:
-            left_out[wanted] = _why_not(answer, meaning)
+            left_out[wanted] = _why_not(catalog, answer, meaning)
     return list({contestant.name: contestant for contestant in made}.values()), left_out
 
 
@@ -184,12 +184,19 @@ def _plain_training() -> Training:
     )
 
 
-def _why_not(answer: Recommendation, meaning: Meaning) -> str:
+def _why_not(catalog: Catalog, answer: Recommendation, meaning: Meaning) -> str:
     """Why no candidate of the answer is what is meant."""
+    method = next((each for each in catalog.methods if each.id == meaning.method), None)
+    needs = None if method is None else method.loop_needs
+    reasons = [] if needs is None else [f"this loop does not train it: it needs {needs}"]
     covered = [each for each in answer.dropped if each.run is not None and meaning.covers(each.run)]
     for dropped in covered or [each for each in answer.dropped if each.method == meaning.method]:
-        return "; ".join(failure.reason for failure in dropped.failures)
-    return f"no published run of it on {answer.benchmark.title} gives a configuration and a rate"
+        reasons += [failure.reason for failure in dropped.failures]
+        break
+    if not reasons:
+        what = "no published run of it"
+        reasons = [f"{what} on {answer.benchmark.title} gives a configuration and a rate"]
+    return "; ".join(reasons)
 
 
 def _too_large(answer: Recommendation) -> dict[str, str]:
