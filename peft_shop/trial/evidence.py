@@ -139,7 +139,7 @@ def edge_notes(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, 
     """Candidates whose chosen rate is the outermost that was tried."""
     names = [
         f"{contestant.name} ({sweep.chosen:g})"
-        for contestant in protocol.contestants[1:]
+        for contestant in sorted(protocol.contestants[1:], key=lambda each: each.name)
         if (sweep := sweep_of(protocol, contestant, results)).at_edge
     ]
     if not names:

@@ -265,6 +265,10 @@ class Protocol(Record):
         """What tells one protocol from another; when it was frozen does not count."""
         # without defaults: a field that a later version adds changes no digest
         whole = self.model_dump(mode="json", exclude={"frozen_at"}, exclude_defaults=True)
+        # nor does the order of candidates
+        whole["contestants"] = sorted(whole["contestants"], key=lambda each: str(each["name"]))
+        if isinstance(self.asked.candidates, tuple):
+            whole["asked"]["candidates"] = sorted(self.asked.candidates)
         return hashlib.sha256(compact_json(whole).encode()).hexdigest()
 
     @property

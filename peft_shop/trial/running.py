@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import shutil
@@ -43,6 +44,8 @@ _NO_MEMORY: Final = (
     "DefaultCPUAllocator: can't allocate memory",
     "CUDA out of memory",
 )
+_NO_SPACE: Final = ("No space left on device", "Disk quota exceeded", "File too large")
+"""What a training says that could not write: no outcome of its candidate."""
 _DEATH_SIGNAL: Final = 1
 """`PR_SET_PDEATHSIG`: what a process is sent when the one that started it ends."""
 _GIVEN_UP: Final[dict[int, Outcome]] = {DIVERGED: "diverged", HALVED: "halved"}
@@ -210,9 +213,15 @@ class Running:
         return *self._failure(self.process.returncode, self._log()), None
 
     def _failure(self, code: int, log: list[str]) -> tuple[Outcome | None, str]:
-        """What became of a process that ended with `code`, and why."""
+        """What became of a process that ended with `code`, and why.
+
+        Raises:
+            OSError: the disk refused what it wrote.
+        """
         if code in _GIVEN_UP:
             return _GIVEN_UP[code], next(iter(log[-1:]), "")
+        if any(sign in line for line in log for sign in _NO_SPACE):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.place))
         if any(sign in line for line in log for sign in _NO_MEMORY):
             return "out_of_memory", _last_step(log)
         if code == -signal.SIGKILL and _memory_kills() > self._kills:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,21 @@ def test_the_catalog_is_whole_and_does_not_depend_on_the_order(made: SimpleNames
     assert (noise.metric, noise.degrees) == ("test_loss", 4)
     assert 0.003 < noise.sd < 0.03
     assert catalog.benchmarks[0].floor == 6.0
+
+
+def test_the_order_of_candidates_changes_no_byte(made: SimpleNamespace) -> None:
+    def catalog(names: tuple[str, ...], best: float) -> bytes:
+        protocol = made.protocol(names)
+        asked = protocol.asked.model_copy(update={"candidates": names})
+        protocol = protocol.model_copy(update={"asked": asked})
+        results = made.carried_out(
+            protocol, lambda job: losses(job) + (job.learning_rate > best) * 0.3
+        )
+        return dump(catalog_of(protocol, results))
+
+    names = ("lora/a", "miss/b", "vera/c")
+    for best in (0.0, 0.0003):  # the best rate at an edge, which is told, and inside
+        assert len({catalog(order, best) for order in itertools.permutations(names)}) == 1
 
 
 def test_the_error_of_a_mean_is_that_of_drawing_examples_again() -> None:

@@ -1,0 +1,190 @@
+"""The driver starts, waits, tries again and stops, whatever engine it has."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from peft_shop.errors import InputError, PeftShopError
+from peft_shop.trial import driver
+from peft_shop.trial.asking import asked_of, write_asked
+from peft_shop.trial.driver import drive
+from peft_shop.trial.ledger import events
+from peft_shop.trial.stages import expected_jobs, next_jobs, stages_until
+from peft_shop.trial.trial import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    from peft_shop.trial.records import Job, Protocol, Result
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "_PAUSE", 0)
+
+
+class Engine:
+    """Runs that end at the second look, as a script says."""
+
+    def __init__(
+        self, protocol: Protocol, ends: Callable[[Job, int], Result | BaseException | None]
+    ) -> None:
+        self.protocol, self.ends = protocol, ends
+        self.active: list[Attempt] = []
+        self.most = 0
+        self.times: Counter[str] = Counter()
+
+    def __call__(self, job: Job, _: object) -> Attempt:
+        attempt = Attempt(self, job)
+        self.active.append(attempt)
+        self.most = max(self.most, len(self.active))
+        self.times[attempt.id] += 1
+        return attempt
+
+
+class Attempt:
+    def __init__(self, engine: Engine, job: Job) -> None:
+        self.engine, self.job, self.looks = engine, job, 0
+        self.id = job.id(engine.protocol)
+
+    @property
+    def over(self) -> bool:
+        self.looks += 1
+        return self.looks > 1
+
+    def stop(self) -> None:
+        self.engine.active.remove(self)
+
+    def result(self) -> Result | None:
+        self.engine.active.remove(self)
+        ended = self.engine.ends(self.job, self.engine.times[self.id])
+        if isinstance(ended, BaseException):
+            raise ended
+        return ended
+
+    def progress(self) -> str:
+        return "step 1"
+
+
+def finished(made: SimpleNamespace, protocol: Protocol) -> Callable[[Job, int], Any]:
+    return lambda job, _: made.result(protocol, job, made.measured(2.0))
+
+
+@pytest.mark.parametrize("slots", [1, 3, None])
+def test_all_is_done_once_within_the_slots(
+    made: SimpleNamespace, tmp_path: Path, slots: int | None
+) -> None:
+    protocol = made.protocol()
+    engine = Engine(protocol, finished(made, protocol))
+    results: dict[str, Result] = {}
+    told: list[tuple[int, int, str]] = []
+    ended: list[Result] = []
+    drive(
+        *(tmp_path, protocol, results, engine),
+        slots=slots,
+        tell=lambda *words: told.append(words),
+        ended=ended.append,
+    )
+    assert next_jobs(protocol, results) == []
+    assert len(results) == expected_jobs(protocol, results) == len(ended)
+    assert set(engine.times.values()) == {1}
+    assert engine.most <= (slots or 10**9)
+    assert slots == 1 or engine.most > 1
+    assert told[-1][0] == len(results)
+    diary = Counter(entry["event"] for entry in events(tmp_path))
+    assert diary == {"start": len(results), "end": len(results)}
+
+
+def test_what_is_ended_from_outside_is_tried_twice_more(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    protocol = made.protocol()
+    whole = finished(made, protocol)
+    results: dict[str, Result] = {}
+    twice = Engine(protocol, lambda job, number: whole(job, number) if number > 2 else None)
+    drive(tmp_path, protocol, results, twice)
+    assert next_jobs(protocol, results) == []
+
+    def unlucky(job: Job, number: int) -> Result | None:
+        return None if job.stage == "seeds" else whole(job, number)
+
+    engine = Engine(protocol, unlucky)
+    results = {}
+    with pytest.raises(PeftShopError, match="3 times"):
+        drive(tmp_path, protocol, results, engine, slots=2)
+    assert engine.active == []
+    assert {each.job.stage for each in results.values()} == {"base", "rates"}
+
+
+def test_after_the_deadline_nothing_is_started(made: SimpleNamespace, tmp_path: Path) -> None:
+    protocol = made.protocol()
+    engine = Engine(protocol, finished(made, protocol))
+    drive(tmp_path, protocol, {}, engine, deadline=0.0)
+    assert not engine.times
+
+
+@pytest.mark.parametrize("stage", ["base", "rates", "seeds"])
+def test_only_the_stages_that_were_asked_for(
+    made: SimpleNamespace, tmp_path: Path, stage: str
+) -> None:
+    protocol = made.protocol()
+    results: dict[str, Result] = {}
+    engine = Engine(protocol, finished(made, protocol))
+    drive(tmp_path, protocol, results, engine, stages=stages_until(stage))
+    assert {each.job.stage for each in results.values()} == set(stages_until(stage))
+    assert all(job.stage not in stages_until(stage) for job in next_jobs(protocol, results))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "says"),
+    [
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full/result.json"),
+            PeftShopError,
+            "/full/result.json: the disk is full; what had ended is kept",
+        ),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+def test_whatever_stops_the_driver_leaves_nothing_running(
+    made: SimpleNamespace,
+    tmp_path: Path,
+    error: BaseException,
+    expected: type[BaseException],
+    says: str | None,
+) -> None:
+    protocol = made.protocol()
+    whole = finished(made, protocol)
+    engine = Engine(protocol, lambda job, n: error if "miss" in job.contestant else whole(job, n))
+    results: dict[str, Result] = {}
+    with pytest.raises(expected, match=says):
+        drive(tmp_path, protocol, results, engine, slots=3)
+    assert engine.active == []
+    assert "base" in {each.job.stage for each in results.values()}
+
+
+def test_a_trial_that_is_run_already_is_refused(tmp_path: Path) -> None:
+    write_asked(tmp_path, asked_of({"model": "m", "train": "t"}, "here"))
+    holder = (
+        "import sys; from pathlib import Path; from peft_shop.trial.ledger import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process runs this trial"):
+            Trial(tmp_path).run()
