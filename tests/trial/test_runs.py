@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import math
+import os
 import random
 import re
 import resource
@@ -102,6 +105,24 @@ def test_every_way_to_fail_is_an_outcome(
     assert ended(interrupted) is None
     assert not (interrupted.place / "result.json").exists()
 
+    full = "raise OSError(28, 'No space left on device')\n"
+    monkeypatch.setattr(running, "script_of", lambda *_, **__: full)
+    refused = Running(asked.folder, protocol, job)
+    with pytest.raises(OSError, match="No space"):
+        ended(refused)
+    assert not (refused.place / "result.json").exists()
+
+    # what the system ends for want of memory, as the counter of its control group tells
+    patient = "import time\ntime.sleep(60)\n"
+    monkeypatch.setattr(running, "script_of", lambda *_, **__: patient)
+    counter = itertools.count()
+    monkeypatch.setattr(running, "_memory_kills", lambda: next(counter))
+    ended_by_system = Running(asked.folder, protocol, job)
+    ended_by_system.process.kill()
+    result = ended(ended_by_system)
+    assert result is not None
+    assert result.outcome == "out_of_memory"
+
     aborting = "import os\nos.abort()\n"
     monkeypatch.setattr(running, "script_of", lambda *_, **__: aborting)
     result = ended(Running(asked.folder, protocol, job))
@@ -136,7 +157,8 @@ def test_twenty_kills_change_nothing(tiny: Path, tmp_path: Path) -> None:
     settings = {"seeds": 3, "steps": 3}
     straight = trial(tiny, tmp_path / "straight" / "t", "lora", "miss", **settings)
     assert not straight.run().failed
-    killed = trial(tiny, tmp_path / "killed" / "t", "lora", "miss", **settings)
+    # the order of candidates changes nothing either
+    killed = trial(tiny, tmp_path / "killed" / "t", "miss", "lora", **settings)
     draw = random.Random(0)
     command = [sys.executable, "-m", "peft_shop", "trial", "run", str(killed.folder)]
     for _ in range(20):
@@ -144,10 +166,14 @@ def test_twenty_kills_change_nothing(tiny: Path, tmp_path: Path) -> None:
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         time.sleep(draw.uniform(3, 14))
+        if draw.random() < 0.4:  # the training alone: its driver starts it again
+            for pid in trainings(killed.folder):
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(draw.uniform(0, 3))
         driver.kill()
         driver.wait()
     time.sleep(5)
-    assert trainings(killed.folder) == []
+    assert trainings(killed.folder) == {}
     done = {path.parent.name: path.stat().st_mtime_ns for path in results(killed.folder)}
     last = subprocess.run(command, capture_output=True, text=True, check=False)
     assert last.returncode == 0, last.stderr
@@ -165,17 +191,77 @@ def results(folder: Path) -> list[Path]:
     return sorted((folder / "runs").glob("*/result.json"))
 
 
-def trainings(folder: Path) -> list[str]:
-    """Processes that work in the folder of a run."""
-    found = []
+def trainings(folder: Path) -> dict[int, str]:
+    """Processes that work in the folder of a run, with that folder."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             place = str((entry / "cwd").readlink())
         except OSError:  # it ended meanwhile, or is not ours
             continue
         if place.startswith(str(folder)):
-            found.append(place)
+            found[int(entry.name)] = place
     return found
+
+
+def test_what_fails_leaves_the_rest_alone(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = trial(tiny, tmp_path / "t", "lora", "miss", "vera", "xlora", seeds=1)
+    protocol = asked.freeze()
+    assert "it needs" in protocol.left_out["xlora"]
+    broken = {"miss": "import os\nos.abort()\n", "vera": "import torch\ntorch.ones(2**45)\n"}
+
+    def script(protocol: Protocol, job: Job, **options: Any) -> str:
+        method = protocol.contestant(job.contestant).method
+        return broken.get(method) or script_of(protocol, job, **options)
+
+    monkeypatch.setattr(running, "script_of", script)
+    status = asked.run()
+    assert status.complete
+    outcomes = {
+        (protocol.contestant(each.job.contestant).method, each.job.stage): each.outcome
+        for each in asked.results().values()
+    }
+    assert outcomes == {
+        ("full_finetuning", "base"): "finished",
+        ("lora", "rates"): "finished",
+        ("lora", "seeds"): "finished",
+        ("miss", "rates"): "failed",
+        ("vera", "rates"): "out_of_memory",
+    }
+    assert {each.outcome for each in status.failed} == {"failed", "out_of_memory"}
+    told = " ".join(asked.catalog.benchmarks[0].caveats)
+    assert "failed: runs of miss" in told
+    assert "out of memory: runs of vera" in told
+
+
+def test_a_full_disk_loses_nothing(tiny: Path, tmp_path: Path) -> None:
+    asked = trial(tiny, tmp_path / "t", "lora", seeds=1)
+    asked.freeze()
+    command = [sys.executable, "-m", "peft_shop", "trial", "run", str(asked.folder)]
+    done: dict[Path, int] = {}
+    # the first cannot write a script, the second no catalog
+    for size, ended in ((1000, 0), (200_000, 1), (200_000, 2)):
+        full = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=functools.partial(
+                resource.setrlimit, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)
+            ),
+        )
+        assert full.returncode == 2, full.stderr
+        assert re.search(r"error: \S*/t/\S+: .*; what had ended is kept", full.stderr)
+        now = {path: path.stat().st_mtime_ns for path in results(asked.folder)}
+        assert len(now) == ended
+        assert now.items() >= done.items()
+        done = now
+    last = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert asked.status().complete
 
 
 def test_a_broken_result_is_put_aside_and_done_again(tiny: Path, tmp_path: Path) -> None:
