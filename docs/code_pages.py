@@ -64,7 +64,7 @@ TRIAL_RECORDS: tuple[type[Record], ...] = (
     status.Progress,
     status.Failed,
     costing.Estimate,
-    proposing.Plan,
+    proposing.TrialPlan,
     proposing.Proposal,
 )
 QUESTION_RECORDS: tuple[type[Record], ...] = (

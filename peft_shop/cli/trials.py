@@ -19,7 +19,7 @@ from peft_shop.cli.output import (
 from peft_shop.errors import QueryError
 from peft_shop.show.progress import progress_bar, waiting
 from peft_shop.show.trials import plan_document, proposal_text, status_document
-from peft_shop.trial.proposing import Plan
+from peft_shop.trial.proposing import TrialPlan
 from peft_shop.trial.trial import Trial
 
 __all__ = ["Folder", "export", "plan", "run", "run_one", "show_plan", "status"]
@@ -192,7 +192,7 @@ def export(folder: Folder, *, destination: Destination = None, force: Force = Fa
         say(f"wrote {destination}")
 
 
-def show_plan(out: Output, plan: Plan) -> None:
+def show_plan(out: Output, plan: TrialPlan) -> None:
     """Shows what a trial will do."""
     whole = plan.model_dump(mode="json")
     if plan.proposal is None:

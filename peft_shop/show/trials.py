@@ -12,7 +12,7 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from peft_shop.catalog.runs import Metric
     from peft_shop.trial.costing import Estimate
-    from peft_shop.trial.proposing import Plan
+    from peft_shop.trial.proposing import TrialPlan
     from peft_shop.trial.records import Contestant, Protocol
     from peft_shop.trial.status import Progress, Status
 
@@ -82,7 +82,7 @@ def plan_document(protocol: Protocol, left: Estimate) -> Document:
     )
 
 
-def proposal_text(plan: Plan, within: str) -> str:
+def proposal_text(plan: TrialPlan, within: str) -> str:
     """What would fit into a time that the trial does not fit into."""
     proposal = plan.proposal
     if proposal is None:

@@ -12,7 +12,7 @@ from peft_shop.trial.seeding import first_seeds
 if TYPE_CHECKING:
     from peft_shop.trial.costing import RunTime
 
-__all__ = ["Plan", "Proposal", "planned", "proposed"]
+__all__ = ["Proposal", "TrialPlan", "planned", "proposed"]
 
 _LEAST_RATES: Final = 2
 """With one rate it is the rate that is compared."""
@@ -49,7 +49,7 @@ class Proposal(Record):
         return " ".join(f"--{name} {getattr(self, name)}" for name in self.changed)
 
 
-class Plan(Record):
+class TrialPlan(Record):
     """What a trial will do, before it is started.
 
     Attributes:
@@ -68,7 +68,7 @@ class Plan(Record):
 
 def planned(
     protocol: Protocol, estimate: Estimate, run: RunTime | None, limit: float | None
-) -> Plan:
+) -> TrialPlan:
     """What a trial will do.
 
     Args:
@@ -79,10 +79,10 @@ def planned(
     """
     low, high = estimate.low, estimate.high
     if limit is None or low is None or high is None or run is None or low <= limit < high:
-        return Plan(protocol=protocol, estimate=estimate)
+        return TrialPlan(protocol=protocol, estimate=estimate)
     fits = high <= limit
     proposal = None if fits else proposed(protocol, run, limit)
-    return Plan(protocol=protocol, estimate=estimate, proposal=proposal, fits=fits)
+    return TrialPlan(protocol=protocol, estimate=estimate, proposal=proposal, fits=fits)
 
 
 def proposed(protocol: Protocol, run: RunTime, limit: float) -> Proposal:

@@ -19,7 +19,7 @@ from peft_shop.trial.freezing import check_unchanged, frozen, write_frozen
 from peft_shop.trial.ledger import locked
 from peft_shop.trial.outcomes import files_of_results, read_results
 from peft_shop.trial.preparing import prepare
-from peft_shop.trial.proposing import Plan, planned
+from peft_shop.trial.proposing import TrialPlan, planned
 from peft_shop.trial.single import chosen_job, do_one
 from peft_shop.trial.stages import next_jobs, stages_until
 from peft_shop.trial.status import Status, status_of
@@ -284,7 +284,7 @@ class Trial:
             demand_trust(self.folder, protocol, allow_code=allow_code)
             calibrate(self.folder, protocol, files)
 
-    def plan(self, *, within: Quantity | None = None) -> Plan:
+    def plan(self, *, within: Quantity | None = None) -> TrialPlan:
         """What it will do and how long that takes; nothing is started.
 
         Args:
