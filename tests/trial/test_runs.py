@@ -253,7 +253,7 @@ def test_a_full_disk_loses_nothing(tiny: Path, tmp_path: Path) -> None:
             ),
         )
         assert full.returncode == 2, full.stderr
-        assert re.search(r"error: \S*/t/\S+: .*; what had ended is kept", full.stderr)
+        assert re.search(r"error: \S*/t\b\S*: .*; what had ended is kept", full.stderr)
         now = {path: path.stat().st_mtime_ns for path in results(asked.folder)}
         assert len(now) == ended
         assert now.items() >= done.items()
