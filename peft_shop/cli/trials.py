@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
@@ -24,6 +24,8 @@ from peft_shop.trial.trial import Trial
 
 __all__ = ["Folder", "export", "plan", "run", "run_one", "show_plan", "status"]
 
+_EVERY: Final = 30.0
+"""Between two lines of progress where there is no terminal [s]."""
 Folder: TypeAlias = Annotated[
     Path, typer.Argument(help="The trial's folder.", metavar="DIR", show_default=False)
 ]
@@ -122,7 +124,7 @@ def run(
         _tell_of_time(trial, within)
     with waiting("reading the model and the data"):
         trial.freeze()
-    with progress_bar("runs") as tell:
+    with progress_bar("runs", every=_EVERY) as tell:
         reached = trial.run(
             engine=engine,  # type: ignore[arg-type]  # checked there
             address=address,

@@ -1,10 +1,11 @@
-"""What a command is doing, on the standard error while it takes long; none without a terminal."""
+"""What a command is doing, on the standard error while it takes long, for people or a log."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -43,10 +44,19 @@ def waiting(what: str, *, shown: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress_bar(title: str, *, shown: bool = True) -> Iterator[Callable[[int, int, str], None]]:
-    """A function that is told the number of steps done, of all, and the next one's name."""
+def progress_bar(
+    title: str, *, shown: bool = True, every: float | None = None
+) -> Iterator[Callable[[int, int, str], None]]:
+    """A function that is told the number of steps done, of all, and the next one's name.
+
+    Args:
+        title: what the steps are.
+        shown: whether anything is.
+        every: where there is no terminal, time between lines that say the same [s]; `None` for
+            no lines.
+    """
     if not shown or not sys.stderr.isatty():
-        yield lambda _done, _total, _name: None
+        yield _lines(title, every if shown else None)
         return
     from rich.console import Console
     from rich.progress import (
@@ -72,3 +82,17 @@ def progress_bar(title: str, *, shown: bool = True) -> Iterator[Callable[[int, i
             bar.update(task, completed=done, total=total, step=name)
 
         yield tell
+
+
+def _lines(title: str, every: float | None) -> Callable[[int, int, str], None]:
+    """Writes a line from time to time, for a log."""
+    last = time.monotonic()
+
+    def tell(done: int, total: int, name: str) -> None:
+        nonlocal last
+        if every is not None and time.monotonic() - last >= every:
+            last = time.monotonic()
+            sys.stderr.write(f"{title}: {done} of {total}; {name}\n")
+            sys.stderr.flush()
+
+    return tell

@@ -1,4 +1,4 @@
-"""What takes long says what it does, on a terminal and nowhere else."""
+"""What takes long says what it does on a terminal, and in a log from time to time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import pytest
 
 from peft_shop.show import progress
-from peft_shop.show.progress import waiting
+from peft_shop.show.progress import progress_bar, waiting
 
 
 class Terminal(io.StringIO):
@@ -46,3 +46,17 @@ def test_nothing_keeps_running_after_an_error(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(KeyError), waiting("Looking"):
         raise KeyError
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("every", "lines"), [(30.0, 4), (None, 0)])
+def test_a_log_has_a_line_from_time_to_time(
+    monkeypatch: pytest.MonkeyPatch, every: float | None, lines: int
+) -> None:
+    log = io.StringIO()
+    clock = iter(range(0, 10_000, 10))  # every look at it is ten seconds later
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress_bar("runs", every=every) as tell:
+        for _ in range(12):
+            tell(3, 7, "lora: step 5 loss 1.2")
+    assert log.getvalue() == "runs: 3 of 7; lora: step 5 loss 1.2\n" * lines
