@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from peft_shop import load_catalog, recommend
 from peft_shop.adapt.records import TargetOptions
 from peft_shop.ask.adapted import retargeted
-from peft_shop.ask.advice import _about_model, _just_met, _suggestion, _words
+from peft_shop.ask.advice import _about_model, _just_met, _suggestion, _words, warnings
 from peft_shop.ask.contenders import Contender, field_of_play
 from peft_shop.ask.judging import judge
-from peft_shop.ask.query import MemoryLimit, Query
+from peft_shop.ask.query import Bound, MemoryLimit, Query, Requirement
 from peft_shop.ask.ranking import best_first, epsilons
 from peft_shop.ask.spread import factor
 from peft_shop.forecast.records import Settings
@@ -24,7 +24,7 @@ from peft_shop.model.structure import Structure
 from peft_shop.units import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 CATALOG = load_catalog()
 ACCURACY, MEMORY, LOSS, TIME = (
@@ -391,3 +391,109 @@ def test_every_contender_is_judged_once() -> None:
     field = field_of_play(CATALOG, answer.query)
     verdicts = judge(CATALOG, answer.query, field.contenders)
     assert [one.candidate for one in verdicts] == [one.name for one in field.contenders]
+
+
+# --- warnings ---
+
+
+def warned(asked: Query, contenders: Sequence[Contender] = ()) -> list[str]:
+    verdicts = judge(CATALOG, asked, contenders)
+    metrics = [CATALOG.metric_by_id[name] for name in asked.objectives]
+    return list(warnings(CATALOG, asked, contenders, verdicts, metrics))
+
+
+@pytest.mark.parametrize(
+    ("settings_", "told"),
+    [
+        ({}, "(batch 4, bfloat16, 512 tokens)"),
+        ({"batch_size": 1, "dtype": "float32"}, "(batch 1, float32, 512 tokens)"),
+        ({"quantization": "bnb_4bit"}, "(batch 4, bfloat16, bnb_4bit, 512 tokens)"),
+        (
+            {"gradient_checkpointing": True, "sequence_length": 64},
+            "(batch 4, bfloat16, gradient checkpointing, 64 tokens)",
+        ),
+    ],
+)
+def test_it_is_said_of_which_step_a_forecast_is(settings_: dict[str, Any], told: str) -> None:
+    step = Settings(**settings_)
+    text = f"peak memory, checkpoint size and parameter counts are forecasts for mine {told}"
+    assert f"{text}, not measured" in _about_model(question(training=step), STRUCTURE)
+    image = STRUCTURE.model_copy(update={"modality": "image"})
+    shorter = text.replace(f", {step.sequence_length} tokens", "")
+    assert f"{shorter}, not measured" in _about_model(question(training=step), image)
+    auto = list(_about_model(question(training=step, fit="auto"), STRUCTURE))
+    assert "under one setup for all" in auto[0]
+    assert not any(told in one for one in auto)
+
+
+@pytest.mark.parametrize("unknown", [1, 2, 3, 4])
+@pytest.mark.parametrize("known", [0, 1, 2, 3, 4])
+def test_a_memory_that_is_not_known_is_told(unknown: int, known: int) -> None:
+    runs = [contender(f"run {place}", test_accuracy=0.4) for place in range(unknown)]
+    runs += [contender(f"run 1{place}", test_accuracy=0.4, peak_memory=1) for place in range(known)]
+    asked = question(training=Settings(), objectives=("test_accuracy",))
+    (text,) = [text for text in warned(asked, runs) if text.startswith("the memory of ")]
+    names = ", ".join(["run 0", "run 1", "run 2"][:unknown]) + (", ..." if unknown > 3 else "")
+    if unknown > known:
+        start = f"the memory of {unknown} of {unknown + known} ({names}) is not known: no forecast"
+    else:
+        start = f"the memory of {names} is not known, which is not counted as too much"
+    assert text == f"{start}; dry runs tell it (within, --within 10min)"
+    untold = warned(asked.model_copy(update={"training": None}), runs)
+    assert not any("dry runs" in text for text in untold)
+
+
+BOUNDS = (
+    Bound(metric="peak_memory", kind="max", value=1.0, text="1 B"),
+    Bound(metric="test_accuracy", kind="min", value=0.1, text="10%"),
+    Bound(metric="trainable_parameters", kind="max", value=1.0, text="1"),
+)
+FOUR_BIT = Requirement(name="quantization", values=("bnb_4bit",))
+
+
+@pytest.mark.parametrize("training", [None, Settings(), Settings(quantization="bnb_4bit")])
+@pytest.mark.parametrize("demanded", [(), (FOUR_BIT,)])
+@pytest.mark.parametrize("bounds", [(), BOUNDS, BOUNDS[:1], BOUNDS[2:]])
+def test_figures_beside_a_quantized_base_are_those_of_16_bit(
+    training: Settings | None, demanded: tuple[Requirement, ...], bounds: tuple[Bound, ...]
+) -> None:
+    asked = question(training=training, requirements=demanded, bounds=bounds)
+    quantized = bool(demanded) or (training is not None and training.quantization is not None)
+    # a forecast knows the base; a count does not depend on it
+    held = [
+        f"{bound.kind}_{bound.metric}"
+        for bound in bounds
+        if bound.metric == "test_accuracy" or (bound.metric == "peak_memory" and training is None)
+    ]
+    told = [text for text in warned(asked) if "on a quantized" in text]
+    if quantized and held:
+        assert [text.partition(":")[0] for text in told] == [" and ".join(held)]
+    elif quantized and training is not None:
+        assert told == ["scores and times were measured in 16 bit; on a quantized base they differ"]
+    else:
+        assert told == []
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("quantization",), ("merging",), ("quantization", "merging")]
+)
+def test_merging_into_a_quantized_base_is_warned_of(names: tuple[str, ...]) -> None:
+    known = {"quantization": FOUR_BIT, "merging": Requirement(name="merging", values=("yes",))}
+    told = warned(question(requirements=tuple(known[name] for name in names)))
+    assert any("rounds the update away" in text for text in told) == (len(names) == 2)
+
+
+def test_a_variant_without_a_run_is_told_by_its_title() -> None:
+    everyone = field_of_play(CATALOG, recommend("metamathqa", peft_version="any").query).contenders
+    measured = {(one.method, variant) for one in everyone for variant in one.variants}
+    for method in CATALOG.methods:
+        for variant in method.variants:
+            asked = question(variants=(f"{method.id}:{variant.id}",))
+            told = [text for text in warned(asked, everyone) if text.startswith("no run of ")]
+            missing = f"no run of {variant.title} is on file for metamathqa"
+            assert told == ([] if (method.id, variant.id) in measured else [missing])
+
+
+def test_what_must_be_known_of_a_device_is_told() -> None:
+    limit = MemoryLimit(bytes=1, text="the card", cautions=("it is shared", "it is old"))
+    assert warned(question(memory=limit))[:2] == ["the card: it is shared", "the card: it is old"]
