@@ -241,7 +241,7 @@ def _unknown_memory(unknown: Sequence[Contender], total: int) -> str:
     if 2 * len(unknown) > total:
         reason = unknown[0].unusable.get("peak_memory", "no forecast")
         text = f"the memory of {len(unknown)} of {total} ({names}) is not known: {reason}"
-    return f"{text}; dry runs tell it (within, --within 10min)"
+    return f"{text}; dry runs tell it, given time (--within 10min, within='10min')"
 
 
 def _about_base(catalog: Catalog, query: Query) -> Iterable[str]:

@@ -29,6 +29,11 @@ _ROOM: Final = 1.1
 """What other adapters may take more than plain LoRA, which a setup is to have room for."""
 
 
+_LIKE_TEXT: Final = frozenset({"text", "multimodal"})
+"""Kinds of models whose layers all see the same tokens, from which what an adapter adds follows;
+levels of a UNet see each another number."""
+
+
 def look_at_base(
     target: Target,
     settings: Settings,
@@ -39,7 +44,7 @@ def look_at_base(
     usable: int | None = None,
     told: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> bool:
-    """Look at the model so that `fitted` knows it; whether it does now.
+    """Look at a language model so that `fitted` knows it; whether it does now.
 
     Args:
         target: the model; its structure is what `fitted` is to be asked about.
@@ -53,7 +58,7 @@ def look_at_base(
     structure = target.structure
     base = traced_base(structure, settings)
     if base is None:
-        if not is_beyond_shapes(structure, settings):
+        if structure.modality not in _LIKE_TEXT or not is_beyond_shapes(structure, settings):
             return False
         base = recorded_base(target, settings) or TracedBase({}, complete=False)
     rungs = _rungs(structure, settings, fixed, effective=effective, bfloat16=bfloat16)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.advice import FLAGGED
-from peft_shop.ask.candidates import FrontMember
+from peft_shop.ask.candidates import Candidate, FrontMember
 from peft_shop.ask.reasons import amount, lead
 from peft_shop.show.serving import routes_of
 
@@ -124,13 +124,29 @@ def _unserved(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterabl
     unknown = [entry for entry in shown if entry.serving == "unknown"]
     if named or not recommendation.catalog.engines:
         return
-    if nowhere:
-        it = "it does" if len(nowhere) == 1 else "they do"
-        text = f"no engine serves {_numbers(nowhere)}, and {it} not merge"
-        yield Caution(_UNUSABLE, text, _about(nowhere))
+    merging = [entry for entry in nowhere if _merges(recommendation, entry)]
+    lost = [entry for entry in nowhere if entry not in merging]
+    if lost:
+        it = "it does" if len(lost) == 1 else "they do"
+        text = f"no engine serves {_numbers(lost)}, and {it} not merge"
+        yield Caution(_UNUSABLE, text, _about(lost))
+    if merging:
+        text = (
+            f"no engine on record serves such a model; {_numbers(merging)} can be merged into it "
+            "and run as the model itself is"
+        )
+        yield Caution(_UNUSABLE, text)
     if unknown:
         text = f"no engine is known to serve {_numbers(unknown)}"
         yield Caution(_UNUSABLE, text, _about(unknown))
+
+
+def _merges(recommendation: Recommendation, entry: Entry) -> bool:
+    """Whether what is trained can become part of the base's own weights."""
+    one = entry.one
+    method = recommendation.catalog.method_by_id[one.method]
+    variants = one.variants if isinstance(one, Candidate) else ()
+    return method.capability("merging", variants).support in {"yes", "partial"}
 
 
 def _on_model(shown: Sequence[Entry]) -> Iterable[Caution]:

@@ -90,10 +90,14 @@ def answer_setup(recommendation: Recommendation) -> tuple[str, ...]:
     if limit is None or recommendation.query.fit == "off":
         return ()
     there = f"{limit.text} ({gib(limit.bytes)} usable)" if limit.device else limit.text
+    shared = (
+        f"Each of the {limit.count} devices holds the whole model and takes its share of the batch "
+        "(data parallel); sharding (FSDP, ZeRO-3) is not modelled."
+    )
     if recommendation.nothing_fits is not None:
-        return tuple(
-            nothing_fits_sentences(recommendation.nothing_fits, there, _modality(recommendation))
-        )
+        modality = _modality(recommendation)
+        told = nothing_fits_sentences(recommendation.nothing_fits, there, modality)
+        return (*told, *((shared,) if limit.count > 1 else ()))
     if setup is None:
         return (f"Whether anything fits {there} is not known: no memory could be forecast.",)
     text = f"Setup: {setup_words(setup.settings, _modality(recommendation))}"
@@ -103,7 +107,7 @@ def answer_setup(recommendation: Recommendation) -> tuple[str, ...]:
     if sure:
         text += f"; fits {there} surely for {sure} of {total}"
         text += f", too close to call for {close}" if close else ""
-    else:
+    elif total:
         text += (
             f"; whether it fits {there} is too close to call for {close} of {total}, sure for none"
         )
@@ -113,10 +117,7 @@ def answer_setup(recommendation: Recommendation) -> tuple[str, ...]:
             "Scores were measured in 16 bit: on a quantized base they will be a little off."
         )
     if limit.count > 1:
-        found.append(
-            f"Each of the {limit.count} devices holds the whole model and takes its share of the "
-            "batch (data parallel); sharding (FSDP, ZeRO-3) is not modelled."
-        )
+        found.append(shared)
     return tuple(found)
 
 

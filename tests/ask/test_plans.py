@@ -227,7 +227,18 @@ def test_several_devices_share_the_batch_and_that_is_told() -> None:
     setups = [one.setup for one in found.kept if one.setup]
     assert {s.settings.batch_size * s.settings.accumulation for s in setups} == {2}
     assert {s.effective_batch for s in setups} == {4}
-    assert "sharding (FSDP, ZeRO-3) is not modelled" in " ".join(found.text("all").split())
+    shared = "sharding (FSDP, ZeRO-3) is not modelled"
+    assert shared in " ".join(found.text("all").split())
+    # it is told most of all where nothing fits, since others shard there
+    nothing = recommend(model=model(8192, 80), device="2xRTX 3060", methods="lora")
+    assert nothing.nothing_fits is not None
+    assert shared in " ".join(str(nothing).split())
+
+
+def test_where_nothing_is_kept_no_share_of_it_fits() -> None:
+    none = asked("RTX 4090", methods="lora", merging=False)
+    assert not list(none.kept)
+    assert "of 0" not in " ".join(none.text("all").split())
 
 
 def test_a_candidate_is_forecast_and_scripted_under_its_setup() -> None:

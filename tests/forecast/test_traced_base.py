@@ -86,6 +86,13 @@ def test_setups_are_traced_in_the_order_of_their_cost_until_one_fits(
     assert traced_base(target.structure, STEP.model_copy(update={"attention": "eager"})) is None
 
 
+def test_models_whose_levels_see_other_tokens_are_not_reckoned_beside_one_adapter() -> None:
+    # what an adapter adds on a UNet does not follow from the tokens of its input
+    target = experts()
+    image = Target(target.structure.model_copy(update={"modality": "image"}))
+    assert not look_at_base(image, STEP, fixed=(), bfloat16=True)
+
+
 def test_what_was_traced_of_files_is_not_traced_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,20 @@ def test_the_screen_is_what_was_drawn() -> None:
     assert "peft-shop snippet shira/lr_0.0003-random_seed_42 -o train.py" in flat
 
 
+def test_what_merges_is_not_called_lost_where_no_engine_serves_such_a_model() -> None:
+    pytest.importorskip("transformers")
+    from transformers import ViTConfig
+
+    from peft_shop.model.inspection import inspect_model
+
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    images = {"intermediate_size": 64, "image_size": 32, "patch_size": 16}
+    vit = inspect_model(ViTConfig(**small, **images, architectures=["ViTForImageClassification"]))
+    flat = " ".join(recommend(model=vit.structure).text("sure").split())
+    assert "not merge" not in flat
+    assert "no engine on record serves such a model; LoRA" in flat
+
+
 def test_who_beats_the_yardstick_is_computed() -> None:
     for benchmark in ("metamathqa", "image_gen"):
         answer = recommend(benchmark, peft_version="any")
