@@ -103,10 +103,11 @@ def answer_setup(recommendation: Recommendation) -> tuple[str, ...]:
     text = f"Setup: {setup_words(setup.settings, _modality(recommendation))}"
     if abs(setup.time_factor - 1) >= _NOTICED:
         text += f" (about {setup.time_factor:.1f} times the step time)"
-    sure, close, total = _counted(recommendation)
+    sure, close, unknown, total = _counted(recommendation)
     if sure:
         text += f"; fits {there} surely for {sure} of {total}"
         text += f", too close to call for {close}" if close else ""
+        text += f", not known for {unknown}" if unknown else ""
     elif total:
         text += (
             f"; whether it fits {there} is too close to call for {close} of {total}, sure for none"
@@ -126,15 +127,15 @@ def _modality(recommendation: Recommendation) -> str:
     return "text" if model is None else model.modality
 
 
-def _counted(recommendation: Recommendation) -> tuple[int, int, int]:
-    """Candidates that surely fit, those too close to call, and all that fail nothing else."""
+def _counted(recommendation: Recommendation) -> tuple[int, int, int, int]:
+    """Candidates that surely fit, too close to call, unknown, and all that fail nothing else."""
     kept = list(recommendation.kept)
-    fits = [one.setup.fits for one in kept if one.setup is not None]
+    fits = [None if one.setup is None else one.setup.fits for one in kept]
     alone = sum(
         {failure.constraint for failure in one.failures} == {"max_memory"}
         for one in recommendation.dropped
     )
-    return fits.count("yes"), fits.count("maybe"), len(kept) + alone
+    return fits.count("yes"), fits.count("maybe"), fits.count(None), len(kept) + alone
 
 
 def nothing_fits_sentences(found: NothingFits, there: str, modality: str) -> Iterable[str]:
