@@ -125,6 +125,9 @@ def _explain(details: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind == "extra_forbidden":
         valid = _keys_at(model, location[:-1])
         return f"unknown key {location[-1]!r}", _nearest(str(location[-1]), valid)
+    if kind == "value_error" and isinstance(details["input"], dict):
+        # of a whole record: it says what of it is wrong
+        return str(details.get("ctx", {}).get("error", details["msg"])), ""
     message = f"{_expectation(details)}, got {_shown(details['input'])}"
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected", "")))

@@ -10,6 +10,7 @@ from peft_shop.cli.options import takes
 from peft_shop.cli.output import Output, output, say
 from peft_shop.cli.trials import Folder, show_plan
 from peft_shop.cli.values import split
+from peft_shop.errors import PeftShopError
 from peft_shop.trial.trial import Trial
 
 __all__ = ["new"]
@@ -197,5 +198,10 @@ def new(
     if len(names) == 1 and names[0].isdecimal():
         chosen = int(names[0])
     trial = Trial.create(folder, model=model, train=train, candidates=chosen, **settings)
-    show_plan(out, trial.plan())
+    try:
+        show_plan(out, trial.plan())
+    except PeftShopError:
+        # nothing is left behind, so that the same command works once it is put right
+        trial.discard()
+        raise
     say(f"made {folder}; `peft-shop trial run {folder}` starts it")

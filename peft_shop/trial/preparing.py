@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.catalog.store import load
-from peft_shop.errors import ConfigError, InputError, MissingExtraError
+from peft_shop.errors import ConfigError, InputError, MissingExtraError, PeftShopError
+from peft_shop.model.inspection import inspect_model
 from peft_shop.trial.choosing import Conditions, base_contestant, contestants, full_contestant
 from peft_shop.trial.data import divide, written
-from peft_shop.trial.records import Code, Job, Protocol, Split
+from peft_shop.trial.records import Asked, Code, Job, Protocol, Split
 from peft_shop.trial.running import script_of
-from peft_shop.trial.sharing import answer_for, shared_setup
+from peft_shop.trial.sharing import PEFT_TASKS, answer_for, shared_setup
 from peft_shop.trial.trust import source_of_score
 
 if TYPE_CHECKING:
     from peft_shop.ask.answer import Recommendation
+    from peft_shop.model.structure import Structure
     from peft_shop.trial.data import Divided
-    from peft_shop.trial.records import Asked, Contestant
+    from peft_shop.trial.records import Contestant
 
-__all__ = ["Prepared", "model_files", "prepare", "versions"]
+__all__ = ["Prepared", "model_files", "prepare", "usual_length", "versions"]
 
 _PACKAGES: Final = ("peft-shop", "peft", "torch", "transformers")
 CODE: Final = "data/score.py"
@@ -84,6 +86,8 @@ def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) ->
         gradient_checkpointing=asked.gradient_checkpointing or False,
     )
     code = _code(asked, files)
+    target = inspect_model(str(model), task_type=PEFT_TASKS[asked.task])
+    _check_length(asked, target.structure)
     conditions, told = shared_setup(conditions, answer)
     if answer is None:
         answer = answer_for(conditions)
@@ -115,6 +119,33 @@ def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) ->
         code=code,
     )
     return Prepared(_with_scripts(protocol, left_out), files)
+
+
+def usual_length(model: Path) -> int | None:
+    """The default length of an example [tokens], or what a model takes if that is less.
+
+    `None` where nothing is known of the model.
+    """
+    usual: int = Asked.model_fields["max_length"].default
+    try:
+        longest = inspect_model(str(model)).structure.dimensions.max_positions
+    except PeftShopError:  # told once the trial is prepared
+        return None
+    return usual if longest is None else min(usual, longest)
+
+
+def _check_length(asked: Asked, model: Structure) -> None:
+    """That the model takes texts as long as asked.
+
+    Raises:
+        InputError: it does not.
+    """
+    longest = model.dimensions.max_positions
+    if longest is not None and asked.max_length > longest:
+        raise InputError(
+            f"max_length {asked.max_length} is more than the {longest} tokens that {asked.model} "
+            f"takes; say --max-length {longest} or less"
+        )
 
 
 def _with_scripts(protocol: Protocol, left_out: dict[str, str]) -> Protocol:

@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.recommendation import recommend
 from peft_shop.catalog.store import load
+from peft_shop.model.inspection import inspect_model
 from peft_shop.trial.choosing import contestants
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peft_shop.ask.answer import Recommendation
+    from peft_shop.catalog.features import TaskType
     from peft_shop.forecast.records import Settings
     from peft_shop.trial.choosing import Conditions
-    from peft_shop.trial.records import Asked
+    from peft_shop.trial.records import Asked, Task
 
-__all__ = ["answer_for", "shared_setup"]
+__all__ = ["PEFT_TASKS", "answer_for", "shared_setup"]
 
-_TASKS: Final[dict[str, dict[str, str]]] = {"causal_lm": {}, "seq_cls": {"task_type": "SEQ_CLS"}}
-"""What configurations are asked to be for, where the model's head does not tell it."""
+PEFT_TASKS: Final[dict[Task, TaskType | None]] = {"causal_lm": None, "seq_cls": "SEQ_CLS"}
+"""What configurations are asked to be for, where the model's own head does not tell it."""
 
 
 def shared_setup(
@@ -83,12 +85,14 @@ def answer_for(conditions: Conditions, *, plan: bool = False) -> Recommendation:
         training["batch_size"] = asked.batch_size // conditions.accumulation
         training["accumulation"] = conditions.accumulation
         training["gradient_checkpointing"] = conditions.gradient_checkpointing
+    task = PEFT_TASKS[asked.task]
     return recommend(
-        model=asked.model,
+        # with the head that it is trained with: names of its layers depend on it
+        model=inspect_model(asked.model, task_type=task),
         device=asked.device,
         fit=None if asked.device is None else "auto" if plan else "off",
         training=training,
-        adapt={"total_steps": asked.steps, **_TASKS[asked.task]},
+        adapt={"total_steps": asked.steps, **({} if task is None else {"task_type": task})},
         floor=0,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +19,7 @@ from peft_shop.trial.evidence import catalog_of, without_paths
 from peft_shop.trial.freezing import check_unchanged, frozen, write_frozen
 from peft_shop.trial.ledger import locked
 from peft_shop.trial.outcomes import files_of_results, read_results
-from peft_shop.trial.preparing import prepare
+from peft_shop.trial.preparing import prepare, usual_length
 from peft_shop.trial.proposing import TrialPlan, planned
 from peft_shop.trial.single import chosen_job, do_one
 from peft_shop.trial.stages import next_jobs, stages_until
@@ -113,6 +114,8 @@ class Trial:
             "candidates": names,
             **{name: value for name, value in settings.items() if value is not None},
         }
+        if "max_length" not in stated and (length := usual_length(Path(model))) is not None:
+            stated["max_length"] = length
         asked = asked_of(stated, "Trial.create")
         for path in (asked.model, asked.train, asked.valid, asked.test, asked.general):
             if path is not None and not Path(path).exists():
@@ -124,6 +127,13 @@ class Trial:
         trial = cls(place)
         trial._answer = answer
         return trial
+
+    def discard(self) -> None:
+        """Takes back a trial of which nothing was frozen: its question, and its folder if empty."""
+        if frozen(self.folder) is None:
+            (self.folder / ASKED).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something else
+                self.folder.rmdir()
 
     def __fspath__(self) -> str:
         """Its folder, which stands for its catalog."""
