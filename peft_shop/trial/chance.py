@@ -6,7 +6,7 @@ import math
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.repeats import two_way
+from peft_shop.ask.repeats import separated
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.runs import Noise, Pairing
 from peft_shop.trial.sampling import standard_error
@@ -35,7 +35,8 @@ def experiment_of(job: Job) -> str:
 def noise_of(protocol: Protocol, benchmark: Benchmark, runs: Sequence[Run]) -> list[Noise]:
     """Noise of the scores, from the seeds: what recipe and seed together leave open.
 
-    What all recipes share of a seed says nothing of which one is better.
+    What all recipes share of a seed says nothing of which one is better. A recipe whose variance is
+    significantly larger than that of the others has a noise of its own.
     """
     names = {each.name for each in protocol.contestants}
     repeated = [run for run in runs if run.experiment in names and run.method != FULL_FINETUNING]
@@ -48,21 +49,24 @@ def noise_of(protocol: Protocol, benchmark: Benchmark, runs: Sequence[Run]) -> l
             for run in repeated
             if name in run.metrics
         ]
-        fit = two_way(observations) if observations else None
-        if fit is None or fit.degrees < _LEAST_DEGREES:
+        fits = separated(observations, [experiment for experiment, _, _ in observations])
+        if fits.common is None or fits.common.degrees < _LEAST_DEGREES:
             continue
-        recipes = {observations[place][0] for place in fit.used}
-        seeds = {observations[place][1] for place in fit.used}
-        noise.append(
-            Noise(
-                benchmark=benchmark.id,
-                metric=name,
-                sd=fit.sd,
-                degrees=fit.degrees,
-                covers=("rerun", "seed"),
-                method=f"{len(seeds)} seeds of {len(recipes)} recipes, two-way model",
+        parts = [((), fits.common), *(((kind,), fit) for kind, fit in fits.own.items())]
+        for experiments, fit in parts:
+            recipes = {observations[place][0] for place in fit.used}
+            seeds = {observations[place][1] for place in fit.used}
+            noise.append(
+                Noise(
+                    benchmark=benchmark.id,
+                    metric=name,
+                    sd=fit.sd,
+                    degrees=fit.degrees,
+                    experiments=experiments,
+                    covers=("rerun", "seed"),
+                    method=f"{len(seeds)} seeds of {len(recipes)} recipes, two-way model",
+                )
             )
-        )
     return noise
 
 

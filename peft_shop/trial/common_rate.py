@@ -11,7 +11,7 @@ from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from peft_shop.catalog.runs import Metric, Noise, Run
 
@@ -45,7 +45,7 @@ def common_rate_notes(
     runs: Iterable[Run],
     owners: Mapping[str, str],
     metric: Metric,
-    noise: Noise | None,
+    noise: Sequence[Noise],
     sampling: Mapping[frozenset[str], float],
 ) -> tuple[str, ...]:
     """What a comparison at one rate would have got wrong, in one sentence; empty for nothing.
@@ -57,8 +57,8 @@ def common_rate_notes(
         runs: of the trial.
         owners: candidate by the experiment of its sweep; other experiments are candidates.
         metric: that candidates are ordered by.
-        noise: of one run; `None` where too few seeds tell it, then every pair counts and the
-            sentence says so.
+        noise: of one run, of all candidates or of single ones; empty where too few seeds tell it,
+            then every pair counts and the sentence says so.
         sampling: standard deviation that the test examples add to the difference of two
             experiments.
     """
@@ -75,8 +75,9 @@ def common_rate_notes(
         else:
             rate = run.recipe.training.learning_rate
             sweeps.setdefault(rate, {})[owner] = run.experiment, value
-    sd = None if noise is None else noise.sd
-    degrees = math.inf if noise is None or noise.degrees is None else noise.degrees
+    common = next((item for item in noise if not item.experiments), None)
+    own = {name: item.sd for item in noise for name in item.experiments}
+    degrees = math.inf if common is None or common.degrees is None else common.degrees
     threshold = significance_threshold(_CONFIDENCE, degrees)
     swaps = []
     for rate, tried in sweeps.items():
@@ -87,11 +88,15 @@ def common_rate_notes(
             if lead * own_lead >= 0:
                 continue
             sureness = min(abs(lead), abs(own_lead))
-            if sd is not None:
+            if common is not None:
+                sd, other_sd = own.get(one, common.sd), own.get(other, common.sd)
                 here = sampling.get(frozenset((tried[one][0], tried[other][0])), 0.0)
                 there = sampling.get(frozenset((one, other)), 0.0)
-                spread = sd * math.sqrt(1 / len(tuned[one]) + 1 / len(tuned[other]))
-                sds = math.hypot(sd * math.sqrt(2), here), math.hypot(spread, there)
+                roots = math.sqrt(len(tuned[one])), math.sqrt(len(tuned[other]))
+                sds = (
+                    math.hypot(sd, other_sd, here),
+                    math.hypot(sd / roots[0], other_sd / roots[1], there),
+                )
                 leads = zip((lead, own_lead), sds, strict=True)
                 sureness = min(abs(each) / max(error, 1e-300) for each, error in leads)
                 if sureness <= threshold:
@@ -107,7 +112,7 @@ def common_rate_notes(
                     (means[ahead], means[behind]),
                 )
             )
-    return _sentence(swaps, metric, noise is not None) if swaps else ()
+    return _sentence(swaps, metric, common is not None) if swaps else ()
 
 
 def _sentence(swaps: list[_Swap], metric: Metric, beyond_noise: bool) -> tuple[str]:

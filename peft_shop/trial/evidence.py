@@ -166,7 +166,7 @@ def _rate_notes(
         runs,
         swept,
         headline,
-        next((item for item in noise if item.metric == headline.id), None),
+        [item for item in noise if item.metric == headline.id],
         {frozenset((pair.a, pair.b)): pair.sd for pair in pairings if pair.metric == headline.id},
     )
 

@@ -40,8 +40,9 @@ class Undecided(Record):
 def undecided_pairs(catalog: Catalog, names: Sequence[str]) -> tuple[Undecided, ...]:
     """Pairs of the best candidate and those that are not significantly worse.
 
-    Seeds and test examples both count: the variance of a difference is 2 sd^2 / n from n seeds,
-    and that of the examples, which falls with their number. Empty where no noise is known.
+    Seeds and test examples both count: the variance of a difference is the sum of sd^2 / n from n
+    seeds of each, and that of the examples, which falls with their number. Empty where no noise is
+    known.
 
     Args:
         catalog: of a trial.
@@ -50,15 +51,16 @@ def undecided_pairs(catalog: Catalog, names: Sequence[str]) -> tuple[Undecided, 
     own, headline = catalog.benchmarks[0].id, catalog.benchmarks[0].headline
     metric = catalog.metric_by_id[headline]
     sign = 1 if metric.better == "lower" else -1
-    noise = next(
-        (each for each in catalog.noise if (each.benchmark, each.metric) == (own, headline)), None
-    )
+    told = [each for each in catalog.noise if (each.benchmark, each.metric) == (own, headline)]
+    noise = next((each for each in told if not each.experiments), None)
     scores: dict[str, list[float]] = {}
     for run in catalog.runs_by_benchmark[own]:
         if run.experiment in names and metric.field in run.metrics:
             scores.setdefault(run.experiment, []).append(sign * run.metrics[metric.field])
     if noise is None or noise.degrees is None or len(scores) < 2:
         return ()
+    variances = dict.fromkeys(scores, noise.sd**2)
+    variances |= {name: each.sd**2 for each in told for name in each.experiments}
     threshold = significance_threshold(_CONFIDENCE, noise.degrees)
     means = {name: math.fsum(values) / len(values) for name, values in scores.items()}
     best = min(means, key=lambda name: (means[name], name))
@@ -71,7 +73,7 @@ def undecided_pairs(catalog: Catalog, names: Sequence[str]) -> tuple[Undecided, 
     for name in sorted(means, key=means.__getitem__):
         difference = means[name] - means[best]
         sd, items = sampled.get(frozenset((best, name)), (0.0, 0))
-        seeds = noise.sd**2 * (1 / len(scores[name]) + 1 / len(scores[best]))
+        seeds = variances[name] / len(scores[name]) + variances[best] / len(scores[best])
         if name != best and difference <= threshold * math.sqrt(seeds + sd * sd):
             bar = (difference / threshold) ** 2
             found.append(
@@ -79,7 +81,7 @@ def undecided_pairs(catalog: Catalog, names: Sequence[str]) -> tuple[Undecided, 
                     best=best,
                     other=name,
                     difference=difference,
-                    seeds=_enough(2 * noise.sd**2, bar - sd * sd),
+                    seeds=_enough(variances[name] + variances[best], bar - sd * sd),
                     examples=_enough(sd * sd * items, bar - seeds),
                 )
             )

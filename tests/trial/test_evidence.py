@@ -62,6 +62,22 @@ def test_the_order_of_candidates_changes_no_byte(made: SimpleNamespace) -> None:
         assert len({catalog(order, best) for order in itertools.permutations(names)}) == 1
 
 
+def test_a_recipe_of_much_larger_variance_has_a_noise_of_its_own(made: SimpleNamespace) -> None:
+    names = [f"lora/{letter}" for letter in "abcdef"]
+    protocol = made.protocol(names, seeds=6)
+
+    def wild(job: Job) -> float:
+        draw = random.Random(f"{job.contestant}{job.learning_rate}{job.seed}")
+        return 5.0 + draw.gauss(0, 0.5 if job.contestant == "lora/f" else 0.01)
+
+    catalog = catalog_of(protocol, made.carried_out(protocol, wild))
+    told = [each for each in catalog.noise if each.benchmark == "trial_made"]
+    told = [each for each in told if each.metric == "test_loss"]
+    assert [each.experiments for each in told] == [(), ("lora/f",)]
+    assert told[0].sd < 0.03
+    assert told[1].sd > 0.1
+
+
 def test_the_error_of_a_mean_is_that_of_drawing_examples_again() -> None:
     draw = np.random.default_rng(0)
     counts = draw.integers(1, 30, 400)
