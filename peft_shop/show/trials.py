@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
+from peft_shop.ask.reasons import amount
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 from peft_shop.trial.halving import half_of, yardstick_of
 from peft_shop.trial.seeding import ROUNDS
@@ -108,8 +109,12 @@ def status_document(status: Status, left: Estimate | None = None) -> Document:
     if status.base_test_loss is not None:
         scored = "" if metric is None else f", {metric.label} {_figure(status.base_score, metric)}"
         paragraphs.append(f"The model as it is: test loss {status.base_test_loss:.4f}{scored}.")
+    if status.smallest_difference is not None:
+        shown = amount(status.smallest_difference, metric) if metric else None
+        shown = shown or f"{status.smallest_difference:.4f} of test loss"
+        paragraphs.append(f"Seeds and test examples can show differences from {shown} on.")
     if left is not None and left.runs:
-        paragraphs.append(f"What is left takes {_time(left)}.")
+        paragraphs.append(f"Time for what is left: {_time(left)}.")
     failed = tuple(
         Item(f"{each.run}: {_OUTCOMES.get(each.outcome, each.outcome)}", (each.detail[-600:],))
         for each in status.failed
@@ -235,7 +240,7 @@ def _left_out(reasons: dict[str, str]) -> tuple[Listing, ...]:
 
 def _time(left: Estimate) -> str:
     if left.low is None or left.high is None:
-        return f"not known ({left.because}; --calibrate tells)"
+        return f"not known ({left.because}; `trial plan --calibrate` tells)"
     low, high = (format_quantity(each, "seconds") for each in (left.low, left.high))
     span = low if low == high else f"{low} to {high}"
     return f"about {span} ({left.because})"

@@ -10,7 +10,7 @@ from peft_shop.records import Finite, Frozen, Record, Text
 from peft_shop.trial.evidence import catalog_of, edge_notes, halving_notes
 from peft_shop.trial.metrics import metrics_of
 from peft_shop.trial.stages import expected_jobs, next_jobs, seed_notes, sweep_of
-from peft_shop.trial.undecided import Undecided, undecided_pairs
+from peft_shop.trial.undecided import Undecided, smallest_difference, undecided_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +75,9 @@ class Status(Record):
         failed: runs without figures.
         left_out: candidates that could not take part, with the reason.
         undecided: candidates that may be as good as the best one.
+        smallest_difference: of two candidates that seeds and test examples can show, in the base
+            unit of the score metric, or of the test loss where there is none; `None` while it is
+            not known.
         notes: what to know of the data and the rates.
     """
 
@@ -90,6 +93,7 @@ class Status(Record):
     failed: tuple[Failed, ...] = ()
     left_out: Frozen[dict[str, str]]
     undecided: tuple[Undecided, ...] = ()
+    smallest_difference: Finite | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -123,6 +127,8 @@ def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int
     failed = [
         each for each in results.values() if each.measured is None and each.outcome != "halved"
     ]
+    catalog = catalog_of(protocol, results)
+    names = [each.name for each in protocol.contestants[1:]]
     order = {contestant.name: place for place, contestant in enumerate(protocol.contestants)}
     return Status(
         benchmark=protocol.benchmark,
@@ -141,9 +147,8 @@ def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int
             for each in sorted(failed, key=lambda each: (order[each.job.contestant], each.id))
         ),
         left_out=dict(protocol.left_out),
-        undecided=undecided_pairs(
-            catalog_of(protocol, results), [each.name for each in protocol.contestants[1:]]
-        ),
+        undecided=undecided_pairs(catalog, names),
+        smallest_difference=smallest_difference(catalog, names),
         notes=(
             *strangers,
             *protocol.notes,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peft_shop.catalog.runs import Noise, Pairing
 from peft_shop.trial.evidence import catalog_of
-from peft_shop.trial.undecided import undecided_pairs
+from peft_shop.trial.undecided import smallest_difference, undecided_pairs
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -60,6 +60,18 @@ def test_so_many_seeds_or_examples_decide(
         assert not undecided_pairs(
             measured(made, gap, sd=sd, sampling=less, items=pair.examples, seeds=seeds), NAMES
         )
+
+
+@settings(max_examples=10)
+@given(st.floats(0.001, 1), st.floats(0.001, 1), st.integers(2, 6))
+def test_the_smallest_difference_is_where_a_pair_is_decided(
+    made: SimpleNamespace, sd: float, sampling: float, seeds: int
+) -> None:
+    stated = {"sd": sd, "sampling": sampling, "items": 100, "seeds": seeds}
+    least = smallest_difference(measured(made, 0.0, **stated), NAMES)
+    assert least is not None
+    assert undecided_pairs(measured(made, least * 0.99, **stated), NAMES)
+    assert not undecided_pairs(measured(made, least * 1.01, **stated), NAMES)
 
 
 def test_without_noise_nothing_is_claimed(made: SimpleNamespace) -> None:
