@@ -118,12 +118,12 @@ def common_rate_notes(
 def _sentence(swaps: list[_Swap], metric: Metric, beyond_noise: bool) -> tuple[str]:
     swap = max(swaps, key=lambda each: (each.sureness, each.ahead, each.behind))
     pairs = len({frozenset((each.ahead, each.behind)) for each in swaps})
-    others = f"; {pairs - 1} more pair{'s' if pairs > 2 else ''} turn round" if pairs > 1 else ""
+    others = f"; so with {pairs - 1} more pair{'s' if pairs > 2 else ''}" if pairs > 1 else ""
     doubt = "" if beyond_noise else "; too few seeds tell whether by chance"
     figures = [format_quantity(each, metric.unit) for each in (*swap.common, *swap.tuned)]
     text = (
-        f"one learning rate for all gives another order: at {swap.rate:g} {swap.ahead} is ahead of "
-        f"{swap.behind} ({metric.label} {figures[0]} against {figures[1]}), each at its own rate "
-        f"{swap.behind} is ahead ({figures[3]} against {figures[2]}){others}{doubt}"
+        f"one learning rate for all misleads: at {swap.rate:g} {swap.ahead} leads {swap.behind} "
+        f"({metric.label} {figures[0]} to {figures[1]}), each tuned it trails "
+        f"({figures[2]} to {figures[3]}){others}{doubt}"
     )
     return (text,)

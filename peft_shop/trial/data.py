@@ -214,8 +214,10 @@ def _labels(everyone: Sequence[Example], train: Sequence[Example], asked: Asked)
     """Classes in order, numbers as numbers.
 
     Raises:
-        InputError: there is one only, or one that nothing trains.
+        InputError: there is one only, or one that nothing trains; or not all texts have a pair.
     """
+    if len({example.pair is None for example in everyone}) > 1:
+        raise InputError(f"{asked.train}: some rows have a `text_pair` and some have none")
     trained = {example.completion for example in train}
     unknown = {example.completion for example in everyone} - trained
     if len(trained) < 2:

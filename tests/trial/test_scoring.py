@@ -207,6 +207,13 @@ def test_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
         ([{"text": "a", "label": 0.5}], "'label' is neither text nor a whole number"),
         ([{"text": "a"}], "row 1"),
         ([{"text": f"t{n}", "label": 1} for n in range(60)], "two different labels"),
+        (
+            [
+                {"text": f"t{n}", "label": n % 2, **({"text_pair": "p"} if n % 3 else {})}
+                for n in range(60)
+            ],
+            "some rows have a `text_pair` and some have none",
+        ),
     ],
 )
 def test_what_is_no_classification_is_refused(
