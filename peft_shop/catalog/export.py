@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from peft_shop.catalog.catalog import SCHEMA_VERSION, Catalog
+from peft_shop.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,20 @@ _FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 _ALWAYS: Final = ("schema_version", "catalog_version", "peft_version", "licence")
 """Members that stand in the file even where they have their default."""
+
+
+def require_shareable(catalog: Catalog) -> None:
+    """That nothing in a catalog is private, before it is written for others.
+
+    Raises:
+        InputError: it is that of a trial, which has paths and names of the user's own.
+    """
+    private = [benchmark.id for benchmark in catalog.benchmarks if benchmark.private]
+    if private:
+        raise InputError(
+            f"{private[0]} is private: it has paths and names of your own; write it without them "
+            "by `peft-shop trial export DIR -o mine.json`, and take --catalog mine.json"
+        )
 
 
 def schema_json() -> str:

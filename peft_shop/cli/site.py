@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from peft_shop.catalog.export import require_shareable
 from peft_shop.catalog.store import load
 from peft_shop.cli.options import CatalogFile, Force
 from peft_shop.cli.output import say
@@ -32,6 +33,7 @@ def site(
     Example: peft-shop site -o shop
     """
     source = load(catalog)
+    require_shareable(source)
     if single:
         write_single(source, destination, force=force)
         say(f"wrote {destination}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peft_shop.catalog.difference import diff as compare
-from peft_shop.catalog.export import as_csv, as_json, dump, schema_json, tables
+from peft_shop.catalog.export import as_csv, as_json, dump, require_shareable, schema_json, tables
 from peft_shop.catalog.store import load
 from peft_shop.cli.options import takes
 from peft_shop.cli.output import Output, output, say, write_file, write_files, write_out, writing
@@ -62,6 +62,7 @@ def export(
 ) -> None:
     """Write the whole catalog as JSON, or flat tables as JSON or CSV."""
     catalog = load(file)
+    require_shareable(catalog)
     if table is None and form is ExportFormat.JSON:
         _deliver(dump(catalog).decode(), destination, force=force)
         return

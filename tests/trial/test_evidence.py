@@ -16,6 +16,8 @@ from peft_shop.trial.evidence import catalog_of, without_paths
 from peft_shop.trial.sampling import standard_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
     from types import SimpleNamespace
 
     from peft_shop.trial.records import Job
@@ -167,3 +169,21 @@ def test_what_is_given_away_has_no_paths(made: SimpleNamespace) -> None:
         assert "/" not in run.recipe.training.model_id
         assert "/" not in run.recipe.training.options["train_file"]
     assert "/" not in given_away.benchmarks[0].model_id
+
+
+def test_a_private_catalog_is_written_for_nobody_else(
+    made: SimpleNamespace, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    protocol = made.protocol()
+    catalog = catalog_of(protocol, made.carried_out(protocol, losses))
+    own, shared = tmp_path / "own.json", tmp_path / "shared.json"
+    own.write_bytes(dump(catalog))
+    shared.write_bytes(dump(without_paths(catalog)))
+    for command in (
+        ("catalog", "export", "--table", "runs", "-o", str(tmp_path / "runs.json")),
+        ("site", "--single", "-o", str(tmp_path / "page.html")),
+    ):
+        code, _, told = run(*command, "--catalog", str(own))
+        assert code == 2
+        assert "trial export" in told
+    assert run("catalog", "export", "--table", "runs", "--catalog", str(shared))[0] == 0
