@@ -26,6 +26,7 @@ from peft_shop.ask.contenders import field_of_play
 from peft_shop.ask.demanding import SERVE, TRAINER
 from peft_shop.ask.judging import MEMORY, judge
 from peft_shop.ask.ranking import best_first
+from peft_shop.ask.replicates import is_unfit
 from peft_shop.ask.rivals import Rivals
 from peft_shop.ask.standing import standings
 from peft_shop.catalog.features import FULL_FINETUNING
@@ -366,7 +367,8 @@ def _baselines(
             and headline.id in one.values
             and (query.era in {None, "any", "shifted"} or one.run.era == query.era)
         ]
-        return min(usable, key=lambda one: (reasons.cost(one, headline), one.name), default=None)
+        sound = [one for one in usable if not is_unfit(one.run)] or usable
+        return min(sound, key=lambda one: (reasons.cost(one, headline), one.name), default=None)
 
     plain = best(one for one in contenders if one.method == PLAIN and not one.variants)
     whole = best(full)

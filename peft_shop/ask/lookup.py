@@ -17,6 +17,7 @@ from peft_shop.ask.meanings import (
 )
 from peft_shop.ask.reading import build_query, resolve_benchmark
 from peft_shop.ask.reasons import cost
+from peft_shop.ask.replicates import is_unfit
 from peft_shop.catalog.methods import Method
 from peft_shop.catalog.runs import Run
 from peft_shop.catalog.short_names import run_of_short
@@ -192,6 +193,7 @@ def _best(runs: Sequence[Run], headline: Metric) -> Run | None:
         run
         for run in runs
         if headline.field in run.metrics
+        and not is_unfit(run)
         and not any(flag.code == "broken_config" for flag in run.flags)
     ]
     return max(usable, key=lambda run: (better * run.metrics[headline.field], run.id), default=None)
@@ -290,7 +292,8 @@ def _subject(catalog: Catalog, query: Query, measured: Sequence[Contender], name
         and meaning.covers(contender.run)
         and (meaning.run is not None or headline.id in contender.values)
     ]
-    best = min(usable, key=lambda one: (cost(one, headline), one.name), default=None)
+    sound = [one for one in usable if not is_unfit(one.run)] or usable
+    best = min(sound, key=lambda one: (cost(one, headline), one.name), default=None)
     if best is None and meaning.run is not None:
         names = [contender.name for contender in measured]
         raise UnknownNameError("run or method", name, names, hint=hint)

@@ -9,10 +9,16 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.runs import Recipe, Run
 
-__all__ = ["UNFIT", "alike", "replicates"]
+__all__ = ["UNFIT", "alike", "is_unfit", "replicates"]
 
 UNFIT: Final = frozenset({"broken_config", "artefact"})
 """Flags of runs whose figures are not what they seem."""
+
+
+def is_unfit(run: Run | None) -> bool:
+    """Whether a flag says that a run as a whole is not what it seems."""
+    flags = () if run is None else run.flags
+    return any(flag.code in UNFIT and not flag.metrics for flag in flags)
 
 
 def alike(one: Recipe, other: Recipe) -> bool:

@@ -119,11 +119,11 @@ def _sentence(swaps: list[_Swap], metric: Metric, beyond_noise: bool) -> tuple[s
     swap = max(swaps, key=lambda each: (each.sureness, each.ahead, each.behind))
     pairs = len({frozenset((each.ahead, each.behind)) for each in swaps})
     others = f"; so with {pairs - 1} more pair{'s' if pairs > 2 else ''}" if pairs > 1 else ""
-    doubt = "" if beyond_noise else "; too few seeds tell whether by chance"
+    sure = "misleads" if beyond_noise else "may mislead (too few seeds to be sure)"
     figures = [format_quantity(each, metric.unit) for each in (*swap.common, *swap.tuned)]
     text = (
-        f"one learning rate for all misleads: at {swap.rate:g} {swap.ahead} leads {swap.behind} "
+        f"one learning rate {sure}: at {swap.rate:g} {swap.ahead} leads {swap.behind} "
         f"({metric.label} {figures[0]} to {figures[1]}), each tuned it trails "
-        f"({figures[2]} to {figures[3]}){others}{doubt}"
+        f"({figures[2]} to {figures[3]}){others}"
     )
     return (text,)

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from peft_shop import recommend
+from peft_shop.ask.lookup import resolve_subjects
+from peft_shop.ask.reading import build_query
 from peft_shop.catalog.export import dump
 from peft_shop.catalog.store import parse
 from peft_shop.trial.evidence import catalog_of, without_paths
@@ -120,6 +122,10 @@ def test_the_run_that_chose_a_rate_is_no_rival_of_fresh_seeds(made: SimpleNamesp
     answer = recommend(catalog=catalog, peft_version="any")
     ranked = {each.name for each in (*answer.front, *answer.ties, *answer.dominated)}
     assert not flagged & ranked
+    assert not flagged & {each.name for each in answer.baselines}
+    query = build_query(catalog)
+    subjects = resolve_subjects(catalog, query, ["lora", "miss"])
+    assert [subject.name for subject in subjects] == ["lora/a", "miss/b"]
     part = made.carried_out(protocol, losses, most=10)  # the sweep, before any fresh seed
     runs = catalog_of(protocol, part).runs_by_benchmark["trial_made"]
     assert not any(run.flags for run in runs)
