@@ -66,7 +66,7 @@ def test_pages_have_examples(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_every_block_is_of_a_known_kind(name: str) -> None:
-    known = {"python", "console", "sh", "text", "toml", "json", "py", "pycon"}
+    known = {"python", "console", "sh", "text", "toml", "json", "yaml", "py", "pycon"}
     for block in examples.blocks(PAGES[name].read_text(encoding="utf-8")):
         assert block.language in known, f"{name}:{block.line}"
         if block.tag:
