@@ -235,3 +235,23 @@ def test_an_answer_prints_as_text(tmp_path: Path) -> None:
     assert short.startswith("<Recommendation for metamathqa: ")
     assert len(text) > 20
     assert max(map(len, text)) <= 100
+
+
+@needs_pip
+@pytest.mark.slow
+def test_the_installed_wheel_writes_the_page(installed: Path, tmp_path: Path) -> None:
+    from peft_shop import load_catalog
+    from peft_shop.show.site.pages import single_page, site_files
+
+    for arguments in (["site", "-o", "shop"], ["site", "-o", "shop.html", "--single"]):
+        command = f"sys.argv[1:] = {arguments!r}\nfrom peft_shop.__main__ import main\n"
+        run(WITHOUT_PEFT + command + "assert main() == 0\n", path=installed, cwd=tmp_path)
+    shop = tmp_path / "shop"
+    found = {
+        file.relative_to(shop).as_posix(): file.read_bytes()
+        for file in shop.rglob("*")
+        if file.is_file()
+    }
+    # these bytes are opened in a browser by tests/show/site/test_page.py
+    assert found == site_files(load_catalog())
+    assert (tmp_path / "shop.html").read_bytes() == single_page(load_catalog())

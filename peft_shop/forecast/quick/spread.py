@@ -185,34 +185,49 @@ class ShapeSpread:
             length: tokens of each one's sequence, in place of the settings'.
         """
         structure = self.structure
-        fitted = constants()
-        regime = fitted.checkpointed if settings.gradient_checkpointing else fitted.whole
-        states = self._states
-        if settings.optimizer == "adamw_8bit":
-            states = np.full_like(states, STATES["adamw_8bit"])
-        base = remembered(
-            structure, ("base", _of_base(settings)), lambda: base_bytes(structure, settings)
-        )
-        static = (
-            base
-            - self._offloaded * DTYPE_SIZE[settings.dtype]
-            + self._held
-            + self._trained * (states + regime.trained)
-        )
-        tokens = tokens_of(structure, settings) + self._prompt
-        if length is not None:
-            tokens = tokens + (length - settings.sequence_length)
-        stream = stream_dtype(structure, settings)
-        alike = stream == settings.dtype
-        flowing = settings if alike else settings.model_copy(update={"dtype": stream})
+        static = self._base(settings) + self._static(settings)
+        flowing, tokens = self._flowing(settings, length)
         found: Array = static
         if not settings.gradient_checkpointing:
-            found = static + fitted.whole.activations * self._whole(flowing, settings, tokens)
+            reserve = constants().whole.activations
+            found = static + reserve * self._whole(flowing, settings, tokens)
         elif structure.modality == "image":
             found = static + self._image(flowing, tokens)
         else:
             found = static + self._recomputed(flowing, settings, tokens)
         return found
+
+    def _base(self, settings: Settings) -> int:
+        """Weights of the base [B]."""
+        structure = self.structure
+        return remembered(
+            structure, ("base", _of_base(settings)), lambda: base_bytes(structure, settings)
+        )
+
+    def _static(self, settings: Settings) -> Array:
+        """What each adapter adds whatever the batch [B]."""
+        fitted = constants()
+        regime = fitted.checkpointed if settings.gradient_checkpointing else fitted.whole
+        states = self._states
+        if settings.optimizer == "adamw_8bit":
+            states = np.full_like(states, STATES["adamw_8bit"])
+        static: Array = (
+            self._held
+            + self._trained * (states + regime.trained)
+            - self._offloaded * DTYPE_SIZE[settings.dtype]
+        )
+        return static
+
+    def _flowing(
+        self, settings: Settings, length: Array | int | None = None
+    ) -> tuple[Settings, Array]:
+        """The step with the dtype of the residual stream, and tokens of each one's sequence."""
+        tokens = tokens_of(self.structure, settings) + self._prompt
+        if length is not None:
+            tokens = tokens + (length - settings.sequence_length)
+        stream = stream_dtype(self.structure, settings)
+        alike = stream == settings.dtype
+        return settings if alike else settings.model_copy(update={"dtype": stream}), tokens
 
     def added(self, settings: Settings) -> Array:
         """What each adapter adds to the peak, whatever the blocks keep of their own [B], (n,).
@@ -220,16 +235,7 @@ class ShapeSpread:
         Args:
             settings: the training step; its optimizer stands for each one's own, but in 8 bit.
         """
-        fitted = constants()
-        regime = fitted.checkpointed if settings.gradient_checkpointing else fitted.whole
-        states = self._states
-        if settings.optimizer == "adamw_8bit":
-            states = np.full_like(states, STATES["adamw_8bit"])
-        static = (
-            self._held
-            + self._trained * (states + regime.trained)
-            - self._offloaded * DTYPE_SIZE[settings.dtype]
-        )
+        static = self._static(settings)
         size = DTYPE_SIZE[stream_dtype(self.structure, settings)]
         tokens, batch = tokens_of(self.structure, settings), settings.batch_size
         if settings.gradient_checkpointing:
@@ -240,7 +246,7 @@ class ShapeSpread:
             return np.asarray(static + RESERVE * np.max(kept, axis=0), dtype=float)
         token, sequence, fixed = self._total[size]
         whole = batch * (tokens * token + sequence) + fixed
-        return np.asarray(static + fitted.whole.activations * whole, dtype=float)
+        return np.asarray(static + constants().whole.activations * whole, dtype=float)
 
     def _loads(self, settings: Settings, stack: int) -> tuple[_Load, _Load]:
         """Of one block, without and with a prefix."""
@@ -292,7 +298,14 @@ class ShapeSpread:
 
     def _whole(self, flowing: Settings, settings: Settings, tokens: Array) -> Array:
         """As `whole_step` and `at_end`."""
-        batch = settings.batch_size
+        at_loss, _ = self._at_loss(flowing, tokens)
+        end = np.maximum(at_loss, self._scratch(flowing, settings, tokens))
+        found: Array = self._kept(flowing, tokens) + end
+        return found
+
+    def _kept(self, flowing: Settings, tokens: Array) -> Array:
+        """What a step keeps that runs no block again."""
+        batch = flowing.batch_size
         total = last_norm_rate(self.structure) * batch * tokens
         for stack in range(len(self._stacks)):
             loads = self._loads(flowing, stack)
@@ -300,26 +313,29 @@ class ShapeSpread:
             total = total + batch * tokens * (loads[0].norm * norm + loads[0].mlp * mlp)
             total = total + self._attention(loads, batch, tokens) * attention
         token, sequence, fixed = self._total[DTYPE_SIZE[flowing.dtype]]
-        at_loss, _ = self._at_loss(flowing, tokens)
-        end = np.maximum(at_loss, self._scratch(flowing, settings, tokens))
-        found: Array = total + batch * (tokens * token + sequence) + fixed + end
+        found: Array = total + batch * (tokens * token + sequence) + fixed
         return found
 
     def _fullest(self, flowing: Settings, tokens: Array) -> tuple[Array, Array]:
         """The block that keeps most, and what of it is the base model's own."""
-        batch = flowing.batch_size
         fullest = np.full_like(tokens, -1.0)
         own = np.zeros_like(tokens)
         for stack in range(len(self._stacks)):
-            loads = self._loads(flowing, stack)
-            frozen = batch * tokens * (loads[0].norm + loads[0].mlp)
-            frozen = frozen + self._attention(loads, batch, tokens)
-            token, sequence, fixed = self._blocks[DTYPE_SIZE[flowing.dtype]][stack]
-            kept = (batch * (tokens * token + sequence) + fixed).max(axis=0)
+            frozen, adapters = self._of_stack(flowing, tokens, stack)
+            kept = adapters.max(axis=0)
             more = frozen + kept > fullest
             own = np.where(more, frozen, own)
             fullest = np.where(more, frozen + kept, fullest)
         return np.maximum(fullest, 0.0), own
+
+    def _of_stack(self, flowing: Settings, tokens: Array, stack: int) -> tuple[Array, Array]:
+        """What one block keeps: of the base, (n,), and of the adapter by kind of block, (d, n)."""
+        batch = flowing.batch_size
+        loads = self._loads(flowing, stack)
+        frozen = batch * tokens * (loads[0].norm + loads[0].mlp)
+        frozen = frozen + self._attention(loads, batch, tokens)
+        token, sequence, fixed = self._blocks[DTYPE_SIZE[flowing.dtype]][stack]
+        return frozen, batch * (tokens * token + sequence) + fixed
 
     def _boundary(self, flowing: Settings, tokens: Array) -> tuple[Array, Array]:
         """Inputs of all blocks, and the stream after the last."""

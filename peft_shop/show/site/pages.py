@@ -10,11 +10,14 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
+from peft_shop.ask.contenders import field_of_play
+from peft_shop.ask.reading import build_query
 from peft_shop.catalog.export import dump
 from peft_shop.files import compact_json
 from peft_shop.show.markup import markdown
 from peft_shop.show.methods import card_document
 from peft_shop.show.site.details import configurations, scripts
+from peft_shop.show.site.planning import plans_for
 from peft_shop.show.site.table import candidate_table
 
 if TYPE_CHECKING:
@@ -51,6 +54,37 @@ _READING: Final = (
 )
 
 
+_LIMITS: Final = (
+    (
+        "Every figure was measured on the benchmark's own model and data; on yours they will "
+        "differ, and the order may too."
+    ),
+    (
+        "Peak memory is that of the benchmark's training step, unless you choose your model: "
+        "then it is a forecast, with the range in which nine of ten are expected."
+    ),
+    (
+        "Most runs have one seed: ± is one standard deviation, of re-runs and, where it is "
+        "known, of the choice of test questions."
+    ),
+    (
+        "“Again” is the chance to be among the best once more under that uncertainty; it says "
+        "nothing about other data."
+    ),
+    (
+        "The learning rate was not tuned for every method, so a beaten run does not prove a "
+        "bad method."
+    ),
+    "Unknown is not yes: what nobody tried meets no demand.",
+    "Serving facts are about the versions named below and age with them.",
+    (
+        "The page is about the newest snapshot alone and about the models that it lists; all "
+        "else is a question for the command line."
+    ),
+)
+"""What the page cannot tell."""
+
+
 def site_files(catalog: Catalog) -> dict[str, bytes]:
     """Contents of the page's folder, by path in it."""
     data = _data(catalog)
@@ -83,7 +117,17 @@ def _data(catalog: Catalog) -> dict[str, Any]:
     for place, benchmark in enumerate(catalog.benchmarks):
         found[f"runs-{place}"] = configurations(catalog, benchmark)
         found[f"scripts-{place}"] = scripts(catalog, benchmark)
-    return found
+    models = plans_for(
+        {
+            one.id: field_of_play(catalog, build_query(catalog, benchmark=one.id)).contenders
+            for one in catalog.benchmarks
+        }
+    )
+    table["models"] = [
+        {name: model.pop(name) for name in ("id", "parameters", "positions", "benchmark")}
+        for model in models
+    ]
+    return found | {f"model-{place}": model for place, model in enumerate(models)}
 
 
 def _words(table: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +142,7 @@ def _words(table: dict[str, Any]) -> dict[str, Any]:
         "metrics": taken(table["metrics"], "description"),
         "features": taken(table["features"], "question"),
         "benchmarks": taken(table["benchmarks"], "description", "floorBecause"),
+        "limits": list(_LIMITS),
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.adapt.circumstances import shared_circumstances
+from peft_shop.ask.adapted import routed
 from peft_shop.ask.answering import answer, title
 from peft_shop.ask.bases import trains_on
 from peft_shop.ask.contenders import field_of_play
@@ -27,10 +28,20 @@ if TYPE_CHECKING:
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
+    from peft_shop.catalog.conditions import Given
     from peft_shop.catalog.methods import Capability, Method
     from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.serve.routes import Route
 
-__all__ = ["CONFIDENCES", "FORMAT", "Texts", "candidate_table"]
+__all__ = [
+    "CONFIDENCES",
+    "FORMAT",
+    "Inline",
+    "Texts",
+    "candidate_table",
+    "capability_in",
+    "route_in",
+]
 
 FORMAT: Final = 1
 CONFIDENCES: Final = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -56,6 +67,14 @@ class Texts:
     def all(self) -> list[str]:
         """The texts in the order of their places."""
         return list(self.places)
+
+
+class Inline:
+    """Each text in its own place, for records that stand apart from the table."""
+
+    def place(self, text: str | None) -> str:
+        """The text itself."""
+        return text or ""
 
 
 def candidate_table(catalog: Catalog) -> dict[str, Any]:
@@ -104,11 +123,18 @@ def cards() -> list[dict[str, Any]]:
 
 
 def _capability(one: Capability, texts: Texts) -> list[Any]:
+    """As on the models that were measured, which a question without a model is about."""
+    return capability_in(one, texts, {**shared_circumstances(), "dtype": frozenset({"bfloat16"})})
+
+
+def capability_in(one: Capability, texts: Texts | Inline, given: Given) -> list[Any]:
     """Support as a demand sees it, its level, its note, and the support that is on file.
 
-    Conditions count as on the models that were measured, as a question without a model has it.
+    Args:
+        one: the capability.
+        texts: where the note goes.
+        given: what is known of the base, which conditions are held against.
     """
-    given = {**shared_circumstances(), "dtype": frozenset({"bfloat16"})}
     support = trains_on(one, given)
     found: list[Any] = [support[0], EVIDENCE_LEVELS.index(one.level), texts.place(one.note)]
     return found if support == one.support else [*found, one.support[0]]
@@ -268,8 +294,19 @@ def _routes(
 def _route(
     catalog: Catalog, benchmark: Benchmark, place: int, subject: Run | str, texts: Texts
 ) -> list[Any]:
+    engine = catalog.engines[place].id
+    return _told(candidate_route(catalog, engine, benchmark.id, subject), texts)
+
+
+def route_in(
+    catalog: Catalog, query: Query, place: int, one: Contender, texts: Texts | Inline
+) -> list[Any]:
+    """Route of a candidate to the engine at `place` on the question's model."""
+    return _told(routed(catalog, query, one, catalog.engines[place].id), texts)
+
+
+def _told(route: Route, texts: Texts | Inline) -> list[Any]:
     """Best kind, kinds that work, obstacles of all kinds and of each, 1 where it fails silently."""
-    route = candidate_route(catalog, catalog.engines[place].id, benchmark.id, subject)
     return [
         route.kind,
         [place for place, kind in enumerate(KINDS) if route.reaches((kind,))],

@@ -28,6 +28,7 @@ async function open(hash = "", { width = 1280, height = 800, scheme = "light", b
   await page.goto(base + hash);
   await page.waitForSelector(".counts, .page h1");
   await page.waitForFunction(() => globalThis.peftShopData.texts && globalThis.peftShopData.words);
+  await page.waitForFunction(() => !document.querySelector("main p[role=status]")?.textContent.startsWith("Loading"));
   await page.waitForTimeout(60);
   return page;
 }
@@ -80,7 +81,7 @@ for (const hash of ["", "#benchmark=image_gen", "#objectives=test_accuracy,train
 
 // --- accessible: four screens, two schemes, two widths; nothing scrolls sideways ---
 seen.phone = [];
-const screens = ["", "#view=method", "#view=method&name=lora", "#view=about", "#max_peak_memory=1GiB", `#view=compare&compare=${asked.compare.join(",")}`];
+const screens = ["", "#view=method", "#view=method&name=lora", "#view=about", "#max_peak_memory=1GiB", asked.plan, `#view=compare&compare=${asked.compare.join(",")}`];
 for (const hash of screens)
   for (const scheme of ["light", "dark"])
     for (const width of [390, 1280]) {
@@ -101,6 +102,24 @@ for (const hash of screens)
       await page.screenshot({ path: `${shots}/${(hash.replace(/[^a-z]+/g, "-") || "shop").slice(0, 40)}-${scheme}-${width}.png` });
       await close(page);
     }
+
+// --- a model of one's own, by the controls: what the link says then, and back ---
+{
+  const page = await open("#max_peak_memory=23.39GiB&serve=vllm");
+  await page.selectOption("select[name=model]", asked.model);
+  await page.waitForSelector(".plan-note");
+  await page.waitForSelector(".results tbody tr[data-name]");
+  await page.fill("input[name=length]", "1024");
+  await page.keyboard.press("Enter");
+  await page.check("input[name=checkpointing]");
+  await page.waitForTimeout(80);
+  seen.plan = { url: page.url(), rows: await rows(page), elsewhere: await page.$$eval("details.warnings pre", (list) => list.at(-1).textContent) };
+  await page.screenshot({ path: `${shots}/model.png` });
+  await page.selectOption("select[name=model]", "");
+  await page.waitForTimeout(80);
+  seen.plan.back = page.url();
+  await close(page);
+}
 
 // --- one whole way by keyboard; the focus stays where it was ---
 {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
-from typing import TYPE_CHECKING
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from peft_shop import load_catalog
 from peft_shop.catalog.features import EVIDENCE_LEVELS, SINGLES
+from peft_shop.show.site.pages import site_files
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -134,3 +138,25 @@ def questions() -> Callable[[int, int], list[Parameters]]:
         return [_question(draw, catalog) for _ in range(count)]
 
     return drawn
+
+
+@pytest.fixture
+def page_answers(tmp_path: Path) -> Callable[[list[str]], list[dict[str, Any]]]:
+    """What the built page answers to links, asked under node."""
+
+    def answers(links: list[str]) -> list[dict[str, Any]]:
+        for name, content in site_files(load_catalog()).items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+        cases = tmp_path / "cases.json"
+        cases.write_text(json.dumps(links))
+        script = Path(__file__).with_name("parity.mjs")
+        done = subprocess.run(
+            ["node", script, tmp_path, cases], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        assert len(found) == len(links)
+        return found
+
+    return answers

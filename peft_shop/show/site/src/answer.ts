@@ -234,7 +234,8 @@ function wordsOf(facts: Facts, question: Question, constraint: string): string {
 function giveUp(
   facts: Facts, name: string, change: [string, string | null][],
 ): [string, string | null][] | null {
-  if (name === "era") return null;
+  if (name === "era" || name === "model" || name === "training") return null;
+  if (name === "max_memory") return [...change, ["device", null], [name, null]];
   if (name === "flagged") return [...change, ["include_flagged", "1"]];
   if (name === "peft_version") return [...change, [name, facts.table.peftVersion]];
   return [...change, [name, null]];

@@ -15,7 +15,11 @@ await build({
   bundle: true,
   format: "iife",
   target: "es2022",
-  jsx: "automatic",
-  jsxImportSource: "preact",
+  // children as arguments: the automatic runtime writes "children:" at every element
+  jsx: "transform",
+  jsxFactory: "h",
+  jsxFragment: "Fragment",
+  inject: ["elements.ts"],
+  tsconfigRaw: "{}",
 });
 await build({ ...common, entryPoints: ["app.css"], outfile: resolve(into, "app.css"), target: "chrome110" });

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { costOf } from "./answer";
 import { commandLine, configCode, pythonLine, quote } from "./lines";
-import { amount, uncertain } from "./quantity";
+import { amount, format, uncertain } from "./quantity";
 import { benchmarkPlace, type Shop, copy, detailsOf, download, listOf, percent, safeLink, shortName } from "./state";
 import { type Row, sdOf, valueOf } from "./table";
 
@@ -38,7 +38,7 @@ export function Detail({ shop }: { shop: Shop }) {
       {dropped && <ul class="reasons">{dropped.failures.map((one) => <li key={one.constraint + one.reason}>{one.reason}</li>)}</ul>}
       {standing?.above && <p>Behind {standing.above.title} ({shortName(standing.above)}).</p>}
       {row.values && (
-        <table class="figures"><caption>Measured on {benchmark.model}</caption>
+        <table class="figures"><caption>Measured on {benchmark.model}{question.plan && "; memory, file and counts forecast"}</caption>
           <thead><tr><th scope="col">Metric</th><th scope="col">Here</th><th scope="col">Against plain LoRA</th></tr></thead>
           <tbody>{facts.rankable(benchmark).map((metric) => {
             const value = valueOf(benchmark, row, metric.id);
@@ -47,15 +47,16 @@ export function Detail({ shop }: { shop: Shop }) {
               return <tr key={metric.id}><th scope="row" title={metric.description}>{metric.title}</th><td colSpan={2} class="missing">{why || "not measured"}</td></tr>;
             }
             return <tr key={metric.id}><th scope="row" title={metric.description}>{metric.title}</th>
-              <td>{uncertain(value, sdOf(benchmark, row, metric.id), metric)}</td>
+              <td>{uncertain(value, sdOf(benchmark, row, metric.id), metric)}{metric.id === "peak_memory" && row.forecast
+                && ` (${format(row.forecast[0], "bytes", 1)} to ${format(row.forecast[2], "bytes", 1)})`}</td>
               <td>{lora && lora !== row ? <Against shop={shop} row={row} other={lora} metric={metric.id} /> : "–"}</td></tr>;
           })}</tbody></table>
       )}
       {row.routes && method && <Ways shop={shop} row={row} />}
       {row.flags && row.flags.length > 0 && <ul class="reasons">{row.flags.map(([code, , reason]) => <li key={reason}>{code}: {facts.text(reason)}</li>)}</ul>}
       <div class="tools">
-        {row.values && <button type="button" class="quiet" onClick={() => go({ compare: [...new Set([...compared, row.name])].slice(-4).join(","), ...(compared.length ? { view: "compare" } : {}) })}>{compared.length ? "Compare" : "Keep to compare"}</button>}
-        {method && <button type="button" class="quiet" onClick={() => go({ view: "method", name: method.id })}>About {method.title}</button>}
+        {row.values && <button class="quiet" onClick={() => go({ compare: [...new Set([...compared, row.name])].slice(-4).join(","), ...(compared.length ? { view: "compare" } : {}) })}>{compared.length ? "Compare" : "Keep to compare"}</button>}
+        {method && <button class="quiet" onClick={() => go({ view: "method", name: method.id })}>About {method.title}</button>}
       </div>
       {row.values && <Source shop={shop} row={row} />}
     </aside>
@@ -95,18 +96,22 @@ function Take({ shop, row }: { shop: Shop; row: Row }) {
   const method = facts.methodOf(row);
   const details = detailsOf(shop, row);
   const scripts = tab === "script" ? shop.data<Record<string, string>>(`scripts-${benchmarkPlace(shop)}`) : undefined;
-  const name = quote(row.name);
+  const { plan } = question;
+  const name = quote(row.name) + (plan ? ` -m ${quote(plan.model.id)}` : "");
+  // on another model some of it is another, and some is left to the default
+  const config = details?.config && Object.fromEntries(Object.entries({ ...details.config, ...row.config }).filter(([, value]) => value !== null));
   let text = "loading …";
   if (tab === "cli") {
     text = [`# this question`, commandLine(facts, parameters), ``, `# this candidate`,
       `peft-shop config ${name} -b ${question.benchmark.id} -o adapter`, `peft-shop snippet ${name} -b ${question.benchmark.id} -o train.py`].join("\n");
   } else if (tab === "script") {
-    if (scripts) text = scripts[row.name] ?? `# no script for this run; the reason: peft-shop snippet ${name}`;
+    if (plan) text = `# a script for this model:\npeft-shop snippet ${name} -b ${question.benchmark.id} -o train.py`;
+    else if (scripts) text = scripts[row.name] ?? `# no script for this run; the reason: peft-shop snippet ${name}`;
   } else if (details) {
     if (details.config === null || !method) text = "full fine-tuning: there is no adapter to configure";
     else if (tab === "python")
-      text = `${configCode(method, details.config)}\n# the same question, with reasons:\n${pythonLine(facts, parameters)}\n`;
-    else text = JSON.stringify(details.config, null, 2);
+      text = `${configCode(method, config!)}\n# the same question, with reasons:\n${pythonLine(facts, parameters)}\n`;
+    else text = JSON.stringify(config, null, 2);
   }
   const file = { config: "adapter_config.json", python: "config.py", script: "train.py", cli: "question.sh" }[tab] ?? "peft-shop.txt";
   const slug = row.name.replace(/[^A-Za-z0-9.-]+/g, "-");
@@ -116,7 +121,7 @@ function Take({ shop, row }: { shop: Shop; row: Row }) {
     <div class="take">
       <div class="tabs" role="tablist" aria-label="What to take away">
         {TABS.map(([id, title], place) => (
-          <button key={id} type="button" role="tab" id={`tab-${id}`} aria-selected={tab === id} aria-controls="panel" tabIndex={tab === id ? 0 : -1}
+          <button key={id} role="tab" id={`tab-${id}`} aria-selected={tab === id} aria-controls="panel" tabIndex={tab === id ? 0 : -1}
             onClick={() => go({ tab: id === "config" ? null : id }, { replace: true })}
             onKeyDown={(event) => {
               const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -130,8 +135,8 @@ function Take({ shop, row }: { shop: Shop; row: Row }) {
       <pre id="panel" role="tabpanel" tabIndex={0} aria-labelledby={`tab-${tab}`}><code>{text}</code></pre>
       {special && <p class="note">{special}</p>}
       <div class="tools">
-        <button type="button" class="main copy" onClick={() => { void copy(text).then(() => setDone("Copied")); setTimeout(() => setDone(""), 2000); }}>Copy</button>
-        <button type="button" class="quiet" onClick={() => download(tab === "config" ? file : `${slug}-${file}`, text)}>Download {file}</button>
+        <button class="main copy" onClick={() => { void copy(text).then(() => setDone("Copied")); setTimeout(() => setDone(""), 2000); }}>Copy</button>
+        <button class="quiet" onClick={() => download(tab === "config" ? file : `${slug}-${file}`, text)}>Download {file}</button>
         <span role="status" class="done">{done}</span>
       </div>
     </div>

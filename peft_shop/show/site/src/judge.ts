@@ -1,4 +1,5 @@
 // Which constraints a candidate fails, all of them, as in peft_shop/ask/judging.py and demanding.py.
+import { FORECAST } from "./planning";
 import { format } from "./quantity";
 import type { Question, Requirement } from "./question";
 import { type Facts, type Row, SUPPORT, valueOf } from "./table";
@@ -11,6 +12,13 @@ const RANK = { n: 0, u: 0, p: 1, y: 2 };
 
 export function failuresOf(facts: Facts, question: Question, row: Row): Failure[] {
   const found = demands(facts, question, row);
+  const { plan } = question;
+  if (plan && row.refused) found.push({ constraint: "training", reason: row.refused });
+  if (plan && row.problem) found.push({ constraint: "model", reason: row.problem });
+  if (plan?.limit != null && row.forecast && row.forecast[0] > plan.limit) {
+    const [low, high] = [row.forecast[0], row.forecast[2]].map((size) => format(size, "bytes"));
+    found.push({ constraint: "max_memory", reason: `the forecast, ${low} to ${high}, is above ${plan.limitText}` });
+  }
   if (row.values) found.push(...figures(facts, question, row));
   return found.map((one) => ({ ...one, reason: one.reason.trim() }));
 }
@@ -112,6 +120,11 @@ function faultOf(
   return null;
 }
 
+/** Whether a figure of the metric is a forecast, which where it is missing is never too much. */
+function unforecast(question: Question, metric: string): boolean {
+  return question.plan !== null && metric !== "total_parameters" && FORECAST.includes(metric);
+}
+
 /** Metrics whose figures decide the answer. */
 function asked(question: Question): Set<string> {
   return new Set([
@@ -119,7 +132,7 @@ function asked(question: Question): Set<string> {
     ...question.bounds.map((one) => one.metric),
     question.rankBy,
     ...question.weights.map(([id]) => id),
-  ]);
+  ].filter((id) => !unforecast(question, id)));
 }
 
 function figures(facts: Facts, question: Question, row: Row): Failure[] {
@@ -139,11 +152,12 @@ function figures(facts: Facts, question: Question, row: Row): Failure[] {
       if (unfit && (!metrics.length || metrics.some((name) => names.has(name))))
         found.push({ constraint: "flagged", reason: `${code}: ${facts.text(reason)}` });
   for (const { id } of question.objectives)
-    if (valueOf(benchmark, row, id) === undefined)
+    if (valueOf(benchmark, row, id) === undefined && !unforecast(question, id))
       found.push({ constraint: "objectives", reason: `${id}: ${missing(id)}` });
   for (const bound of question.bounds) {
     const value = valueOf(benchmark, row, bound.metric);
     const constraint = `${bound.kind}_${bound.metric}`;
+    if (value === undefined && bound.kind === "max" && unforecast(question, bound.metric)) continue;
     if (value === undefined)
       found.push({ constraint, reason: `${bound.metric}: ${missing(bound.metric)}` });
     else if (bound.kind === "max" ? value > bound.value : value < bound.value) {

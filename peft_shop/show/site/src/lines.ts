@@ -62,6 +62,9 @@ export function pythonLine(facts: Facts, parameters: Parameters): string {
     } else if (name === "rank_by" && text.includes("=")) {
       const parts = text.split(",").map((one) => one.split("="));
       words.push(`rank_by={${parts.map(([id, weight]) => `${JSON.stringify(id)}: ${Number(weight)}`).join(", ")}}`);
+    } else if (name === "training" || name === "adapt") {
+      const parts = text.split(";").filter(Boolean).map((one) => one.split("="));
+      words.push(`${name}={${parts.map(([key = "", value = ""]) => `${JSON.stringify(key.trim())}: ${JSON.stringify(value.trim())}`).join(", ")}}`);
     } else words.push(`${name}=${JSON.stringify(text)}`);
   }
   words.push(`peft_version=${JSON.stringify(version)}`);

@@ -1,10 +1,11 @@
 // The page; under node only what answers, for the tests that compare it with Python.
-import { render } from "preact";
+import { type ComponentChild, render } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { answerOf } from "./answer";
 import { Detail } from "./detail";
 import { Filters } from "./filters";
 import { commandLine, configCode, pythonLine } from "./lines";
+import { type ModelFile, planned, trainingOf } from "./planning";
 import { About, Compare, MethodScreen } from "./pages";
 import { Plot, axesOf } from "./plot";
 import { format, uncertain } from "./quantity";
@@ -15,7 +16,7 @@ import { Facts, type Table, type Words } from "./table";
 
 type Data = Record<string, unknown>;
 const shared = globalThis as unknown as { peftShopData?: Data; peftShop?: unknown };
-shared.peftShop = { Facts, answerOf, commandLine, configCode, format, linkOf, parametersOf, pythonLine, questionOf, uncertain };
+shared.peftShop = { Facts, answerOf, commandLine, configCode, format, linkOf, parametersOf, planned, pythonLine, questionOf, uncertain };
 
 const VIEWS: [string, string][] = [["shop", "Shop"], ["method", "Methods"], ["compare", "Compare"], ["about", "About"]];
 
@@ -51,10 +52,13 @@ function App({ facts }: { facts: Facts }) {
   const words = data<Words>("words");
   useMemo(() => words && facts.describe(words), [words]);
   const link = linkOf(new Map([...parameters].filter(([name]) => !facts.table.view.includes(name))));
-  const [question, troubles, answer] = useMemo(() => {
-    const [made, wrong] = questionOf(facts, parameters);
-    return [made, wrong, answerOf(facts, made)] as const;
-  }, [link, texts, words]);
+  const [asked, troubles] = useMemo(() => questionOf(facts, parameters), [link, texts, words]);
+  const { plan } = asked;
+  const file = plan ? data<ModelFile>(`model-${plan.place}`) : undefined;
+  const [question, answer] = useMemo(() => {
+    const made = plan && file ? { ...asked, benchmark: planned(asked.benchmark, plan, file) } : asked;
+    return [made, answerOf(facts, made)] as const;
+  }, [asked, file]);
   const go = (changes: Changes, how: { replace?: boolean } = {}): void => {
     const next: Parameters = new Map(parameters);
     for (const [name, value] of Object.entries(changes))
@@ -74,7 +78,7 @@ function App({ facts }: { facts: Facts }) {
     document.title = `${VIEWS.find(([id]) => id === view)?.[1] ?? "Shop"} – peft-shop`;
   }, [view]);
   const screen = view === "method" ? <MethodScreen shop={shop} /> : view === "compare" ? <Compare shop={shop} />
-    : view === "about" ? <About shop={shop} /> : <ShopScreen shop={shop} open={open} setOpen={setOpen} embedded={embedded} />;
+    : plan && !file ? <main class="page" id="result"><p role="status">Loading the forecasts …</p></main> : view === "about" ? <About shop={shop} /> : <ShopScreen shop={shop} open={open} setOpen={setOpen} embedded={embedded} />;
   if (embedded) return <div class="embedded">{screen}</div>;
   return (
     <>
@@ -93,6 +97,7 @@ function App({ facts }: { facts: Facts }) {
         </nav>
       </header>
       {VIEWS.some(([id]) => id === view) || <p class="trouble">There is no screen “{view}”; this is the shop.</p>}
+      {plan && <p class="plan-note">Forecast for <b>{plan.model.id}</b>: memory, file, counts. As measured on {asked.benchmark.model}: scores and times.</p>}
       {screen}
     </>
   );
@@ -118,10 +123,9 @@ function ShopScreen({ shop, open, setOpen, embedded }: ScreenProps) {
     : `Nothing that was measured meets every constraint: ${answer.dropped.length} are left out`;
   return (
     <div class={embedded ? "shop bare" : "shop"}>
-      {!embedded && <Quick shop={shop} />}
+      {!embedded && <Quick shop={shop} toggle={<button class="toggle" aria-expanded={open} onClick={() => setOpen(!open)}>{open ? "Hide filters" : "More filters"}</button>} />}
       {!embedded && (
         <section class={`side${open ? " open" : ""}`} aria-label="More of the question">
-          <button type="button" class="toggle" aria-expanded={open} onClick={() => setOpen(!open)}>{open ? "Hide filters" : "More filters"}</button>
           <Filters shop={shop} />
         </section>
       )}
@@ -139,7 +143,7 @@ function ShopScreen({ shop, open, setOpen, embedded }: ScreenProps) {
         )}
         <details class="warnings"><summary>The same question elsewhere</summary>
           <pre tabIndex={0}><code>{commandLine(facts, shop.parameters)}{"\n\n"}{pythonLine(facts, shop.parameters)}</code></pre>
-          <button type="button" class="quiet" onClick={() => void copy(commandLine(facts, shop.parameters))}>Copy command</button></details>
+          <button class="quiet" onClick={() => void copy(commandLine(facts, shop.parameters))}>Copy command</button></details>
       </main>
       {!embedded && <Detail shop={shop} />}
     </div>
@@ -152,8 +156,8 @@ function Troubles({ shop }: { shop: Shop }) {
   return (
     <div class="trouble" role="alert">
       <ul>{shop.troubles.map((one) => <li key={one.name + one.text}><code>{one.name}</code>: {one.text}{" "}
-        <button type="button" class="quiet" onClick={() => shop.go({ [one.name]: null })}>Leave it out</button></li>)}</ul>
-      <p>{elsewhere ? "What is below answers the question without that. The whole question:" : "What is below answers the question without that."}</p>
+        <button class="quiet" onClick={() => shop.go({ [one.name]: null })}>Leave it out</button></li>)}</ul>
+      <p>What is below answers the question without that.{elsewhere && " The whole question:"}</p>
       {elsewhere && <pre tabIndex={0}><code>{commandLine(shop.facts, shop.parameters)}</code></pre>}
     </div>
   );
@@ -165,7 +169,7 @@ function Relax({ shop }: { shop: Shop }) {
       <h2>What would admit some</h2>
       <ul>{shop.answer.relaxations.slice(0, 6).map((one) => (
         <li key={one.constraints.join("+")}>{one.suggestion}{" "}
-          {one.change ? <button type="button" class="main" onClick={() => shop.go(Object.fromEntries(one.change!))}>Do it</button>
+          {one.change ? <button class="main" onClick={() => shop.go(Object.fromEntries(one.change!))}>Do it</button>
             : <span class="note">on the command line</span>}</li>
       ))}</ul>
     </section>
@@ -185,13 +189,24 @@ function AxisPickers({ shop }: { shop: Shop }) {
 }
 
 /** The question that most people have, in three choices. */
-function Quick({ shop }: { shop: Shop }) {
+function Quick({ shop, toggle }: { shop: Shop; toggle: ComponentChild }) {
   const { facts, question, parameters, go } = shop;
   const { benchmark } = question;
-  const limit = parameters.get("max_peak_memory") ?? "";
+  const { plan } = question;
+  const limit = (plan ? parameters.get("device") ?? parameters.get("max_memory") : parameters.get("max_peak_memory")) ?? "";
   const memory = benchmark.metrics.includes("peak_memory");
   const cards = facts.table.cards.map((one) => ({ ...one, text: `${Math.floor((one.usable / 2 ** 30) * 100) / 100}GiB` }));
-  const known = cards.find((one) => one.text === limit);
+  const known = cards.find((one) => (plan ? one.name : one.text) === limit);
+  const fits = (card: string | undefined, model: boolean): Changes => model
+    ? { max_peak_memory: null, device: card || null, max_memory: null, fit: card ? "off" : null }
+    : { max_peak_memory: card || null, device: null, max_memory: null, fit: null };
+  const models = facts.table.models.filter((one) => one.benchmark === benchmark.id);
+  const count = (name: "batch" | "length", word: string) => (
+    <label><span>{word}</span><input name={name} inputMode="numeric" value={plan![name]} autocomplete="off"
+      onChange={(event) => go({ training: trainingOf(plan!, { [name]: event.currentTarget.value }) })} /></label>);
+  const tick = (name: "checkpointing" | "quantized", word: string) => (
+    <label class="check"><input type="checkbox" name={name} checked={plan![name]}
+      onChange={() => go({ training: trainingOf(plan!, { [name]: !plan![name] }) })} /><span>{word}</span></label>);
   const headline = facts.metricOf(benchmark.headline);
   const orders: [string, string][] = [["headline", `best ${headline.label}`], ["knee", "best balance"], ["cheapest-tie", "cheapest of the equal"],
     ...facts.rankable(benchmark).filter((one) => one.id !== headline.id).map((one): [string, string] => [one.id, `${one.better === "lower" ? "least" : "most"} ${one.label}`])];
@@ -201,15 +216,24 @@ function Quick({ shop }: { shop: Shop }) {
     <section class="quick" aria-label="Question">
       <label><span>Task</span>
         <select name="benchmark" value={benchmark.id} onChange={(event) => go(Object.fromEntries([
-          ...[...parameters.keys()].filter((name) => /^(max|min)_|^(objectives|serve|floor|rank_by|run|compare|x|y|sort|columns)$/.test(name)).map((name) => [name, null]),
+          ...[...parameters.keys()].filter((name) => /^(max|min)_|^(model|device|fit|training|objectives|serve|floor|rank_by|run|compare|x|y|sort|columns)$/.test(name)).map((name) => [name, null]),
           ["benchmark", event.currentTarget.value]]))}>
           {facts.table.benchmarks.map((one) => <option key={one.id} value={one.id}>{one.title} ({one.model.split("/").pop()})</option>)}
         </select></label>
+      {models.length > 0 && <label><span>Your model</span>
+        <select name="model" value={plan?.model.id ?? ""} onChange={(event) => {
+          const model = models.find((one) => one.id === event.currentTarget.value);
+          go({ ...fits(model ? known?.name : known?.text, !!model), model: model?.id ?? null,
+            training: model ? trainingOf({ batch: 4, length: 512, checkpointing: false, quantized: false, ...plan }, {}) : null });
+        }}>
+          <option value="">{benchmark.model.split("/").pop()}, as measured</option>
+          {models.map((one) => <option key={one.id} value={one.id}>{one.id.split("/").pop()}</option>)}
+        </select></label>}
       {memory && <label><span>Fits my card</span>
-        <select name="card" value={limit} onChange={(event) => go({ max_peak_memory: event.currentTarget.value || null })}>
+        <select name="card" value={limit} onChange={(event) => go(fits(event.currentTarget.value, plan !== null))}>
           <option value="">any memory</option>
           {limit && !known && <option value={limit}>{limit}</option>}
-          {cards.map((one) => <option key={one.name} value={one.text}>{one.name} ({format(one.usable, "bytes", 1)} usable)</option>)}
+          {cards.map((one) => <option key={one.name} value={plan ? one.name : one.text}>{one.name} ({format(one.usable, "bytes", 1)} usable)</option>)}
         </select></label>}
       <label><span>Served by</span>
         <select name="engine" value={serve} onChange={(event) => go({ serve: event.currentTarget.value || null })}>
@@ -222,6 +246,8 @@ function Quick({ shop }: { shop: Shop }) {
           {question.rankBy === "weights" && <option value={parameters.get("rank_by")!}>{parameters.get("rank_by")}</option>}
           {orders.map(([id, text]) => <option key={id} value={id}>{text}</option>)}
         </select></label>
+      {toggle}
+      {plan && <div class="plan">{count("batch", "Batch")}{count("length", "Tokens")}{tick("checkpointing", "Gradient checkpointing")}{tick("quantized", "4-bit base")}</div>}
     </section>
   );
 }

@@ -3,7 +3,7 @@ import { costOf } from "./answer";
 import { literal } from "./lines";
 import { uncertain } from "./quantity";
 import { fold } from "./question";
-import { type Shop, detailsOf, listOf, safeLink, shortName } from "./state";
+import { Scroll, type Shop, detailsOf, listOf, safeLink, shortName } from "./state";
 import { rowCalled } from "./detail";
 import { type Capability, SUPPORT, type Row, sdOf, valueOf } from "./table";
 
@@ -28,7 +28,7 @@ export function MethodScreen({ shop }: { shop: Shop }) {
           <input type="search" name="find" placeholder="Find by name, class, description, variant or alias" value={parameters.get("find") ?? ""}
             onInput={(event) => go({ find: event.currentTarget.value || null }, { replace: true })} /></label>
         <ul class="cards">{found.map((one) => (
-          <li key={one.id}><button type="button" class="card" onClick={() => go({ name: one.id, find: null })}>
+          <li key={one.id}><button class="card" onClick={() => go({ name: one.id, find: null })}>
             <b>{one.title}</b> <span class="note">{spaced(one.family)}</span><span>{one.summary}</span></button></li>
         ))}</ul>
       </main>
@@ -38,7 +38,7 @@ export function MethodScreen({ shop }: { shop: Shop }) {
   const paper = safeLink(method.paper?.url);
   return (
     <main class="page" id="result">
-      <p><button type="button" class="quiet" onClick={() => go({ name: null })}>All methods</button></p>
+      <p><button class="quiet" onClick={() => go({ name: null })}>All methods</button></p>
       <h1>{method.title}</h1>
       <p class="lead">{method.summary}</p>
       <p>{spaced(method.family)}, {spaced(method.category)}; class <code>{method.class}</code>
@@ -52,14 +52,14 @@ export function MethodScreen({ shop }: { shop: Shop }) {
       <h2>Runs on {question.benchmark.title}</h2>
       {rows.length ? <RunTable shop={shop} rows={rows} /> : <p>Never measured here.</p>}
       <h2>What it can do</h2>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Capabilities"><table class="capabilities">
+      <Scroll label="Capabilities"><table class="capabilities">
         <thead><tr><th scope="col">Capability</th><th scope="col">Support</th><th scope="col">Known by</th><th scope="col">Note</th></tr></thead>
         <tbody>{facts.table.features.map((feature, place) => {
           const [support, level, note, filed] = method.capabilities[place]!;
           return <tr key={feature.id}><th scope="row" title={feature.question}>{feature.group ? `${spaced(feature.group)}: ` : ""}{spaced(feature.title)}</th>
             <td class={`support ${filed ?? support}`}>{SUPPORT[filed ?? support]}</td><td>{facts.table.levels[level]}</td><td>{facts.text(note)}</td></tr>;
-        })}</tbody></table></div>
-      <p><button type="button" class="main" onClick={() => go({ view: null, name: null, methods: method.id })}>Ask with {method.title} only</button></p>
+        })}</tbody></table></Scroll>
+      <p><button class="main" onClick={() => go({ view: null, name: null, methods: method.id })}>Ask with {method.title} only</button></p>
     </main>
   );
 }
@@ -72,15 +72,15 @@ function RunTable({ shop, rows }: { shop: Shop; rows: Row[] }) {
   const headline = facts.metricOf(benchmark.headline);
   const order = [...rows].sort((a, b) => costOf(question, a, headline) - costOf(question, b, headline));
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label="Runs"><table>
+    <Scroll label="Runs"><table>
       <thead><tr><th scope="col">Run</th>{metrics.map((one) => <th key={one.id} scope="col" class="figure">{one.title}</th>)}</tr></thead>
       <tbody>{order.map((row) => (
-        <tr key={row.name}><th scope="row"><button type="button" class="name" onClick={() => go({ view: null, name: null, run: row.name })}>{shortName(row)}</button></th>
+        <tr key={row.name}><th scope="row"><button class="name" onClick={() => go({ view: null, name: null, run: row.name })}>{shortName(row)}</button></th>
           {metrics.map((one) => {
             const value = valueOf(benchmark, row, one.id);
             return <td key={one.id} class="figure">{value === undefined ? "–" : uncertain(value, sdOf(benchmark, row, one.id), one)}</td>;
           })}</tr>
-      ))}</tbody></table></div>
+      ))}</tbody></table></Scroll>
   );
 }
 
@@ -124,7 +124,7 @@ export function Compare({ shop }: { shop: Shop }) {
   const header = (
     <thead><tr><th scope="col"><span class="hidden">What</span></th>{rows.map((row) => (
       <th key={row.name} scope="col">{row.title}<span class="run">{shortName(row)}</span>
-        <button type="button" class="quiet" onClick={() => go({ compare: names.filter((name) => name !== row.name && name !== row.short).join(",") || null })}>Remove<span class="hidden"> {row.title} {shortName(row)}</span></button></th>
+        <button class="quiet" onClick={() => go({ compare: names.filter((name) => name !== row.name && name !== row.short).join(",") || null })}>Remove<span class="hidden"> {row.title} {shortName(row)}</span></button></th>
     ))}</tr></thead>
   );
   return (
@@ -135,8 +135,8 @@ export function Compare({ shop }: { shop: Shop }) {
       {rows.length < 2 ? <p>Tick two to four candidates in the table of the shop.</p> : (
         <>
           <p class="lead">What differs comes first; {lines.filter((line) => !differs(line)).length} lines are the same for all.</p>
-          <div class="scroll" tabIndex={0} role="region" aria-label="What differs"><table class="compare"><caption class="hidden">What differs</caption>{header}<tbody>{body(lines.filter(differs))}</tbody></table></div>
-          <details><summary>What is the same</summary><div class="scroll" tabIndex={0} role="region" aria-label="What is the same"><table class="compare"><caption class="hidden">What is the same</caption>{header}<tbody>{body(lines.filter((line) => !differs(line)))}</tbody></table></div></details>
+          <Scroll label="What differs"><table class="compare"><caption class="hidden">What differs</caption>{header}<tbody>{body(lines.filter(differs))}</tbody></table></Scroll>
+          <details><summary>What is the same</summary><Scroll label="What is the same"><table class="compare"><caption class="hidden">What is the same</caption>{header}<tbody>{body(lines.filter((line) => !differs(line)))}</tbody></table></Scroll></details>
         </>
       )}
     </main>
@@ -152,14 +152,7 @@ export function About({ shop }: { shop: Shop }) {
       <p class="lead">It answers which parameter-efficient fine-tuning method, with which configuration, from {runs} measured runs of {table.methods.length} methods.</p>
       <h2>What it cannot tell</h2>
       <ol>
-        <li>Every figure was measured on the benchmark’s own model and data; on yours they will differ, and the order may too.</li>
-        <li>Peak memory is that of the benchmark’s training step, so “fits my card” is about that model; the command line forecasts yours.</li>
-        <li>Most runs have one seed: ± is one standard deviation, of re-runs and, where it is known, of the choice of test questions.</li>
-        <li>“Again” is the chance to be among the best once more under that uncertainty; it says nothing about other data.</li>
-        <li>The learning rate was not tuned for every method, so a beaten run does not prove a bad method.</li>
-        <li>Unknown is not yes: what nobody tried meets no demand.</li>
-        <li>Serving facts are about the versions named below and age with them.</li>
-        <li>The page is about the newest snapshot alone; older ones, pooled evidence and models of your own are questions for the command line.</li>
+        {shop.facts.limits.map((text) => <li key={text}>{text}</li>)}
       </ol>
       <h2>Benchmarks</h2>
       <dl>{table.benchmarks.map((one) => <div key={one.id}><dt>{one.title}</dt><dd>{one.description} Snapshot {one.snapshot ?? "–"}, {one.rows.filter((row) => row.values).length} runs. {one.floorBecause}</dd></div>)}</dl>

@@ -1,5 +1,4 @@
 // The plot: staircase, numbered discs, rings for ties, dots for beaten; every mark is a button.
-import { ticks } from "d3-array";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Standing } from "./answer";
 import { uncertain } from "./quantity";
@@ -93,7 +92,7 @@ export function Plot({ shop }: { shop: Shop }) {
     <div ref={holder} class="plot">
       <svg width={width} height={height} onClick={choose} onKeyDown={choose} role="group" aria-label={`Plot of ${y.label} against ${x.label}; the table lists the same candidates`}>
         <Axes across={across} up={up} width={width} height={height} x={x} y={y} />
-        {usual && <Stairs front={answer.front} px={px} py={py} x={x} y={y} width={width} height={height} />}
+        {usual && <Stairs front={answer.front.filter((one) => both(one.row))} px={px} py={py} x={x} y={y} width={width} height={height} />}
         {limits.map((one) => {
           const value = one.value / unit(one.metric === x.id ? x : y);
           const place = one.metric === x.id ? across(value) : up(value);
@@ -151,6 +150,15 @@ const Mark = kept(({ row, place, chance, cx, cy, told, rank, chosen, marked, whi
     </g>
   );
 });
+
+/** About `count` round values between two. */
+function ticks(low: number, high: number, count: number): number[] {
+  const wide = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(wide));
+  const step = power * ([10, 5, 2].find((one) => wide / power >= Math.sqrt(one * (one > 2 ? one > 5 ? 5 : 2 : 1))) ?? 1);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, k) => (first + k) * step);
+}
 
 /** Value -> pixel, along a line. */
 interface Scale { (value: number): number; ticks(count: number): number[] }

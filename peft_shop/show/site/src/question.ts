@@ -1,5 +1,6 @@
 // A question in the words of a link: parameters -> what is asked, as peft_shop/ask/links.py reads them.
 import { EXAMPLE, readQuantity } from "./quantity";
+import { type Plan, planOf } from "./planning";
 import type { Benchmark, Facts, Metric } from "./table";
 
 export interface Requirement { name: string; values: string[]; any: boolean }
@@ -21,6 +22,8 @@ export interface Question {
   includeFlagged: boolean;
   confidence: string;
   peftVersion: string | null;
+  /** The training step that costs are forecast for; `null` where they are those that were measured. */
+  plan: Plan | null;
 }
 /** What cannot be read, or what only the command line answers; by parameter. */
 export interface Trouble { name: string; text: string; elsewhere: boolean }
@@ -30,8 +33,7 @@ const GROUPS = ["quantization", "layer_types"];
 const ATTRIBUTES = ["category", "family", "task_types", "options"];
 /** Keywords of `recommend` that the page leaves to the command line. */
 export const ELSEWHERE = [
-  "snapshot", "era", "evidence", "accelerator", "model", "adapt", "training", "device",
-  "max_memory", "fit", "within", "trainer", "certainty",
+  "snapshot", "era", "evidence", "accelerator", "adapt", "within", "trainer", "certainty",
 ];
 
 /** Parameters of a link: what follows its `#` wins over what follows its `?`. */
@@ -107,6 +109,7 @@ class Reader {
       includeFlagged: this.flag("include_flagged"),
       confidence,
       peftVersion: this.version(),
+      plan: planOf(facts, benchmark, this.given, (name, text, elsewhere) => this.troubles.push(trouble(name, text, elsewhere))),
     };
     this.nameTheRest();
     return question;
@@ -330,7 +333,7 @@ class Reader {
     const known = [
       ...GROUPS, ...ATTRIBUTES, ...this.facts.table.view, ...singles.map((one) => one.id),
       "benchmark", "objectives", "serve", "methods", "exclude", "min_evidence", "floor", "rank_by",
-      "include_flagged", "confidence", "peft_version",
+      "include_flagged", "confidence", "peft_version", "model", "training", "device", "max_memory", "fit",
     ];
     for (const name of this.given.keys())
       if (ELSEWHERE.includes(name))

@@ -1,9 +1,9 @@
 // The table of candidates: sorted, searched, with the columns that were picked.
 import type { Standing } from "./answer";
 import { servingWord } from "./lines";
-import { uncertain } from "./quantity";
+import { format, uncertain } from "./quantity";
 import { fold } from "./question";
-import { type Shop, copy, download, enginesOf, kept, listOf, percent, shortName } from "./state";
+import { Scroll, type Shop, copy, download, enginesOf, kept, listOf, percent, shortName } from "./state";
 import { type Metric, type Row, sdOf, valueOf } from "./table";
 
 type Place = "front" | "tie" | "beaten" | "dropped" | "unmeasured" | "yardstick";
@@ -13,12 +13,19 @@ interface Column { id: string; title: string; key(line: Line): number | string; 
 const SHOWS: [string, string][] = [["best", "best"], ["kept", "all kept"], ["left", "left out"], ["all", "everything"]];
 const PLACES: Record<Place, string> = { front: "best", tie: "as good", beaten: "beaten", dropped: "left out", unmeasured: "not measured", yardstick: "for comparison" };
 
+/** What is told of a forecast that reaches beyond the limit, or that there is none. */
+function closeness({ facts, question: { plan, benchmark } }: Shop, { forecast, unusable }: Row): string[] {
+  if (plan && !forecast) return [facts.text(unusable?.[benchmark.metrics.indexOf("peak_memory")])];
+  return plan?.limit != null && forecast && forecast[2] > plan.limit
+    ? [`too close to call: the forecast reaches ${format(forecast[2], "bytes")}, the limit is ${plan.limitText}`] : [];
+}
+
 export function linesOf(shop: Shop): Line[] {
   const { answer, facts, parameters } = shop;
   const show = parameters.get("show") ?? "best";
   const placed = (list: Standing[]): Line[] =>
     list.map((standing, place) => ({
-      row: standing.row, place: standing.place, standing, rank: standing.place === "front" ? place + 1 : 0, reasons: [],
+      row: standing.row, place: standing.place, standing, rank: standing.place === "front" ? place + 1 : 0, reasons: closeness(shop, standing.row),
     }));
   const lines: Line[] = [];
   if (show !== "left") lines.push(...placed(answer.front), ...placed(answer.ties));
@@ -88,7 +95,7 @@ const Entry = kept(({ row, place, rank, chosen, compared, reasons, titles, cells
     <th scope="row">
       <span class={`badge ${place}`} aria-label={rank ? `number ${rank}` : PLACES[place]}>{rank || SIGNS[place]}</span>
       <span class="who">
-        <button type="button" class="name" value={row.name} aria-pressed={chosen}>{place === "yardstick" ? "Plain LoRA, the yardstick" : row.title}</button>
+        <button class="name" value={row.name} aria-pressed={chosen}>{place === "yardstick" ? "Plain LoRA, the yardstick" : row.title}</button>
         <span class="run">{shortName(row)}</span>
         {reasons.length > 0 && <span class="why">{reasons.join("; ")}</span>}
       </span>
@@ -141,25 +148,25 @@ export function Results({ shop }: { shop: Shop }) {
   return (
     <section class="results" aria-label="Candidates">
       <div class="tools">
-        <label class="search"><span class="hidden">Find by name, class or description</span>
+        <label class="search"><span class="hidden">Find</span>
           <input type="search" name="find" placeholder="Find a method, class, variant …" value={parameters.get("find") ?? ""}
             onInput={(event) => go({ find: event.currentTarget.value || null }, { replace: true })} /></label>
         <div class="segments" role="group" aria-label="Which candidates are listed">
           {SHOWS.map(([id, text]) => (
-            <button key={id} type="button" aria-pressed={show === id} onClick={() => go({ show: id === "best" ? null : id })}>{text}</button>
+            <button key={id} aria-pressed={show === id} onClick={() => go({ show: id === "best" ? null : id })}>{text}</button>
           ))}
         </div>
       </div>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Table of candidates">
+      <Scroll label="Table of candidates">
         <table>
           <caption class="hidden">Candidates; ± is one standard deviation, {question.benchmark.certainty === "questions" ? "of re-runs and of the choice of test questions" : "of re-runs"}; Again is the chance to be best once more</caption>
           <thead><tr>
-            <th scope="col"><button type="button" onClick={() => go({ sort: null })}>Candidate</button></th>
+            <th scope="col"><button onClick={() => go({ sort: null })}>Candidate</button></th>
             {columns.map((one) => {
               const state = sort === one.id ? "ascending" : sort === `-${one.id}` ? "descending" : undefined;
               return (
                 <th key={one.id} scope="col" aria-sort={state} class={one.id === "serving" ? "" : "figure"}>
-                  <button type="button" title={facts.metric.get(one.id)?.description}
+                  <button title={facts.metric.get(one.id)?.description}
                     onClick={() => go({ sort: state === "ascending" ? `-${one.id}` : one.id })}>
                     {one.title}{state && <span aria-hidden="true">{state === "ascending" ? " ▲" : " ▼"}</span>}
                   </button>
@@ -173,10 +180,10 @@ export function Results({ shop }: { shop: Shop }) {
               && entry({ row: lora, place: "yardstick", rank: 0, reasons: [] })}
           </tbody>
         </table>
-      </div>
+      </Scroll>
       {!lines.length && <p class="none">Nothing to list here.</p>}
       <div class="tools below">
-        {compared.length > 0 && <button type="button" class="main" disabled={compared.length < 2} onClick={() => go({ view: "compare" })}>Compare {compared.length}</button>}
+        {compared.length > 0 && <button class="main" disabled={compared.length < 2} onClick={() => go({ view: "compare" })}>Compare {compared.length}</button>}
         <details class="columns"><summary>Columns</summary>
           <fieldset><legend class="hidden">Columns</legend>
             {rankable.map((one) => {
@@ -187,9 +194,9 @@ export function Results({ shop }: { shop: Shop }) {
               }} /><span>{one.title}</span></label>;
             })}
           </fieldset></details>
-        <button type="button" class="quiet" onClick={() => download("peft-shop.csv", csv(plain()), "text/csv")}>CSV</button>
-        <button type="button" class="quiet" onClick={() => download("peft-shop.json", JSON.stringify(plain(), null, 1), "application/json")}>JSON</button>
-        <button type="button" class="quiet" onClick={() => void copy(location.href)}>Copy link</button>
+        <button class="quiet" onClick={() => download("peft-shop.csv", csv(plain()), "text/csv")}>CSV</button>
+        <button class="quiet" onClick={() => download("peft-shop.json", JSON.stringify(plain(), null, 1), "application/json")}>JSON</button>
+        <button class="quiet" onClick={() => void copy(location.href)}>Copy link</button>
       </div>
     </section>
   );

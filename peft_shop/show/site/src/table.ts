@@ -1,10 +1,12 @@
 // The facts that Python compiled (peft_shop/show/site/table.py), and how they are reached.
 
 export type Support = "y" | "p" | "n" | "u";
+/** Place of a text in the table, or the text itself. */
+export type Place = number | string;
 /** Support as a demand sees it, level, place of the note, support on file where it differs. */
-export type Capability = [Support, number, number, Support?];
+export type Capability = [Support, number, Place, Support?];
 /** Best kind, kinds that work, places of the obstacles (all kinds, then each), silently wrong. */
-export type Route = [string, number[], number, number, number, number, number];
+export type Route = [string, number[], Place, Place, Place, Place, number];
 export type Flag = [string, string[], number, boolean];
 export type Unit = "bytes" | "seconds" | "fraction" | "count" | "score";
 
@@ -30,9 +32,12 @@ export interface Row {
   routes?: Record<string, Route>;
   short?: string; variants?: string[]; era?: string | null;
   values?: (number | null)[]; noise?: Record<string, [number, number, number | null]>;
-  paired?: Record<string, Record<string, number>>; unusable?: number[];
+  paired?: Record<string, Record<string, number>>; unusable?: Place[];
   flags?: Flag[]; capabilities?: Record<string, Capability>;
+  /** On a model that the question names: why it cannot work there, or train on its base; forecast peak with its range. */
+  problem?: string; refused?: string; config?: Record<string, unknown> | undefined; forecast?: readonly [number, number, number];
 }
+export interface Model { id: string; parameters: number; positions: number; benchmark: string }
 export interface Benchmark {
   id: string; aliases: string[]; title: string; model: string; modality: string;
   description: string; headline: string; metrics: string[]; objectives: string[];
@@ -47,19 +52,21 @@ export interface Table {
   view: string[]; levels: string[]; rankings: string[]; confidences: number[];
   features: Feature[]; metrics: Metric[]; engines: Engine[]; kinds: string[];
   cards: { name: string; bytes: number; usable: number }[];
-  methods: Method[]; benchmarks: Benchmark[];
+  methods: Method[]; benchmarks: Benchmark[]; models: Model[];
   sources: { id: string; project: string; licence: string; url: string | null }[];
 }
 
 /** Descriptions, in the order of the table. */
 export interface Words {
-  methods: object[]; variants: object[][]; metrics: object[]; features: object[]; benchmarks: object[];
+  methods: object[]; variants: object[][]; metrics: object[]; features: object[]; benchmarks: object[]; limits: string[];
 }
 
 export class Facts {
   readonly metric: Map<string, Metric>;
   readonly feature: Map<string, number>;
   texts: string[] = [];
+  /** What the page cannot tell, in sentences. */
+  limits: string[] = [];
 
   constructor(readonly table: Table) {
     // what describes comes later, and is not there yet
@@ -79,6 +86,7 @@ export class Facts {
 
   /** Adds the descriptions. */
   describe(words: Words): void {
+    this.limits = words.limits;
     const { methods, metrics, features, benchmarks } = this.table;
     methods.forEach((one, place) => {
       Object.assign(one, words.methods[place]);
@@ -89,8 +97,8 @@ export class Facts {
     benchmarks.forEach((one, place) => Object.assign(one, words.benchmarks[place]));
   }
 
-  text(place: number | undefined): string {
-    return (place && this.texts[place]) || "";
+  text(place: Place | undefined): string {
+    return (typeof place === "string" ? place : place && this.texts[place]) || "";
   }
 
   benchmark(id: string): Benchmark {

@@ -1,5 +1,5 @@
 // What the page knows and what it is asked; components get it as one object.
-import { Component, type ComponentChild, type ComponentType } from "preact";
+import { Component, type ComponentChild, type ComponentChildren, type ComponentType } from "preact";
 import type { Answer } from "./answer";
 import type { Parameters, Question, Trouble } from "./question";
 import type { Facts, Row } from "./table";
@@ -17,6 +17,11 @@ export function kept<P extends object>(view: (props: P) => ComponentChild): Comp
       return view(this.props);
     }
   };
+}
+
+/** What is wider than the screen, reached by keyboard too. */
+export function Scroll({ label, children }: { label: string; children: ComponentChildren }) {
+  return <div class="scroll" tabIndex={0} role="region" aria-label={label}>{children}</div>;
 }
 
 export type Changes = Record<string, string | null>;
@@ -37,7 +42,7 @@ export interface Shop {
 }
 
 export function benchmarkPlace(shop: Shop): number {
-  return shop.facts.table.benchmarks.indexOf(shop.question.benchmark);
+  return shop.facts.table.benchmarks.findIndex((one) => one.id === shop.question.benchmark.id);
 }
 
 export function detailsOf(shop: Shop, row: Row): Details | undefined {
