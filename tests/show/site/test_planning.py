@@ -125,13 +125,6 @@ def compare(
     return figures
 
 
-@needs_node
-def test_the_page_forecasts_as_python_does(
-    page_answers: Callable[[list[str]], list[dict[str, Any]]],
-) -> None:
-    assert compare(page_answers, ["HuggingFaceTB/SmolLM2-135M"], 3) > 20
-
-
 @pytest.mark.slow
 @needs_node
 def test_the_page_forecasts_every_model_as_python_does(
