@@ -32,6 +32,8 @@ async function open(hash = "", { width = 1280, height = 800, scheme = "light", b
   await page.waitForTimeout(60);
   return page;
 }
+const choose = async (page, card) => page.selectOption("select[name=card]", { label: await page.$$eval(
+  "select[name=card] option", (list, name) => list.map((one) => one.textContent).find((text) => text.startsWith(name)), card) });
 const close = (page) => page.context().close();
 const rows = (page) => page.$$eval(".results tbody tr[data-name]", (list) => list.map((one) => [one.dataset.name, one.className.split(" ")[0]]));
 
@@ -45,7 +47,7 @@ const rows = (page) => page.$$eval(".results tbody tr[data-name]", (list) => lis
     counts: await page.$eval(".counts", (one) => one.textContent),
     status: await page.$$eval(".counts[role=status]", (list) => list.length),
   };
-  await page.selectOption("select[name=card]", { label: await page.$$eval("select[name=card] option", (list) => list.map((one) => one.textContent).find((text) => text.startsWith("RTX 4090"))) });
+  await choose(page, "RTX 4090");
   await page.selectOption("select[name=engine]", "vllm");
   await page.evaluate(() => { globalThis.copied = ""; navigator.clipboard.writeText = async (text) => { globalThis.copied = text; }; });
   await page.click(".copy");
@@ -105,13 +107,15 @@ for (const hash of screens)
 
 // --- a model of one's own, by the controls: what the link says then, and back ---
 {
-  const page = await open("#max_peak_memory=23.39GiB&serve=vllm");
+  const page = await open("#serve=vllm");
+  await choose(page, "RTX 4090");
   await page.selectOption("select[name=model]", asked.model);
   await page.waitForSelector(".plan-note");
-  await page.waitForSelector(".results tbody tr[data-name]");
+  await page.waitForSelector(".counts");
   await page.fill("input[name=length]", "1024");
   await page.keyboard.press("Enter");
   await page.check("input[name=checkpointing]");
+  await page.check("input[name=quantized]");
   await page.waitForTimeout(80);
   seen.plan = { url: page.url(), rows: await rows(page), elsewhere: await page.$$eval("details.warnings pre", (list) => list.at(-1).textContent) };
   await page.screenshot({ path: `${shots}/model.png` });

@@ -97,7 +97,7 @@ function App({ facts }: { facts: Facts }) {
         </nav>
       </header>
       {VIEWS.some(([id]) => id === view) || <p class="trouble">There is no screen “{view}”; this is the shop.</p>}
-      {plan && <p class="plan-note">Forecast for <b>{plan.model.id}</b>: memory, file, counts. As measured on {asked.benchmark.model}: scores and times.</p>}
+      {plan && <section class="plan-note" aria-label="Forecast">Forecast for <b>{plan.model.id}</b>: memory, file, counts. As measured on {asked.benchmark.model}: scores and times.</section>}
       {screen}
     </>
   );
@@ -197,9 +197,10 @@ function Quick({ shop, toggle }: { shop: Shop; toggle: ComponentChild }) {
   const memory = benchmark.metrics.includes("peak_memory");
   const cards = facts.table.cards.map((one) => ({ ...one, text: `${Math.floor((one.usable / 2 ** 30) * 100) / 100}GiB` }));
   const known = cards.find((one) => (plan ? one.name : one.text) === limit);
-  const fits = (card: string | undefined, model: boolean): Changes => model
-    ? { max_peak_memory: null, device: card || null, max_memory: null, fit: card ? "off" : null }
-    : { max_peak_memory: card || null, device: null, max_memory: null, fit: null };
+  const fits = (card: typeof known, other: string, model: boolean): Changes => ({
+    max_peak_memory: model ? null : card?.text ?? (other || null), device: model && card ? card.name : null,
+    max_memory: model && !card && other ? other : null, fit: model && (card || other) ? "off" : null,
+  });
   const models = facts.table.models.filter((one) => one.benchmark === benchmark.id);
   const count = (name: "batch" | "length", word: string) => (
     <label><span>{word}</span><input name={name} inputMode="numeric" value={plan![name]} autocomplete="off"
@@ -223,14 +224,14 @@ function Quick({ shop, toggle }: { shop: Shop; toggle: ComponentChild }) {
       {models.length > 0 && <label><span>Your model</span>
         <select name="model" value={plan?.model.id ?? ""} onChange={(event) => {
           const model = models.find((one) => one.id === event.currentTarget.value);
-          go({ ...fits(model ? known?.name : known?.text, !!model), model: model?.id ?? null,
+          go({ ...fits(known, limit, !!model), model: model?.id ?? null,
             training: model ? trainingOf({ batch: 4, length: 512, checkpointing: false, quantized: false, ...plan }, {}) : null });
         }}>
           <option value="">{benchmark.model.split("/").pop()}, as measured</option>
           {models.map((one) => <option key={one.id} value={one.id}>{one.id.split("/").pop()}</option>)}
         </select></label>}
       {memory && <label><span>Fits my card</span>
-        <select name="card" value={limit} onChange={(event) => go(fits(event.currentTarget.value, plan !== null))}>
+        <select name="card" value={limit} onChange={(event) => go(fits(cards.find((one) => (plan ? one.name : one.text) === event.currentTarget.value), "", !!plan))}>
           <option value="">any memory</option>
           {limit && !known && <option value={limit}>{limit}</option>}
           {cards.map((one) => <option key={one.name} value={plan ? one.name : one.text}>{one.name} ({format(one.usable, "bytes", 1)} usable)</option>)}
