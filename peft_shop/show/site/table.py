@@ -111,15 +111,15 @@ def candidate_table(catalog: Catalog) -> dict[str, Any]:
 
 
 def cards() -> list[dict[str, Any]]:
-    """Devices with the memory that they leave to the allocator [B], smallest first."""
+    """Devices that leave the allocator the same memory [B], smallest first."""
     from peft_shop.forecast.devices import devices  # noqa: PLC0415 - a room that works on models
 
     known = {one.name: one for one in devices()}
-    found = [known[name] for name in CARDS if name in known]
-    found.sort(key=lambda one: (one.usable_bytes, CARDS.index(one.name)))
-    return [
-        {"name": one.name, "bytes": one.memory_bytes, "usable": one.usable_bytes} for one in found
-    ]
+    alike: dict[int, list[str]] = {}
+    for name in CARDS:
+        if name in known:
+            alike.setdefault(known[name].usable_bytes, []).append(name)
+    return [{"names": names, "usable": size} for size, names in sorted(alike.items())]
 
 
 def _capability(one: Capability, texts: Texts) -> list[Any]:

@@ -33,7 +33,7 @@ async function open(hash = "", { width = 1280, height = 800, scheme = "light", b
   return page;
 }
 const choose = async (page, card) => page.selectOption("select[name=card]", { label: await page.$$eval(
-  "select[name=card] option", (list, name) => list.map((one) => one.textContent).find((text) => text.startsWith(name)), card) });
+  "select[name=card] option", (list, name) => list.map((one) => one.textContent).find((text) => text.includes(name)), card) });
 const close = (page) => page.context().close();
 const rows = (page) => page.$$eval(".results tbody tr[data-name]", (list) => list.map((one) => [one.dataset.name, one.className.split(" ")[0]]));
 

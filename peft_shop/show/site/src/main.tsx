@@ -5,7 +5,8 @@ import { answerOf } from "./answer";
 import { Detail } from "./detail";
 import { Filters } from "./filters";
 import { commandLine, configCode, pythonLine } from "./lines";
-import { type ModelFile, planned, trainingOf } from "./planning";
+import { failuresOf } from "./judge";
+import { type ModelFile, type Plan, planned, trainingOf } from "./planning";
 import { About, Compare, MethodScreen } from "./pages";
 import { Plot, axesOf } from "./plot";
 import { format, uncertain } from "./quantity";
@@ -163,11 +164,27 @@ function Troubles({ shop }: { shop: Shop }) {
   );
 }
 
+/** What another training step would admit: how many candidates, and the step. */
+function steps({ facts, question, data }: Shop): [string, number, string][] {
+  const { plan, benchmark } = question;
+  const file = plan && data<ModelFile>(`model-${plan.place}`);
+  if (!file || plan.limit === null) return [];
+  const tried: [string, Partial<Plan>][] = [["gradient checkpointing", { checkpointing: true }], ["a 4-bit base", { quantized: true }],
+    ["both", { checkpointing: true, quantized: true }], ["both and batches of 1", { checkpointing: true, quantized: true, batch: 1 }]];
+  return tried.map(([word, change]): [string, number, string] => {
+    const other = { ...plan, ...change };
+    const asked = { ...question, plan: other, benchmark: planned(facts.benchmark(benchmark.id), other, file) };
+    return [word, asked.benchmark.rows.filter((row) => row.forecast && row.values && !failuresOf(facts, asked, row).length).length, trainingOf(plan, change)];
+  }).filter(([, count]) => count);
+}
+
 function Relax({ shop }: { shop: Shop }) {
   return (
     <section class="relax" aria-label="What to relax">
       <h2>What would admit some</h2>
-      <ul>{shop.answer.relaxations.slice(0, 6).map((one) => (
+      <ul>{steps(shop).map(([word, count, training]) => (
+        <li key={word}>with {word}: {count} would fit <button class="main" onClick={() => shop.go({ training })}>Do it</button></li>
+      ))}{shop.answer.relaxations.slice(0, 6).map((one) => (
         <li key={one.constraints.join("+")}>{one.suggestion}{" "}
           {one.change ? <button class="main" onClick={() => shop.go(Object.fromEntries(one.change!))}>Do it</button>
             : <span class="note">on the command line</span>}</li>
@@ -196,9 +213,10 @@ function Quick({ shop, toggle }: { shop: Shop; toggle: ComponentChild }) {
   const limit = (plan ? parameters.get("device") ?? parameters.get("max_memory") : parameters.get("max_peak_memory")) ?? "";
   const memory = benchmark.metrics.includes("peak_memory");
   const cards = facts.table.cards.map((one) => ({ ...one, text: `${Math.floor((one.usable / 2 ** 30) * 100) / 100}GiB` }));
-  const known = cards.find((one) => (plan ? one.name : one.text) === limit);
+  const named = (text: string) => cards.find((one) => (plan ? one.names.includes(text) : one.text === text));
+  const known = named(limit);
   const fits = (card: typeof known, other: string, model: boolean): Changes => ({
-    max_peak_memory: model ? null : card?.text ?? (other || null), device: model && card ? card.name : null,
+    max_peak_memory: model ? null : card?.text ?? (other || null), device: model && card ? card.names[0]! : null,
     max_memory: model && !card && other ? other : null, fit: model && (card || other) ? "off" : null,
   });
   const models = facts.table.models.filter((one) => one.benchmark === benchmark.id);
@@ -231,10 +249,10 @@ function Quick({ shop, toggle }: { shop: Shop; toggle: ComponentChild }) {
           {models.map((one) => <option key={one.id} value={one.id}>{one.id.split("/").pop()}</option>)}
         </select></label>}
       {memory && <label><span>Fits my card</span>
-        <select name="card" value={limit} onChange={(event) => go(fits(cards.find((one) => (plan ? one.name : one.text) === event.currentTarget.value), "", !!plan))}>
+        <select name="card" value={limit} onChange={(event) => go(fits(named(event.currentTarget.value), "", !!plan))}>
           <option value="">any memory</option>
           {limit && !known && <option value={limit}>{limit}</option>}
-          {cards.map((one) => <option key={one.name} value={plan ? one.name : one.text}>{one.name} ({format(one.usable, "bytes", 1)} usable)</option>)}
+          {cards.map((one) => <option key={one.text} value={!plan ? one.text : one === known ? limit : one.names[0]}>{one.names.join(", ")} ({format(one.usable, "bytes", 1)} usable)</option>)}
         </select></label>}
       <label><span>Served by</span>
         <select name="engine" value={serve} onChange={(event) => go({ serve: event.currentTarget.value || null })}>

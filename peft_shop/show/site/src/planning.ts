@@ -88,7 +88,7 @@ export function planOf(
   }
   const device = given.get("device") ?? given.get("max_memory");
   if (device !== undefined) {
-    const card = facts.table.cards.find((one) => one.name.toLowerCase() === device.toLowerCase());
+    const card = facts.table.cards.find((one) => one.names.some((other) => other.toLowerCase() === device.toLowerCase()));
     const size = readQuantity(device, "bytes");
     if (given.has("device") && card) plan.limit = card.usable;
     else if (!given.has("device") && typeof size === "number") plan.limit = Math.floor(size);

@@ -37,7 +37,7 @@ export interface Row {
   /** On a model that the question names: why it cannot work there, or train on its base; forecast peak with its range. */
   problem?: string; refused?: string; config?: Record<string, unknown> | undefined; forecast?: readonly [number, number, number];
 }
-export interface Model { id: string; parameters: number; positions: number; benchmark: string }
+export interface Model { id: string; positions: number; benchmark: string }
 export interface Benchmark {
   id: string; aliases: string[]; title: string; model: string; modality: string;
   description: string; headline: string; metrics: string[]; objectives: string[];
@@ -51,7 +51,7 @@ export interface Table {
   packageVersion: string;
   view: string[]; levels: string[]; rankings: string[]; confidences: number[];
   features: Feature[]; metrics: Metric[]; engines: Engine[]; kinds: string[];
-  cards: { name: string; bytes: number; usable: number }[];
+  cards: { names: string[]; usable: number }[];
   methods: Method[]; benchmarks: Benchmark[]; models: Model[];
   sources: { id: string; project: string; licence: string; url: string | null }[];
 }
