@@ -141,11 +141,11 @@ def questions() -> Callable[[int, int], list[Parameters]]:
 
 
 @pytest.fixture
-def page_answers(tmp_path: Path) -> Callable[[list[str]], list[dict[str, Any]]]:
-    """What the built page answers to links, asked under node."""
+def page_answers(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """What the built page of a catalog, the embedded one by default, answers to links."""
 
-    def answers(links: list[str]) -> list[dict[str, Any]]:
-        for name, content in site_files(load_catalog()).items():
+    def answers(links: list[str], catalog: Catalog | None = None) -> list[dict[str, Any]]:
+        for name, content in site_files(catalog or load_catalog()).items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_bytes(content)
         cases = tmp_path / "cases.json"

@@ -110,9 +110,7 @@ def check_answer(link: str, page: dict[str, Any], answer: Recommendation) -> Non
     assert {name: sorted({why[0] for why in whys}) for name, whys in page["dropped"]} == ours, link
 
 
-def compare(
-    page_answers: Callable[[list[str]], list[dict[str, Any]]], names: list[str], count: int
-) -> int:
+def compare(page_answers: Callable[..., list[dict[str, Any]]], names: list[str], count: int) -> int:
     draw = random.Random(count)
     questions = [drawn(draw, draw.choice(names)) for _ in range(count)]
     links = [link_of(parameters) for parameters in questions]
@@ -128,7 +126,7 @@ def compare(
 @pytest.mark.slow
 @needs_node
 def test_the_page_forecasts_every_model_as_python_does(
-    page_answers: Callable[[list[str]], list[dict[str, Any]]],
+    page_answers: Callable[..., list[dict[str, Any]]],
 ) -> None:
     assert compare(page_answers, list(MODELS), 200) > 1000
 
