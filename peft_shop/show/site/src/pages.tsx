@@ -7,6 +7,9 @@ import { Scroll, type Shop, detailsOf, listOf, safeLink, shortName } from "./sta
 import { rowCalled } from "./detail";
 import { type Capability, SUPPORT, type Row, sdOf, valueOf } from "./table";
 
+/** Text in which backticks set off code. */
+const marked = (text: string) => text.split("`").map((part, place) => (place % 2 ? <code>{part}</code> : part));
+
 const spaced = (name: string): string => name.replaceAll("_", " ");
 
 export function MethodScreen({ shop }: { shop: Shop }) {
@@ -29,7 +32,7 @@ export function MethodScreen({ shop }: { shop: Shop }) {
             onInput={(event) => go({ find: event.currentTarget.value || null }, { replace: true })} /></label>
         <ul class="cards">{found.map((one) => (
           <li key={one.id}><button class="card" onClick={() => go({ name: one.id, find: null })}>
-            <b>{one.title}</b> <span class="note">{spaced(one.family)}</span><span>{one.summary}</span></button></li>
+            <b>{one.title}</b> <span class="note">{spaced(one.family)}</span><span>{marked(one.summary)}</span></button></li>
         ))}</ul>
       </main>
     );
@@ -40,14 +43,14 @@ export function MethodScreen({ shop }: { shop: Shop }) {
     <main class="page" id="result">
       <p><button class="quiet" onClick={() => go({ name: null })}>All methods</button></p>
       <h1>{method.title}</h1>
-      <p class="lead">{method.summary}</p>
+      <p class="lead">{marked(method.summary)}</p>
       <p>{spaced(method.family)}, {spaced(method.category)}; class <code>{method.class}</code>
         {method.since && <>; since peft {method.since}</>}{method.requires.length > 0 && <>; needs {method.requires.join(", ")}</>}.</p>
       {method.paper && <p>{paper ? <a href={paper} rel="noopener">{method.paper.title}</a> : method.paper.title}, {method.paper.year}</p>}
-      {method.notes.length > 0 && <ul>{method.notes.map((note) => <li key={note}>{note}</li>)}</ul>}
+      {method.notes.length > 0 && <ul>{method.notes.map((note) => <li key={note}>{marked(note)}</li>)}</ul>}
       {method.variants.length > 0 && <><h2>Variants</h2><ul>{method.variants.map((one) => {
         const url = safeLink(one.paper?.url);
-        return <li key={one.id} class={fold(one.id) === key ? "marked" : ""}><b>{one.title}</b> {one.summary} {url && <a href={url} rel="noopener">Paper</a>}</li>;
+        return <li key={one.id} class={fold(one.id) === key ? "marked" : ""}><b>{one.title}</b> {marked(one.summary)} {url && <a href={url} rel="noopener">Paper</a>}</li>;
       })}</ul></>}
       <h2>Runs on {question.benchmark.title}</h2>
       {rows.length ? <RunTable shop={shop} rows={rows} /> : <p>Never measured here.</p>}
@@ -57,7 +60,7 @@ export function MethodScreen({ shop }: { shop: Shop }) {
         <tbody>{facts.table.features.map((feature, place) => {
           const [support, level, note, filed] = method.capabilities[place]!;
           return <tr key={feature.id}><th scope="row" title={feature.question}>{feature.group ? `${spaced(feature.group)}: ` : ""}{spaced(feature.title)}</th>
-            <td class={`support ${filed ?? support}`}>{SUPPORT[filed ?? support]}</td><td>{facts.table.levels[level]}</td><td>{facts.text(note)}</td></tr>;
+            <td class={`support ${filed ?? support}`}>{SUPPORT[filed ?? support]}</td><td>{facts.table.levels[level]}</td><td>{marked(facts.text(note))}</td></tr>;
         })}</tbody></table></Scroll>
       <p><button class="main" onClick={() => go({ view: null, name: null, methods: method.id })}>Ask with {method.title} only</button></p>
     </main>
