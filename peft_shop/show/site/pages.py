@@ -124,8 +124,7 @@ def _data(catalog: Catalog) -> dict[str, Any]:
         }
     )
     table["models"] = [
-        {name: model.pop(name) for name in ("id", "positions", "benchmark")}
-        for model in models
+        {name: model.pop(name) for name in ("id", "positions", "benchmark")} for model in models
     ]
     return found | {f"model-{place}": model for place, model in enumerate(models)}
 
