@@ -55,6 +55,8 @@ def write_all(contents: Mapping[Path, bytes], *, replace: bool = True) -> tuple[
         OSError: a folder cannot be written, or there is something else than a regular file; every
             file is then as it was.
     """
+    for folder in {Path(os.path.realpath(path)).parent for path in contents}:
+        clear_leftovers(folder)
     places = {path: _place(path, replace=replace) for path in contents}
     old = {path: place.read_bytes() if place.exists() else None for path, place in places.items()}
     changed = [path for path, content in contents.items() if old[path] != content]
@@ -101,7 +103,6 @@ def _place(path: Path, *, replace: bool) -> Path:
 def _stage(path: Path, content: bytes) -> Path:
     """Temporary file beside `path` that holds `content`, on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(path.parent)
     temporary = temporary_name(path.parent)
     # made private; a catalog is meant to be read like any other file
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
