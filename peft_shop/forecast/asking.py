@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError, ForecastError
 from peft_shop.forecast.quick.closed_forms import closed_form
 from peft_shop.forecast.recorded import keep_run, recorded_run
+from peft_shop.model.quiet import quiet
 from peft_shop.model.stored_weights import cautions
 from peft_shop.model.structure import Structure
 
@@ -91,9 +91,8 @@ def _dry_run(
     from peft_shop.forecast.dry_run.forecasting import dry_run  # noqa: PLC0415 - torch only for a model
 
     try:
-        with warnings.catch_warnings():
-            # what peft and torch say about layers and kernels is for a preflight to tell
-            warnings.simplefilter("ignore")
+        # what they say about layers and kernels is for a preflight to tell
+        with quiet():
             made = dry_run(model, config, settings, brief=brief)
     except (ConfigError, ForecastError) as error:
         if type(error) in (ConfigError, ForecastError):

@@ -89,17 +89,38 @@ _TYPES: Final[dict[str, _Type]] = {
 """The defaults of their configuration classes in transformers 5.23."""
 _HARMLESS: Final = frozenset(
     {
-        "_name_or_path", "architectures", "attention_dropout", "attn_logit_softcapping",
-        "bos_token_id", "cache_implementation", "dtype", "eos_token_id",
+        "_name_or_path", "_sliding_window_pattern", "architectures", "attention_dropout",
+        "attn_logit_softcapping", "bos_token_id", "cache_implementation", "dtype", "eos_token_id",
         "final_logit_softcapping", "hidden_act", "hidden_activation", "initializer_range",
         "layer_types", "max_window_layers", "model_max_length", "model_type", "pad_token_id",
         "pretraining_tp", "query_pre_attn_scalar", "rms_norm_eps", "rope_local_base_freq",
         "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
         "sliding_window_pattern", "tokenizer_class", "torch_dtype", "transformers_version",
-        "unsloth_fixed", "unsloth_version", "use_cache", "use_sliding_window",
+        "unsloth_fixed", "unsloth_version", "use_bidirectional_attention", "use_cache",
+        "use_sliding_window",
     }
 )  # fmt: skip
 """Keys that leave the layers and their sizes alone."""
+_USUAL: Final[dict[str, object]] = {
+    "add_cross_attention": False, "bad_words_ids": None, "begin_suppress_tokens": None,
+    "chunk_size_feed_forward": 0, "cross_attention_hidden_size": None,
+    "decoder_start_token_id": None, "diversity_penalty": 0.0, "do_sample": False,
+    "early_stopping": False, "encoder_no_repeat_ngram_size": 0,
+    "exponential_decay_length_penalty": None, "finetuning_task": None,
+    "forced_bos_token_id": None, "forced_eos_token_id": None,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "is_decoder": False,
+    "is_encoder_decoder": False, "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "length_penalty": 1.0, "max_length": 20, "min_length": 0, "no_repeat_ngram_size": 0,
+    "num_beam_groups": 1, "num_beams": 1, "num_return_sequences": 1, "output_attentions": False,
+    "output_hidden_states": False, "output_scores": False, "prefix": None, "problem_type": None,
+    "pruned_heads": {}, "remove_invalid_values": False, "repetition_penalty": 1.0,
+    "return_dict": True, "return_dict_in_generate": False, "sep_token_id": None,
+    "suppress_tokens": None, "task_specific_params": None, "temperature": 1.0,
+    "tf_legacy_loss": False, "tie_encoder_decoder": False, "top_k": 50, "top_p": 1.0,
+    "torchscript": False, "typical_p": 1.0, "use_bfloat16": False,
+}  # fmt: skip
+"""What transformers 4.57 and 5.23 write of any configuration where it states nothing else; another
+value of one of them is left to the inspection."""
 _SIZES: Final = frozenset(
     {
         "head_dim", "hidden_size", "intermediate_size", "max_position_embeddings",
@@ -159,16 +180,12 @@ def structure_from(checkpoint: Checkpoint) -> Structure | None:
 
 def _plain(content: Mapping[str, Any], known: _Type) -> bool:
     """Whether nothing in a configuration can change the layers but their sizes."""
-    if not content.keys() <= _HARMLESS | _SIZES | set(known.biases):
-        return False
+    for name in content.keys() - _HARMLESS - _SIZES - set(known.biases):
+        if name not in _USUAL or not _same(content[name], _USUAL[name]):
+            return False
     if content.get("architectures") not in (None, [], [f"{known.prefix}ForCausalLM"]):
         return False
-    flags = ("tie_word_embeddings", "use_sliding_window", "use_cache", *known.biases)
-    if not all(type(content.get(name, False)) is bool for name in flags):
-        return False
-    if not all(
-        type(content.get(name, "silu")) is str for name in ("hidden_act", "hidden_activation")
-    ):
+    if not _typed(content, known):
         return False
     layers = content.get("layer_types")
     if layers is not None and not (
@@ -179,6 +196,24 @@ def _plain(content: Mapping[str, Any], known: _Type) -> bool:
         return False
     ropes = (content.get("rope_scaling"), content.get("rope_parameters"))
     return all(rope is None or _plain_rope(rope) for rope in ropes)
+
+
+def _typed(content: Mapping[str, Any], known: _Type) -> bool:
+    """Whether switches and names are of the types that the classes take."""
+    flags = ("tie_word_embeddings", "use_sliding_window", "use_cache", *known.biases)
+    both_ways = content.get("use_bidirectional_attention")
+    return (
+        all(type(content.get(name, False)) is bool for name in flags)
+        and all(
+            type(content.get(name, "silu")) is str for name in ("hidden_act", "hidden_activation")
+        )
+        and (both_ways is None or type(both_ways) is bool)
+    )
+
+
+def _same(value: object, usual: object) -> bool:
+    """Whether a value is the usual one and of its type: 1 is no `true`."""
+    return type(value) is type(usual) and value == usual
 
 
 def _plain_rope(rope: Any) -> bool:

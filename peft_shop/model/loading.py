@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import sys
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +21,7 @@ from peft_shop.model.configurations import configuration_of
 from peft_shop.model.datatypes import ASSUMED, most_of, stated_dtype
 from peft_shop.model.limits import check_sizes
 from peft_shop.model.quantized import quantize_skeleton
+from peft_shop.model.quiet import quiet
 from peft_shop.model.skeletons import meta_copy
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def load_model(
         ModelError: it cannot be inspected; the message says why and what to do.
         MissingExtraError: a library that it needs is not installed.
     """
-    with _quiet():
+    with quiet():
         return _load(model, trust_remote_code=trust_remote_code, task_type=task_type)
 
 
@@ -170,7 +169,7 @@ def _refuse_wrapped(model: nn.Module) -> None:
 
 def _build(cls: type[nn.Module], config: Any, dtype: str) -> nn.Module:
     """A new instance on the meta device, in `dtype`; `config` is not changed."""
-    with _meta(), _quiet():  # again: diffusers sets its own level when it is imported
+    with _meta(), quiet():  # again: diffusers sets its own level when it is imported
         try:
             return _construct(cls, copy.deepcopy(config), getattr(torch, dtype))
         except ImportError as error:
@@ -216,19 +215,3 @@ def _meta() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps advice of the libraries about training and generation out of an inspection."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
-    levels = [one.level for one in loggers]
-    try:
-        for one in loggers:
-            one.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_shop.adapt.records import Preflight, Touched
 from peft_shop.errors import ConfigError, WeightsNeededError
+from peft_shop.model.quiet import quiet_loggers
 from peft_shop.preflight.findings import find_surprises
 from peft_shop.preflight.reading import Seen, pattern_of, read_wrapped
 from peft_shop.preflight.scaling import scale_up
@@ -38,7 +39,7 @@ def preflight(target: Target, config: PeftConfig | Mapping[str, Json]) -> Prefli
             adapter in place fails; the message has the words of what was raised.
     """
     given = as_config(config)
-    with warnings.catch_warnings(record=True) as heard:
+    with quiet_loggers(), warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
             result = _on_meta(target, given)

@@ -12,13 +12,16 @@ from peft_shop import recommend
 from peft_shop.ask import settling
 from peft_shop.errors import ForecastError
 from peft_shop.forecast import ladder
+from peft_shop.forecast.asking import forecast
 from peft_shop.forecast.dry_run.extrapolation import few_layers
 from peft_shop.forecast.dry_run.forecasting import dry_run
 from peft_shop.forecast.looking import look_at_base
 from peft_shop.forecast.quick.beside import beside
+from peft_shop.forecast.quick.frozen import blocks_of
 from peft_shop.forecast.records import Settings
 from peft_shop.forecast.traced import traced_base
 from peft_shop.model.inspection import Target, inspect_model
+from peft_shop.preflight.remembered import preflight
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,6 +184,18 @@ def test_time_counts_the_experts_that_a_token_goes_through() -> None:
     assert whole.active == whole.blocks
 
 
+def test_blocks_hold_every_layer_of_the_experts() -> None:
+    structure = experts().structure
+    gates = [
+        group.model_copy(update={"role": "expert_gate"})
+        if group.role == "expert_gate_up"
+        else group
+        for group in structure.groups
+    ]
+    (block,) = blocks_of(structure.model_copy(update={"groups": tuple(gates)}))
+    assert {"expert_gate", "expert_down", "router"} <= {group.role for group in block.groups}
+
+
 def test_a_model_that_no_dry_run_takes_is_given_up_after_a_few(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -198,6 +213,23 @@ def test_a_model_that_no_dry_run_takes_is_given_up_after_a_few(
     told = [one.unusable["peak_memory"] for one in found.front]
     assert told
     assert all("cannot be run on the meta device" in one for one in told)
+
+
+def test_what_other_libraries_say_of_a_dry_run_is_kept_off_the_screen(
+    caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    step = STEP.model_copy(update={"gradient_checkpointing": True, "attention": "eager"})
+    mamba = inspect_model(
+        transformers.Mamba2Config(
+            hidden_size=32, num_hidden_layers=1, vocab_size=64, num_heads=4, head_dim=16,
+            state_size=8, n_groups=1,
+        )
+    )  # fmt: skip
+    config = {"peft_type": "LORA", "r": 4, "target_modules": ["in_proj"]}
+    assert forecast(mamba, config, step).way == "dry_run"
+    assert preflight(mamba, config).trainable_parameters
+    assert not caplog.records
+    assert not [str(one.message) for one in recwarn]
 
 
 def test_nothing_but_the_inputs_of_a_step_is_made_while_it_is_recorded(

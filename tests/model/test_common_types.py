@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_shop.errors import MissingExtraError, ModelError
 from peft_shop.model.checkpoints import Checkpoint
-from peft_shop.model.common_types import structure_from
+from peft_shop.model.common_types import _USUAL, structure_from
 from peft_shop.model.description import describe
 from peft_shop.model.inspection import inspect_model
 from peft_shop.model.loading import load_model
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from peft_shop.model.structure import Structure
 
 TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
+TEXT_CONFIGS = {
+    "llama": "LlamaConfig", "mistral": "MistralConfig", "qwen2": "Qwen2Config",
+    "qwen3": "Qwen3Config", "gemma2": "Gemma2Config", "gemma3_text": "Gemma3TextConfig",
+}  # fmt: skip
 CLASSES = {
     "llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3",
     "gemma2": "Gemma2", "gemma3_text": "Gemma3",
@@ -103,9 +108,26 @@ def test_usual_files_are_among_what_is_known(kind: str) -> None:
     assert short == inspected(content)
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_file_that_spells_out_every_default_is_known(kind: str) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 128}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+    made = getattr(transformers, TEXT_CONFIGS[kind])(**sizes, **heads)
+    whole = json.loads(made.to_json_string(use_diff=False))
+    assert len(whole) > 25
+    # as older versions wrote it, with what is of generation
+    older = {**_USUAL, **whole, "tie_encoder_decoder": False, "num_beams": 1}
+    for content in (whole, older):
+        short = structure_from(checkpoint(content))
+        assert short is not None, kind
+        assert short == inspected(content)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        {"pruned_heads": {"0": [1]}}, {"is_decoder": True}, {"return_dict": 1},
+        {"id2label": {"0": "good"}}, {"use_bidirectional_attention": "all"},
         {"model_type": "mixtral"}, {"model_type": None}, {"auto_map": {"AutoConfig": "a.B"}},
         {"quantization_config": {"quant_method": "gptq"}}, {"text_config": {}},
         {"architectures": ["LlamaForSequenceClassification"]}, {"a_key_of_tomorrow": 1},

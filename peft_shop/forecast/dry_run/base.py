@@ -6,7 +6,6 @@ is traced at a few batch sizes and depths, and all others differ from it by what
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 from peft_shop.errors import PeftShopError
@@ -14,6 +13,7 @@ from peft_shop.forecast.dry_run.extrapolation import depth_of, few_layers, short
 from peft_shop.forecast.dry_run.forecasting import peak_of
 from peft_shop.forecast.reference import plain_lora
 from peft_shop.model.inspection import Target
+from peft_shop.model.quiet import quiet
 
 if TYPE_CHECKING:
     from peft_shop.forecast.records import Settings
@@ -38,9 +38,8 @@ def plain_peaks(target: Target, step: Settings) -> tuple[float, float] | None:
         for size in (1, 2)
     )
     try:
-        with warnings.catch_warnings():
-            # what peft and torch say about layers and kernels is for a preflight to tell
-            warnings.simplefilter("ignore")
+        # what they say about layers and kernels is for a preflight to tell
+        with quiet():
             one, two = (
                 float(peak_of(targets, config, settings, layers=layers, depth=depth))
                 for settings in sized

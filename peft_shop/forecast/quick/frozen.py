@@ -96,7 +96,7 @@ def _blocks_of(structure: Structure) -> list[Block]:
     found: dict[str, Block] = {}
     for group in structure.groups:
         match = _INDEX.match(group.pattern)
-        if match is None or group.role == "expert_gate":
+        if match is None:
             continue
         name = match["stack"]
         block = found.setdefault(name, Block(name, 0))
