@@ -110,7 +110,12 @@ def run(
     within: Within = None,
     timeout: Annotated[
         str | None,
-        typer.Option("--timeout", help="After which one run is ended.", metavar="TIME"),
+        typer.Option(
+            "--timeout",
+            help="After which one run is ended. Default: three times its forecast, at least 10 "
+            "minutes, where a plan was calibrated; else never.",
+            metavar="TIME",
+        ),
     ] = None,
     allow_code: AllowCode = False,
 ) -> None:

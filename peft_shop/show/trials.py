@@ -220,8 +220,8 @@ def _halving(protocol: Protocol) -> str:
     if half is None:
         return ""
     return (
-        f" A run of the rates that is significantly worse at step {half} than "
-        f"{yardstick_of(protocol).name} was stops there."
+        f" Runs of the rates that are significantly worse at step {half} than those of "
+        f"{yardstick_of(protocol).name} stop there."
     )
 
 

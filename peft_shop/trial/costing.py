@@ -31,11 +31,13 @@ __all__ = [
     "calibrate",
     "calibration_of",
     "estimate",
+    "patience",
     "run_time",
 ]
 
 CALIBRATION: Final = "calibration.json"
 _PLACE: Final = "calibration"
+_LEAST_PATIENCE: Final = 600.0
 _STEPS: Final = 8
 """Of a calibration: three to warm up, five that count."""
 
@@ -137,6 +139,17 @@ def calibration_of(folder: Path, protocol: Protocol) -> Calibration | None:
     except (OSError, ValueError, ValidationError):
         return None
     return calibration if calibration.conditions == _conditions(protocol) else None
+
+
+def patience(protocol: Protocol, calibration: Calibration | None) -> float | None:
+    """Time after which a run hangs rather than trains [s]; `None` where nobody calibrated.
+
+    Three times what the slowest candidate should take, and never less than ten minutes.
+    """
+    each = run_time(protocol, {}, calibration)
+    if each is None:
+        return None
+    return max(_LEAST_PATIENCE, 3 * (each.overhead + protocol.asked.steps * each.high))
 
 
 def run_time(

@@ -12,7 +12,7 @@ from peft_shop.catalog.store import TRIAL_CATALOG
 from peft_shop.errors import InputError, QueryError
 from peft_shop.files import write_atomically
 from peft_shop.trial.asking import ASKED, asked_of, read_asked, write_asked
-from peft_shop.trial.costing import calibrate, calibration_of, estimate, run_time
+from peft_shop.trial.costing import calibrate, calibration_of, estimate, patience, run_time
 from peft_shop.trial.driver import drive
 from peft_shop.trial.engines import Engine, opened
 from peft_shop.trial.evidence import catalog_of, without_paths
@@ -189,7 +189,8 @@ class Trial:
             slots: runs at the same time; by default one, or as many as the cluster takes.
             stage: the last one that is done; the seeds are what comes last.
             within: time after which no further run is started, such as `"6h"`.
-            timeout: after which one run is ended.
+            timeout: after which one run is ended; three times its forecast where `calibrate` was
+                called, else never.
             tell: told the number of runs done, of all, and what the current ones do.
             allow_code: whether a score function that came with the folder may run.
 
@@ -208,6 +209,8 @@ class Trial:
             protocol = self.freeze()
             demand_trust(self.folder, protocol, allow_code=allow_code)
             results = self.results(protocol, mend=True)
+            if longest is None:
+                longest = patience(protocol, calibration_of(self.folder, protocol))
             deadline = None if limit is None else time.monotonic() + limit
             with opened(
                 engine,

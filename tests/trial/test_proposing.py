@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peft_shop.trial import costing
 from peft_shop.trial.asking import read_asked, write_asked
-from peft_shop.trial.costing import RunTime, calibration_of, estimate, run_time
+from peft_shop.trial.costing import RunTime, calibration_of, estimate, patience, run_time
 from peft_shop.trial.proposing import Proposal, planned, proposed
 from peft_shop.trial.trial import Trial
 
@@ -103,6 +103,10 @@ def test_a_calibration_holds_for_other_rates_seeds_steps_and_candidates(
     left = estimate(smaller, {}, calibration)
     assert (left.runs, left.low) == (1 + 2 * 4, 9 * (3 + 50 * 0.5))
     assert run_time(smaller, {}, None) is None
+    # a run hangs where it takes three times as long as the slowest should, and ten minutes
+    assert patience(smaller, None) is None
+    assert patience(smaller, calibration) == 600
+    assert patience(protocol, calibration) == 3 * (3 + 1000 * 0.5)
 
 
 @pytest.mark.slow
