@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["error_of_gap", "standard_error"]
+    from peft_shop.trial.records import Measured
+
+__all__ = ["cost_items", "cost_of", "error_of_gap", "standard_error"]
 
 
 def standard_error(gaps: Sequence[float], counts: Sequence[int]) -> float:
@@ -35,3 +37,15 @@ def error_of_gap(ours: Sequence[tuple[float, int]], theirs: Sequence[tuple[float
         return 0.0
     gaps = [mine - other for (mine, _), (other, _) in zip(ours, theirs, strict=True)]
     return standard_error(gaps, counts)
+
+
+def cost_of(measured: Measured) -> float:
+    """What candidates of a trial are ordered by, less is better: the loss, or a score turned."""
+    return measured.test_loss if measured.score is None else -measured.score
+
+
+def cost_items(measured: Measured) -> tuple[tuple[float, int], ...]:
+    """The same of every test example, with its weight."""
+    if measured.score is None:
+        return measured.test_items
+    return tuple((-score, 1) for score in measured.score_items)

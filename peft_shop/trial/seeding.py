@@ -16,7 +16,7 @@ from peft_shop.ask.quantiles import dunnett_factor
 from peft_shop.ask.repeats import two_way
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.trial.records import Job
-from peft_shop.trial.sampling import error_of_gap
+from peft_shop.trial.sampling import cost_items, cost_of, error_of_gap
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -101,19 +101,19 @@ def _scores(
 
 
 def _tied(scores: Mapping[str, Mapping[int, Measured]], names: Collection[str]) -> list[str]:
-    """Those of `names` whose mean test loss is not significantly above the lowest.
+    """Those of `names` whose mean test loss, or score, is not significantly worse than the best.
 
     The noise is that of all candidates' seeds in the two-way model, the bar Dunnett's factor; what
     the choice of test examples leaves open counts too. Without an estimate of noise all are tied.
     """
     means = {
-        name: math.fsum(each.test_loss for each in scores[name].values()) / len(scores[name])
+        name: math.fsum(cost_of(each) for each in scores[name].values()) / len(scores[name])
         for name in names
         if scores[name]
     }
     fit = two_way(
         [
-            (name, seed, measured.test_loss)
+            (name, seed, cost_of(measured))
             for name, by_seed in scores.items()
             for seed, measured in by_seed.items()
         ]
@@ -135,8 +135,8 @@ def _tied(scores: Mapping[str, Mapping[int, Measured]], names: Collection[str]) 
 
 
 def _mean_items(runs: Iterable[Measured]) -> list[tuple[float, int]]:
-    """Mean loss over some runs of every test example, and its tokens [nats]."""
-    columns = zip(*(run.test_items for run in runs), strict=True)
+    """Mean over some runs of what every test example gave, and its weight."""
+    columns = zip(*(cost_items(run) for run in runs), strict=True)
     return [
-        (math.fsum(loss for loss, _ in column) / len(column), column[0][1]) for column in columns
+        (math.fsum(value for value, _ in column) / len(column), column[0][1]) for column in columns
     ]

@@ -63,6 +63,22 @@ def test_those_that_stay_tied_go_on_until_a_round_changes_nothing(made: SimpleNa
     assert note in status_of(protocol, results).notes
 
 
+@pytest.mark.parametrize("means", [(2.0, 2.0, 4.0), (2.0, 3.0, 4.0), (2.0, 2.004, 2.01)])
+def test_a_score_decides_as_a_loss_does(
+    made: SimpleNamespace, means: tuple[float, float, float]
+) -> None:
+    protocol = auto(made)
+    loss = losses(dict(zip(NAMES, means, strict=True)), 0.01)
+    scored: dict[str, Result] = {}
+    while jobs := next_jobs(protocol, scored):
+        measured = made.measured(loss(jobs[0]))
+        items = (-measured.test_loss,) * len(measured.test_items)
+        turned = {"score": -measured.test_loss, "score_items": items, "test_loss": 7.0}
+        measured = measured.model_copy(update=turned)
+        scored[jobs[0].id(protocol)] = made.result(protocol, jobs[0], measured)
+    assert seeds(scored) == seeds(made.carried_out(protocol, loss))
+
+
 @settings(max_examples=25)
 @given(
     st.lists(st.floats(2, 2.05), min_size=3, max_size=3),
