@@ -7,12 +7,14 @@ __all__ = ["BENCHMARK_ALIASES", "BenchmarkName", "Bounds", "MethodName", "Metric
 BENCHMARK_ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "metamathqa": ("MetaMathQA", "text", "gsm8k"),
     "image_gen": ("image-gen", "image", "images"),
+    "rlmath": ("rl", "grpo"),
 }
 """What else people may call each benchmark; the first one is the default."""
 
 BenchmarkName: TypeAlias = Literal[
     "metamathqa",
     "image_gen",
+    "rlmath",
 ]
 
 MetricName: TypeAlias = Literal[
@@ -28,6 +30,7 @@ MetricName: TypeAlias = Literal[
     "total_parameters",
     "train_loss",
     "test_accuracy",
+    "pass_at_1",
     "dino_similarity",
     "forgetting",
     "drift",
@@ -121,6 +124,8 @@ class Bounds(TypedDict, total=False):
     min_train_loss: str | float
     max_test_accuracy: str | float
     min_test_accuracy: str | float
+    max_pass_at_1: str | float
+    min_pass_at_1: str | float
     max_dino_similarity: str | float
     min_dino_similarity: str | float
     max_forgetting: str | float

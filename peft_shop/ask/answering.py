@@ -29,6 +29,7 @@ from peft_shop.ask.ranking import best_first
 from peft_shop.ask.replicates import is_unfit
 from peft_shop.ask.rivals import Rivals
 from peft_shop.ask.standing import standings
+from peft_shop.ask.told import told_title
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.methods import PLAIN
 from peft_shop.records import frozen, uncollected
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from peft_shop.ask.query import Query, Verdict
     from peft_shop.ask.standing import Standing, Standings
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.catalog.runs import Benchmark, Metric
 
 __all__ = ["answer", "title"]
 
@@ -95,7 +96,7 @@ def answer(
             if contender.run is None
         ),
         dropped=tuple(
-            _dropped(catalog, contender, verdict)
+            _dropped(catalog, benchmark, contender, verdict)
             for contender, verdict in judged
             if not verdict.kept
         ),
@@ -155,7 +156,10 @@ class _Records:
         self.objectives = objectives
         self.baselines = baselines
         self.members = [standing.contender for standing in placed.front]
-        self.tried = Counter(one.method for one in contenders if one.run is not None)
+        benchmark = catalog.benchmark_by_id[query.benchmark]
+        self.benchmark = benchmark
+        # runs under other conditions try something else
+        self.tried = Counter(one.method for one in contenders if benchmark.headline in one.values)
         self.rivals = Rivals(placed.kept, placed.costs)
         self.titles: dict[tuple[str, tuple[str, ...]], str] = {}
         self.engines = tuple(_engines(query))
@@ -216,7 +220,8 @@ class _Records:
         key = contender.method, contender.variants
         if key not in self.titles:
             self.titles[key] = title(self.catalog, *key)
-        return self.titles[key]
+        plain = self.titles[key]
+        return told_title(self.catalog, self.benchmark, plain, contender.run)
 
     def _candidate(self, contender: Contender, chance: float | None = None) -> dict[str, Any]:
         run = contender.run
@@ -334,10 +339,13 @@ def _unmeasured(catalog: Catalog, query: Query, one: Contender) -> Unmeasured:
     )
 
 
-def _dropped(catalog: Catalog, contender: Contender, verdict: Verdict) -> Dropped:
+def _dropped(
+    catalog: Catalog, benchmark: Benchmark, contender: Contender, verdict: Verdict
+) -> Dropped:
+    plain = title(catalog, contender.method, contender.variants)
     return Dropped.trusted(
         name=contender.name,
-        title=title(catalog, contender.method, contender.variants),
+        title=told_title(catalog, benchmark, plain, contender.run),
         method=contender.method,
         variants=contender.variants,
         run=contender.run,

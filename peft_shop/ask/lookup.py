@@ -130,6 +130,9 @@ def choose_run(catalog: Catalog, name: str, benchmark: str | None = None) -> Cho
     if meaning.run is not None:
         return Choice(meaning.run)
     runs = [run for one in where for run in current_runs(catalog, one) if meaning.covers(run)]
+    # what is only answered on request stands for no name that other benchmarks know
+    usual = [run for run in runs if not catalog.benchmark_by_id[run.benchmark].on_request]
+    runs = usual or runs
     if not runs:
         what = meaning.title if meaning.variant else meaning.method
         raise QueryError(f"{what} was not measured on {' or '.join(where)}")

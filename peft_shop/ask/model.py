@@ -305,7 +305,8 @@ def default_benchmark(catalog: Catalog, model: Structure | None) -> Benchmark | 
     if model.benchmark is not None and model.benchmark in catalog.benchmark_by_id:
         return catalog.benchmark_by_id[model.benchmark]
     kind = _GUESSES.get(model.modality)
-    return next((one for one in catalog.benchmarks if one.modality == kind), None)
+    usual = (one for one in catalog.benchmarks if not one.on_request)
+    return next((one for one in usual if one.modality == kind), None)
 
 
 def _modality(catalog: Catalog, model: Structure) -> str | None:

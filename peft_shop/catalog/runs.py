@@ -248,6 +248,7 @@ class Run(Record):
         method: identifier of the method, or `full_finetuning`.
         variants: recognised variants, in the catalog's order.
         metrics: by `Metric.field`; absent or finite, never a stand-in.
+        computed: fields of `metrics` that were not measured, with what computed them.
         era: key in `Benchmark.eras`.
         snapshots: snapshots in which this run was current.
         curve: validation scores while training; left out of the compiled catalog.
@@ -261,6 +262,7 @@ class Run(Record):
     era: Name | None = None
     snapshots: tuple[str, ...] = ()
     metrics: Frozen[dict[str, Number]]
+    computed: Frozen[dict[str, Text]] = Field(default_factory=dict)
     curve: Curve | None = None
     recipe: Recipe
     flags: tuple[Flag, ...] = ()
@@ -383,10 +385,15 @@ class ForecastAccuracy(Record):
 
 
 class Source(Record):
-    """Where evidence was taken from: one entry of `data/sources.toml`."""
+    """Where evidence was taken from: one entry of `data/sources.toml`.
+
+    Attributes:
+        review: whether its project took it in: `unmerged` results were reviewed by nobody.
+    """
 
     id: str
     project: Text
+    review: Literal["merged", "unmerged"] = "merged"
     url: Url | None = None
     licence: Text
     commit: str | None = None

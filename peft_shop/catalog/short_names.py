@@ -1,7 +1,8 @@
 """Runs under short names: without the model that all of a benchmark were made with.
 
-`lora/llama-3.2-3B-rank32` is `lora/rank32` on its benchmark. A short name is unique there and is
-never the name of another run; where it would be, the run keeps its whole name.
+`lora/llama-3.2-3B-rank32` is `lora/rank32` on its benchmark. Where a benchmark has a procedure of
+its own, that and the data go too: `lora/grpo-qwen35-4b-gsm8k-r8` is `lora/r8`. A short name is
+unique there and is never the name of another run; where it would be, the run keeps its whole name.
 """
 
 from __future__ import annotations
@@ -11,20 +12,27 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Run
+    from peft_shop.catalog.runs import Benchmark, Run
 
-__all__ = ["run_of_short", "short_name", "short_names", "shortened"]
+__all__ = ["run_of_short", "short_name", "short_names", "shortened", "words_of"]
 
 _PARTS: Final = re.compile(r"[-_]")
 _LEAST: Final = 4
 """Letters and digits of a model's name that are taken for it; `v1-...` could be anything."""
 
 
-def short_name(experiment: str, model_id: str) -> str:
-    """The name without the model in it, whether or not it is unique.
+def words_of(benchmark: Benchmark | None) -> tuple[str, ...]:
+    """Words in the names of a benchmark's runs that say nothing there."""
+    if benchmark is None or benchmark.procedure == "supervised":
+        return ()
+    return benchmark.procedure, (benchmark.dataset or "").rpartition("/")[2]
+
+
+def short_name(experiment: str, model_id: str, words: Sequence[str] = ()) -> str:
+    """The name without the model in it, nor `words`, whether or not it is unique.
 
     >>> short_name("lora/llama-3.2-3B-rank64-rslora", "meta-llama/Llama-3.2-3B")
     'lora/rank64-rslora'
@@ -32,15 +40,25 @@ def short_name(experiment: str, model_id: str) -> str:
     'lora/rank64'
     >>> short_name("mine/best", "meta-llama/Llama-3.2-3B")
     'mine/best'
+    >>> short_name("dora/grpo-qwen35-4b-gsm8k-r4", "Qwen/Qwen3.5-4B", ("grpo", "gsm8k"))
+    'dora/r4'
+    >>> short_name("dora/grpo-qwen35-4b-gsm8k", "Qwen/Qwen3.5-4B", ("grpo", "gsm8k"))
+    'dora/gsm8k'
     """
     folder, slash, rest = experiment.rpartition("/")
-    model = _letters(model_id.rpartition("/")[2])
-    start = 0
-    for gap in _PARTS.finditer(rest):
-        beginning = _letters(rest[: gap.start()])
-        if len(beginning) >= _LEAST and model.startswith(beginning) and rest[gap.end() :]:
-            start = gap.end()
-    return f"{folder}{slash}{rest[start:]}" if slash else experiment
+    if not slash:
+        return experiment
+    whole = (_letters(model_id.rpartition("/")[2]), *map(_letters, words))
+    while True:
+        start = 0
+        for gap in _PARTS.finditer(rest):
+            beginning = _letters(rest[: gap.start()])
+            known = beginning in whole[1:] or whole[0].startswith(beginning)
+            if len(beginning) >= _LEAST and known and rest[gap.end() :]:
+                start = gap.end()
+        if not start:
+            return f"{folder}/{rest}"
+        rest = rest[start:]
 
 
 def _letters(name: str) -> str:
@@ -51,14 +69,16 @@ def short_names(catalog: Catalog, benchmark: str) -> Mapping[str, str]:
     """Short names of all experiments of a benchmark, by experiment; worked out once."""
     key = ("short names", benchmark)
     if key not in catalog.derived:
-        catalog.derived[key] = _unique(catalog.runs_by_benchmark.get(benchmark, ()))
+        words = words_of(catalog.benchmark_by_id.get(benchmark))
+        catalog.derived[key] = _unique(catalog.runs_by_benchmark.get(benchmark, ()), words)
     found: Mapping[str, str] = catalog.derived[key]
     return found
 
 
-def _unique(runs: Iterable[Run]) -> dict[str, str]:
+def _unique(runs: Iterable[Run], words: Sequence[str]) -> dict[str, str]:
     wanted = {
-        run.experiment: short_name(run.experiment, run.recipe.training.model_id) for run in runs
+        run.experiment: short_name(run.experiment, run.recipe.training.model_id, words)
+        for run in runs
     }
     often = Counter(wanted.values())
     return {

@@ -11,7 +11,7 @@ from peft_shop.ask.meanings import is_method, method_meaning
 from peft_shop.ask.reading import build_query
 from peft_shop.catalog.store import load
 from peft_shop.cli.completion import run_or_method_names
-from peft_shop.cli.opening import Open, link, serve_page
+from peft_shop.cli.opening import Open, check_shown, link, serve_page
 from peft_shop.cli.options import Benchmark, CatalogFile, Force, Plot, Snapshot, takes
 from peft_shop.cli.output import Output, output, write_picture
 from peft_shop.cli.values import split
@@ -72,5 +72,6 @@ def compare(
     document = replace(document, paragraphs=(*remarks, *document.paragraphs))
     out.show(briefly(source, document))
     if open_page:
+        check_shown(source, query.benchmark)
         chosen = ",".join(subject.name for subject in subjects)
         serve_page(source, link(benchmark=query.benchmark, view="compare", compare=chosen))

@@ -7,11 +7,12 @@ from urllib.parse import quote, urlencode
 import typer
 
 from peft_shop.cli.output import say, write_out
+from peft_shop.errors import QueryError
 
 if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
 
-__all__ = ["Open", "link", "serve_page"]
+__all__ = ["Open", "check_shown", "link", "serve_page"]
 
 Open: TypeAlias = Annotated[
     bool,
@@ -26,6 +27,17 @@ Open: TypeAlias = Annotated[
 def link(**parameters: str) -> str:
     """What stands behind the page's address, such as `#view=method&name=lora`."""
     return f"#{urlencode(parameters, quote_via=quote, safe='/,:|=;')}"
+
+
+def check_shown(catalog: "Catalog", benchmark: str) -> None:
+    """Refuses a benchmark that the page does not show.
+
+    Raises:
+        QueryError: it is answered in the terminal only.
+    """
+    found = catalog.benchmark_by_id[benchmark]
+    if found.on_request:
+        raise QueryError(f"the page does not show {found.title}: leave --open out")
 
 
 def serve_page(

@@ -7,7 +7,7 @@ import typer
 
 from peft_shop.ask.recommendation import recommend as ask
 from peft_shop.ask.watching import watched
-from peft_shop.cli.opening import Open, serve_page
+from peft_shop.cli.opening import Open, check_shown, serve_page
 from peft_shop.cli.options import Force, Plot, Several, option, takes
 from peft_shop.cli.output import (
     NOTHING_FOUND,
@@ -159,5 +159,6 @@ def recommend(
 
     out.show(document, lines=lines, rows=answer_records(answer), json=whole)
     if open_page:
+        check_shown(answer.catalog, answer.query.benchmark)
         serve_page(answer.catalog, answer.query.to_url(catalog=answer.catalog))
     raise typer.Exit(_CODES[answer.surely])

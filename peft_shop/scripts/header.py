@@ -70,6 +70,7 @@ def about(
         f"  versions: {', '.join(versions) or 'not recorded'}",
         *(f"  caution, {flag.code}: {flag.reason}" for flag in run.flags),
         *(f"  not in this script: {setting}" for setting in _left_out(recipe)),
+        *(f"  caution: {caveat}" for caveat in benchmark.caveats),
         "These figures belong to that model, data and hardware; on others they will differ.",
         "",
         *_setup(recipe, benchmark, step, setup, device),

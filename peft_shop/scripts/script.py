@@ -94,6 +94,9 @@ def snippet(
         msg = f"no script for {peft_type}: it needs {needs}; see peft's documentation of it"
         raise ConfigError(msg)
     training = recipe.training
+    if benchmark.procedure != "supervised":
+        msg = f"no script for {run.experiment}: it was trained by {benchmark.procedure.upper()}"
+        raise ConfigError(msg)
     if training.lr_scheduler not in {None, "cosine"}:
         msg = f"no script for training.lr_scheduler {training.lr_scheduler!r}; known: cosine, None"
         raise ConfigError(msg)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from peft_shop.show.doubts import doubts
 from peft_shop.show.questions import provenance
+from peft_shop.show.rates import rates_footnote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,9 @@ def footnotes(recommendation: Recommendation, objectives: Sequence[Metric]) -> t
             f"Configurations tried: {listed}; one of every other method. More tries give a better "
             "best one by luck alone."
         )
+    rates = rates_footnote(recommendation)
+    if rates is not None:
+        found.append(rates)
     return (*found, provenance(recommendation))
 
 

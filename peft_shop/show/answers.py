@@ -12,6 +12,7 @@ from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row,
 from peft_shop.show.doubts import again
 from peft_shop.show.figures import chance, figure, heading, metric_column, signed
 from peft_shop.show.questions import demands
+from peft_shop.show.rates import rates_sentence
 from peft_shop.show.routes import route_sentence
 from peft_shop.show.setups import answer_setup, interval, setup_sentences
 from peft_shop.show.trainers import acceptance_sentence
@@ -42,6 +43,7 @@ def answer_document(recommendation: Recommendation, *, everything: bool = False)
     asked = demands(recommendation)
     paragraphs = [f"Asked for: {'; '.join(asked)}."] if asked else []
     paragraphs.append(_counts(recommendation))
+    paragraphs += recommendation.benchmark.caveats
     paragraphs += answer_setup(recommendation)
     parts: list[Table | Listing] = []
     if recommendation.front:
@@ -180,6 +182,8 @@ def _reasons(recommendation: Recommendation) -> Listing:
             found.append(f"Careful: {one.warning}")
         if one.notes:
             found.append(f"Note: {'; '.join(one.notes).rstrip('.')}.")
+        rates = rates_sentence(recommendation, one)
+        found += [] if rates is None else [rates]
         found += [route_sentence(route) for route in one.routes.values()]
         found += [acceptance_sentence(taken) for taken in one.trainers.values()]
         found += adaptation_sentences(one)

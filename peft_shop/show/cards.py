@@ -6,7 +6,7 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.catalog.short_names import short_name
+from peft_shop.catalog.short_names import short_name, words_of
 from peft_shop.catalog.store import load
 from peft_shop.show.cautions import USUAL, cautions
 from peft_shop.show.documents import Item, clean
@@ -170,10 +170,8 @@ def _text(text: str, longest: int | None = None) -> str:
 def candidate_html(one: Candidate) -> str:
     """A candidate as a card: figures, configuration as code, why, routes, what to call next."""
     metrics = load().metric_by_id
-    shown = ["test_accuracy", *_FIGURES]
     benchmark = one._benchmark  # noqa: SLF001 - which the answer set
-    if benchmark is not None:
-        shown = [benchmark.headline, *_FIGURES]
+    shown = list(_FIGURES) if benchmark is None else [benchmark.headline, *_FIGURES]
     lines = [
         (metrics[name].title, figure(one, metrics[name]).text)
         for name in shown
@@ -188,6 +186,7 @@ def candidate_html(one: Candidate) -> str:
         for head, name in (("Why", "why"), ("Gives up", "gives_up"), ("Careful", "warning"))
         if (text := getattr(one, name, None))
     ]
+    lines += [("Careful", caveat) for caveat in (() if benchmark is None else benchmark.caveats)]
     lines += [("Note", note) for note in one.notes]
     lines += [("Serving", route_sentence(route)) for route in one.routes.values()]
     listed = "".join(
@@ -195,7 +194,7 @@ def candidate_html(one: Candidate) -> str:
     )
     config = json.dumps(one.config_dict, indent=1, ensure_ascii=False, default=str)
     code = "\n".join(_text(line, 300) for line in config.splitlines()[:60])
-    name = short_name(one.run.experiment, one.run.recipe.training.model_id)
+    name = short_name(one.run.experiment, one.run.recipe.training.model_id, words_of(benchmark))
     return (
         f'{_STYLE}<div class="peft-shop"><b>{_text(one.title, 200)}</b> '
         f'<code>{_text(name, 200)}</code><table class="card">{listed}</table><pre>{code}</pre>'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from peft_shop.ask.advice import FLAGGED
 from peft_shop.ask.candidates import Candidate, FrontMember
 from peft_shop.ask.reasons import amount, lead
+from peft_shop.show.rates import rates_of
 from peft_shop.show.serving import routes_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def cautions(
         *_on_model(shown),
         *_lucky(recommendation, shown, objectives),
         *_flagged(recommendation, shown),
+        *_untuned(recommendation, shown),
         *_rest(recommendation),
     ]
     return tuple(sorted(found, key=lambda caution: caution.gravity))
@@ -213,6 +215,20 @@ def _flagged(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterable
     for text in recommendation.warnings:
         if text.startswith(FLAGGED):
             yield Caution(_FLAGGED, text.partition(" (`why`")[0])
+
+
+def _untuned(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterable[Caution]:
+    """Entries whose learning rate is the only one that was tried, or at the edge of those."""
+    found = rates_of(recommendation)
+    by_edge: dict[str, list[Entry]] = {}
+    for entry in shown:
+        run = getattr(entry.one, "run", None)
+        tried = None if run is None else found.get((run.method, run.variants))
+        if tried is not None and tried.edge is not None:
+            by_edge.setdefault(tried.edge, []).append(entry)
+    for edge, several in by_edge.items():
+        what = "the only one" if edge == "only" else f"the {edge} of those"
+        yield Caution(_EVIDENCE, f"of {_numbers(several)} the best learning rate is {what} tried")
 
 
 def _rest(recommendation: Recommendation) -> Iterable[Caution]:

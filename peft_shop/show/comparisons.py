@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from peft_shop.ask.beside import orders_of
 from peft_shop.show.beside import beside_parts
+from peft_shop.ask.placing import places
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 from peft_shop.show.doubts import again
 from peft_shop.show.figures import comparison, figure, heading
+from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from peft_shop.ask.lookup import Subject
+    from peft_shop.ask.placing import Place
     from peft_shop.ask.query import Query
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method
-    from peft_shop.catalog.runs import Metric, Run
+    from peft_shop.catalog.runs import Benchmark, Metric, Run
     from peft_shop.show.documents import Value
 
 __all__ = ["compare_document"]
@@ -42,6 +45,7 @@ def compare_document(
     parts: list[Table | Listing] = [
         Listing("Compared", tuple(_who(place, one) for place, one in enumerate(subjects))),
         _figures(subjects, metrics),
+        _places(catalog, benchmark, subjects),
     ]
     differences = _differences(subjects, [m for m in metrics if m.id in query.objectives])
     if differences:
@@ -56,6 +60,7 @@ def compare_document(
     ]
     return Document(
         title=f"{len(subjects)} side by side on {benchmark.title}",
+        paragraphs=benchmark.caveats,
         parts=tuple(parts),
         footnotes=(
             f"Snapshot {query.snapshot or 'none'}; ±: one standard deviation {again(query)}.",
@@ -118,6 +123,35 @@ def _figures(subjects: Sequence[Subject], metrics: Sequence[Metric]) -> Table:
         title="Figures",
         columns=_columns(subjects, "metric", "Metric", right=True),
         rows=tuple(row(metric) for metric in shown),
+    )
+
+
+def _places(catalog: Catalog, benchmark: Benchmark, subjects: Sequence[Subject]) -> Table:
+    """Rank and score of each method on every benchmark: nothing is ordered over two of them."""
+    found = [
+        {} if one.method is None else {p.benchmark.id: p for p in places(catalog, one.method.id)}
+        for one in subjects
+    ]
+
+    def cell(place: Place | None) -> Cell:
+        if place is None:
+            return Cell("-")
+        unit = catalog.metric_by_id[place.benchmark.headline].unit
+        score = format_quantity(place.score, unit)
+        return Cell(f"{place.rank} of {place.methods}", place.rank, score)
+
+    return Table(
+        key="places",
+        title="Benchmarks side by side: place and score of each method by its best run there",
+        columns=_columns(subjects, "benchmark", "Benchmark", right=True),
+        rows=tuple(
+            Row(
+                (Cell(one.title, one.id), *(cell(standing.get(one.id)) for standing in found)),
+                note="" if one is benchmark else " ".join(one.caveats),
+            )
+            for one in catalog.benchmarks
+            if any(one.id in standing for standing in found)
+        ),
     )
 
 

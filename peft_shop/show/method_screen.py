@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.meanings import current_runs
+from peft_shop.ask.placing import places
 from peft_shop.show.documents import clean
 from peft_shop.show.methods import card_document
 from peft_shop.show.naming import briefly, in_short
@@ -14,6 +15,7 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from peft_shop.ask.placing import Place
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method, Variant
     from peft_shop.catalog.runs import Benchmark, Run
@@ -98,8 +100,11 @@ def _blocks(
     if others:
         label = "Variants" if variant is None else f"Other variants of {method.title}"
         further += _folded(f"{label} ({len(others)}): {', '.join(others)}", width, 3)
+    stands = {one.benchmark.id: one for one in places(catalog, method.id, *own)}
     for benchmark in catalog.benchmarks:
-        further += _folded(_runs(catalog, benchmark, method, own), width, 2)
+        place = stands.get(benchmark.id)
+        text = _runs(catalog, benchmark, method, own) if place is None else _place(catalog, place)
+        further += _folded(text, width, 2)
     if not any(run.method == method.id and set(own) <= set(run.variants) for run in catalog.runs):
         what = method.title if variant is None else variant.title
         further += _folded(f"No run of {what} is on file.", width, 1)
@@ -177,6 +182,25 @@ def _able(
         if support in by_support
     ]
     return f"{label}: {'; '.join(parts)}" if parts else ""
+
+
+def _place(catalog: Catalog, place: Place) -> str:
+    """Rank, score and best run on one benchmark; what is answered on request says so."""
+    benchmark = place.benchmark
+    run = next(
+        run for run in current_runs(catalog, benchmark.id) if place.best in {run.experiment, run.id}
+    )
+    shown = [format_quantity(place.score, catalog.metric_by_id[benchmark.headline].unit)]
+    memory = catalog.metric_by_id.get("peak_memory")
+    if memory is not None and memory.field in run.metrics:
+        shown.append(format_quantity(run.metrics[memory.field], memory.unit))
+    count = f"{place.runs} runs, the best" if place.runs > 1 else "1 run,"
+    flagged = ", flagged" if run.flags else ""
+    title = clean(benchmark.title) + (" (careful, --all)" if benchmark.caveats else "")
+    return (
+        f"{title}: no. {place.rank} of {place.methods}; {count} {in_short(catalog, place.best)}: "
+        f"{', '.join(shown)}{flagged}"
+    )
 
 
 def _runs(catalog: Catalog, benchmark: Benchmark, method: Method, own: tuple[str, ...]) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.ask.placing import places
 from peft_shop.serve.adapter import Adapter
 from peft_shop.serve.ranks import exact_rule, formula
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 from peft_shop.show.runs import runs_table
+from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from peft_shop.ask.placing import Place
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.features import Feature
     from peft_shop.catalog.methods import Capability, Fidelity, Method, Variant
@@ -96,6 +99,17 @@ def methods_document(
 # --- one method ---
 
 
+def place_text(catalog: Catalog, place: Place) -> str:
+    """Rank, score and runs on one benchmark, with what must be known of it."""
+    headline = catalog.metric_by_id[place.benchmark.headline]
+    text = (
+        f"no. {place.rank} of {place.methods}, {headline.label} "
+        f"{format_quantity(place.score, headline.unit)} by {place.best}, "
+        f"{place.runs} comparable run{'s' if place.runs > 1 else ''}"
+    )
+    return " ".join([f"{text}.", *place.benchmark.caveats])
+
+
 def card_document(
     catalog: Catalog, method: Method, variant: Variant | None = None, remark: str = ""
 ) -> Document:
@@ -120,6 +134,16 @@ def card_document(
         tables.append(Listing(title, tuple(_variant_item(method, one) for one in others)))
     if method.notes:
         tables.append(Listing("Notes", tuple(Item("", (note,)) for note in method.notes)))
+    stands = places(catalog, method.id, *own)
+    if stands:
+        tables.append(
+            Listing(
+                "Benchmarks side by side, by the best comparable run of each method",
+                tuple(
+                    Item(f"{one.benchmark.title}:", (place_text(catalog, one),)) for one in stands
+                ),
+            )
+        )
     for benchmark in catalog.benchmarks:
         runs = [
             run

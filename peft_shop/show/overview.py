@@ -133,9 +133,11 @@ def all_metrics(recommendation: Recommendation) -> list[Metric]:
 
 
 def header(metric: Metric) -> str:
-    """A short header: "Accuracy", "Memory", "File", "Train time"."""
+    """A short header: "Accuracy", "Memory", "File", "Trainable", "Train time"."""
     if metric.id in {"peak_memory", "checkpoint_size"}:
         return "Memory" if metric.id == "peak_memory" else "File"
+    if metric.id == "trainable_parameters":
+        return "Trainable"
     words = metric.id.replace("_", " ")
     if len(words) > _WIDEST and metric.scope == "score":
         words = words.rpartition(" ")[2]

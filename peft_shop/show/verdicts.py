@@ -11,6 +11,7 @@ from peft_shop.show.beside import agreement, beside_sentence
 from peft_shop.show.documents import Column, Document, Item, Listing, Row, Table, label
 from peft_shop.show.figures import chance, comparison, figures, quantity, signed
 from peft_shop.show.questions import demands, provenance
+from peft_shop.show.rates import rates_sentence
 from peft_shop.show.routes import route_sentence
 from peft_shop.show.setups import setup_sentences
 from peft_shop.show.trainers import acceptance_sentence
@@ -55,7 +56,10 @@ def why_document(recommendation: Recommendation, name: str, *, hint: str | None 
     asked = demands(recommendation)
     return Document(
         title=f"{name} on {_where(recommendation)}",
-        paragraphs=(f"Asked for: {'; '.join(asked)}.",) if asked else (),
+        paragraphs=(
+            *([f"Asked for: {'; '.join(asked)}."] if asked else []),
+            *recommendation.benchmark.caveats,
+        ),
         parts=(*explained.listings, explained.table()),
         footnotes=(provenance(recommendation),),
     )
@@ -142,6 +146,8 @@ class _Explanations:
         if self.orders is not None and row is not None:
             text = f"{beside_sentence(self.orders, row)}. {agreement(self.orders)}"
             found.append(("Published beside yours", text))
+        rates = rates_sentence(self.recommendation, one)
+        found += [] if rates is None else [("Rates", rates)]
         found += [("Setup", text) for text in setup_sentences(self.recommendation, one)]
         if one.notes:
             found.append(("Notes", "; ".join(one.notes)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.methods import Curated
 from peft_shop.catalog.runs import Flag, Provenance, Run
+from peft_shop.curate.intake.layouts import SUITE, SUITE_SOURCE
 from peft_shop.curate.intake.recipes import (
     changed_texts,
     deviations,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.methods import Variant
     from peft_shop.catalog.runs import Benchmark, Recipe
     from peft_shop.curate.intake.conventions import Conventions
-    from peft_shop.curate.intake.layouts import Layout
+    from peft_shop.curate.intake.layouts import Layout, ResultFile
     from peft_shop.curate.intake.results import Result
 
 __all__ = ["Assembler", "era_of", "read_variants"]
@@ -169,7 +171,7 @@ class Assembler:
             reasons.append(f"accelerator {result.accelerator} instead of {rules.accelerator}")
         names = dict.fromkeys((*rules.cost, *rules.score))
         reasons += [
-            f"{setting} {_shown(found)} instead of {_shown(reference)}"
+            f"{rules.words.get(setting, setting)} {_shown(found)} instead of {_shown(reference)}"
             for setting, found, reference in deviations(result, rules, names)
         ]
         texts = changed_texts(result, rules)
@@ -186,7 +188,7 @@ class Assembler:
         return Flag(code="environment", metrics=concerned, reason=reason)
 
     def _provenance(self, result: Result, recipe: Recipe) -> Provenance:
-        origin = result.origin
+        origin = self.place(result)
         forgetting = next(
             (
                 rule.field
@@ -209,6 +211,20 @@ class Assembler:
             seed=recipe.training.seed,
             model_revision=result.model_revision,
             forgetting_definition=forgetting,
+        )
+
+    def place(self, result: Result) -> ResultFile:
+        """Where the file was taken from: the benchmark's own source, where it has one."""
+        origin = result.origin
+        rules = self.conventions.rules.benchmarks[result.benchmark.id]
+        if rules.source is None or origin.source != SUITE_SOURCE:
+            return origin
+        named = f"{SUITE}/{self.conventions.folder_of(result.benchmark.id)}/"
+        return replace(
+            origin,
+            source=rules.source,
+            commit=origin.commit or self.conventions.sources[rules.source].commit,
+            file=origin.file.replace(f"{SUITE}/{origin.task}/", named, 1),
         )
 
 

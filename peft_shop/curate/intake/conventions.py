@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "UNRECORDED",
     "BenchmarkRules",
     "ConfigRules",
     "Conventions",
@@ -27,6 +29,8 @@ __all__ = [
 BENCHMARKS_FILE: Final = "benchmarks.toml"
 SOURCES_FILE: Final = "sources.toml"
 RULES_FILE: Final = "rules.toml"
+UNRECORDED: Final = "not recorded"
+"""Accelerator of runs whose files do not name it."""
 R = TypeVar("R", bound=Record)
 
 
@@ -47,19 +51,21 @@ class FigureRule(_Window):
     """Where one metric stands in a result file.
 
     Attributes:
-        section: `run_info`, `train_info`, `last` (the entry of `train_info.metrics` that has the
-            test score) or `steps` (summed over the entries).
+        section: `run_info`, `train_info`, `rl_eval_info`, `last` (the entry of `train_info.metrics`
+            that has the test score) or `steps` (summed over the entries).
         aliases: older spellings of `key`.
         field: field of the metric.
         benchmarks: benchmarks that have it; empty means all.
+        without: benchmarks whose files never state it.
         signed: whether it may be negative.
     """
 
-    section: Literal["run_info", "train_info", "last", "steps"]
+    section: Literal["run_info", "train_info", "rl_eval_info", "last", "steps"]
     key: str
     aliases: tuple[str, ...] = ()
     field: Name
     benchmarks: tuple[Name, ...] = ()
+    without: tuple[Name, ...] = ()
     required: bool = False
     integer: bool = False
     signed: bool = False
@@ -67,7 +73,8 @@ class FigureRule(_Window):
 
     def applies(self, benchmark: str, created_at: str) -> bool:
         """Whether a run of `benchmark` made at `created_at` states this metric here."""
-        return (not self.benchmarks or benchmark in self.benchmarks) and self._covers(created_at)
+        stated = not self.benchmarks or benchmark in self.benchmarks
+        return stated and benchmark not in self.without and self._covers(created_at)
 
 
 class RetiredMethod(Record):
@@ -95,6 +102,7 @@ class ConfigRules(Record):
         resolved: fields that peft fills in where the experiment's file leaves them open.
         learned: fields that training changed: never part of a recipe unless chosen.
         derived: fields that follow from the base model, where they have the value `equals`.
+        unread: fields that were written into a configuration and that peft does not read.
     """
 
     dropped: tuple[str, ...] = ()
@@ -102,6 +110,7 @@ class ConfigRules(Record):
     resolved: tuple[str, ...] = ()
     learned: tuple[FieldRule, ...] = ()
     derived: tuple[FieldRule, ...] = ()
+    unread: tuple[FieldRule, ...] = ()
 
 
 class TrainingRules(Record):
@@ -115,27 +124,41 @@ class BenchmarkRules(Record):
 
     Attributes:
         folder: name of its folder in the suite; the identifier where it is that.
-        headline: key of the test score in the last metrics entry.
-        curve: key of the validation score in the other entries.
-        accelerator: the hardware of reference.
+        source: key in `data/sources.toml` where its files are not those of the suite.
+        headline: key of the test score, in the last metrics entry or in `rl_eval_info`.
+        curve: key of the validation score in the other entries; `None` where there is none.
+        accelerator: the hardware of reference; `UNRECORDED` where its files do not tell it.
         cost: training settings under which memory and time are measured.
         score: training settings that decide what the score means.
+        words: settings of these two in words, where their names say little.
         texts: SHA-256 of the canonical JSON of settings that are not stored.
         reference: default of every other training setting; absent means null.
+        fields: names of training settings, in place of those that the suite has elsewhere.
+        products: fields of `schema.Training` that are the product of several settings.
+        defaults: fields of `schema.Training` that no file states and its trainer decides.
+        beside: settings that say nothing of the training, such as what is saved.
+        ignored: keys that are known and not taken, by section.
     """
 
     folder: str | None = None
+    source: str | None = None
     headline: str
-    curve: str
+    curve: str | None = None
     accelerator: str
     cost: tuple[str, ...]
     score: tuple[str, ...]
+    words: dict[str, Text] = Field(default_factory=dict)
     texts: dict[str, str] = Field(default_factory=dict)
     reference: dict[str, Json]
+    fields: dict[str, str] | None = None
+    products: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    defaults: dict[str, Json] = Field(default_factory=dict)
+    beside: tuple[str, ...] = ()
+    ignored: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class FlagRule(_Window):
-    """A flag that a person puts on runs of one experiment."""
+    """A flag that a person puts on runs of one experiment, or of all that match `lora/*-r1`."""
 
     benchmark: Name
     experiment: str
@@ -145,9 +168,8 @@ class FlagRule(_Window):
 
     def applies(self, benchmark: str, experiment: str, created_at: str) -> bool:
         """Whether the run is meant."""
-        return (self.benchmark, self.experiment) == (benchmark, experiment) and self._covers(
-            created_at
-        )
+        meant = self.benchmark == benchmark and fnmatchcase(experiment, self.experiment)
+        return meant and self._covers(created_at)
 
     def flag(self, metrics: dict[str, Any]) -> Flag:
         """The flag, on those of its metrics that the run has."""
@@ -292,10 +314,20 @@ def _contradictions(conventions: Conventions, data: Path) -> list[Problem]:
         for i, rule in enumerate(rules.metrics)
         for name in rule.benchmarks
     ]
+    names += [
+        (f"metrics[{i}].without", name)
+        for i, rule in enumerate(rules.metrics)
+        for name in rule.without
+    ]
     names += [(f"flags[{i}].benchmark", flag.benchmark) for i, flag in enumerate(rules.flags)]
     problems += [
         Problem(path, where, f"no benchmark {name!r} in benchmarks.toml")
         for where, name in names
         if name not in known
+    ]
+    problems += [
+        Problem(path, f"benchmarks.{name}.source", f"no source {entry.source!r} in sources.toml")
+        for name, entry in rules.benchmarks.items()
+        if entry.source is not None and entry.source not in conventions.sources
     ]
     return problems

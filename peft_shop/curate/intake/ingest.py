@@ -225,14 +225,19 @@ class _Intake:
         """Snapshot that all runs of a checkout or folder belong to."""
         newest = max(_moment(result.created_at) for result in results)
         date = newest.date().isoformat()
-        name = snapshot or (date if layout.kind == "checkout" else None)
+        own = f"{results[0].benchmark.id}-{date}"
+        name = snapshot or {"checkout": date, "unmerged": own}.get(layout.kind)
         if name is None:
             message = "these runs belong to no snapshot"
             hint = "name one if they are meant to be compared as one set"
             self.notes.append(Problem(str(layout.root), "", message, hint))
             return None
-        source = results[0].origin.source
-        made = Snapshot(id=name, date=date, source=source, commit=layout.commit)
+        origin = self.assembler.place(results[0])
+        made = Snapshot(id=name, date=date, source=origin.source, commit=layout.commit)
+        if layout.kind == "unmerged":
+            note = self.assembler.conventions.rules.snapshot_notes.get(name)
+            update = {"note": note, "commit": layout.commit or origin.commit}
+            made = made.model_copy(update=update)
         self.snapshots.setdefault(name, made)
         return name
 

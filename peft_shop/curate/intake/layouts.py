@@ -1,9 +1,11 @@
-"""Where result files, snapshots and experiments lie: three layouts, one description.
+"""Where result files, snapshots and experiments lie: four layouts, one description.
 
 - an *archive*: `snapshots.json`, `results/<task>/<date>/*.json`, `experiments/<task>/...`; a
   folder inside it (such as `foreign/`) holds runs that belong to no snapshot;
 - a *checkout* of the suite: `method_comparison/<task>/results/*.json` beside
   `<task>/experiments/`; results of cancelled or temporary runs lie in other folders;
+- the folder of a task that is *not merged*, named after it or `unmerged-<task>`: its
+  `temporary_results/*.json` are all there is, and they are taken where that folder is named;
 - a *plain folder* of result files, also with one subfolder per task, or a single file.
 """
 
@@ -22,11 +24,13 @@ from peft_shop.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Layout", "ResultFile", "find_results"]
+__all__ = ["SUITE", "SUITE_SOURCE", "Layout", "ResultFile", "find_results"]
 
 SUITE: Final = "method_comparison"
+UNMERGED: Final = "unmerged-"
 SUITE_SOURCE: Final = "peft-method-comparison"
 LOCAL_SOURCE: Final = "local"
+_TEMPORARY: Final = "temporary_results"
 _SNAPSHOTS: Final = "snapshots.json"
 _HEX: Final = re.compile(r"[0-9a-f]{40}")
 
@@ -63,7 +67,7 @@ class Layout:
         notes: what was skipped on purpose.
     """
 
-    kind: Literal["archive", "checkout", "folder"]
+    kind: Literal["archive", "checkout", "unmerged", "folder"]
     root: Path
     files: tuple[ResultFile, ...] = ()
     experiments: dict[str, Path] = field(default_factory=dict)
@@ -77,6 +81,8 @@ def find_results(path: Path) -> Layout:
     """Result files under `path`, in a stable order, with whatever its layout says of them."""
     if not path.exists():
         return _nothing(path, "no such file or folder")
+    if (path / _TEMPORARY).is_dir() and not (path / "results").is_dir():
+        return _unmerged(path)
     for root in (path, *path.resolve().parents):
         if (root / _SNAPSHOTS).is_file() and (root / "results").is_dir():
             return _archive(root, path)
@@ -266,6 +272,23 @@ def _packed(path: Path, name: str) -> str:
     except (OSError, UnicodeDecodeError):
         return ""
     return next((line.split()[0] for line in lines if line.endswith(f" {name}")), "")
+
+
+# --- not merged ---
+
+
+def _unmerged(path: Path) -> Layout:
+    """A task's folder without merged results: its temporary ones, and their experiments."""
+    task = path.resolve().name.removeprefix(UNMERGED)
+    files = [
+        ResultFile(file, task, SUITE_SOURCE, f"{SUITE}/{task}/{_TEMPORARY}/{file.name}")
+        for file in sorted((path / _TEMPORARY).glob("*.json"))
+    ]
+    if not files:
+        return _nothing(path / _TEMPORARY, "holds no result files")
+    commit = _head(path)
+    experiments = {task: path / "experiments"}
+    return Layout("unmerged", path, files=tuple(files), experiments=experiments, commit=commit)
 
 
 # --- plain folder ---

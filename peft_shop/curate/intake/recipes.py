@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -153,10 +154,11 @@ def chosen_fields(
     peft_type: str, recorded: dict[str, Any], experiment: dict[str, Any] | None, rules: ConfigRules
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Recorded fields that the author chose, and those that peft filled in."""
+    unread = {name for rule in rules.unread if peft_type in rule.peft_types for name in rule.fields}
     chosen = {
         name: _canonical(name, value, rules)
         for name, value in recorded.items()
-        if name not in rules.dropped
+        if name not in rules.dropped and name not in unread
     }
     resolved: dict[str, Any] = {}
     if experiment is not None:
@@ -191,34 +193,44 @@ def _canonical(name: str, value: Any, rules: ConfigRules) -> Any:
 def _training(result: Result, conventions: Conventions) -> tuple[Training | None, list[Problem]]:
     path = str(result.origin.path)
     config = result.train_config
-    fields = conventions.rules.training.fields
     rules = conventions.rules.benchmarks[result.benchmark.id]
-    optimizer = config.get(_OPTIMIZER)
+    fields = conventions.rules.training.fields if rules.fields is None else rules.fields
+    optimizer = config.get(_OPTIMIZER, {} if "optimizer" in rules.defaults else None)
     if not isinstance(optimizer, dict):
         message = "expected an object" if _OPTIMIZER in config else "required key is missing"
         return None, [Problem(path, f"{_TRAINING}.{_OPTIMIZER}", message)]
-    values: dict[str, Any] = {
+    values: dict[str, Any] = dict(rules.defaults)
+    values |= {
         field: config[key]
         for key, field in fields.items()
         # null means "as the class has it" except for a schedule, where it means none
         if key in config and (config[key] is not None or key in ("lr_scheduler", "grad_norm_clip"))
     }
+    for field, keys in rules.products.items():
+        factors = [config.get(key, rules.reference.get(key)) for key in keys]
+        for key, factor in zip(keys, factors, strict=True):
+            if type(factor) is not int or factor < 1:
+                message = "expected an integer above 0"
+                return None, [Problem(path, f"{_TRAINING}.{key}", message)]
+        values[field] = math.prod(factors)
     if "lr" in optimizer:
         values["learning_rate"] = optimizer["lr"]
-    values["optimizer_options"] = {k: v for k, v in sorted(optimizer.items()) if k != "lr"}
+    options = {k: v for k, v in sorted(optimizer.items()) if k != "lr"}
+    values["optimizer_options"] = values.get("optimizer_options") or options
     values["options"] = {
         key: value
         for key, value in sorted(config.items())
         if key not in fields
         and key != _OPTIMIZER
         and key not in rules.texts
+        and key not in rules.beside
         and value != rules.reference.get(key)
     }
     try:
         return Training.model_validate(values, strict=True), []
     except ValidationError as error:
-        names = {field: key for key, field in fields.items() if key in config}
-        names |= {"learning_rate": f"{_OPTIMIZER}.lr"}
+        names = {"learning_rate": f"{_OPTIMIZER}.lr"}
+        names |= {field: key for key, field in fields.items() if key in config}
         return None, [
             dataclasses.replace(
                 problem, where=f"{_TRAINING}.{names.get(problem.where, problem.where)}"

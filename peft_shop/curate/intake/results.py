@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.catalog.diagnosis import dotted
 from peft_shop.catalog.runs import Curve
+from peft_shop.curate.intake.conventions import UNRECORDED
 from peft_shop.curate.intake.sheets import MAX_BYTES, Sheet, kind_of, parse, walk
 from peft_shop.errors import Problem, nearest_names
 
@@ -131,17 +133,20 @@ class _Reading:
         sheet.text(train_info, "train_info", key="status")
         entries = self._entries(train_info)
         train_config = sheet.table(run_info, "run_info", key="train_config")
-        benchmark = self._benchmark(entries, train_config)
+        evaluation = sheet.table(document, "", key="rl_eval_info", required=False)
+        benchmark = self._benchmark(entries, train_config, evaluation)
         if benchmark is None:
             return None
-        metrics, sentinels = self._metrics(
-            benchmark, created_at or "", run_info, train_info, entries
-        )
+        tables = {"run_info": run_info, "train_info": train_info, "rl_eval_info": evaluation}
+        metrics, sentinels = self._metrics(benchmark, created_at or "", tables, entries)
         self._finite(run_info)
         packages, peft_commit = self._packages(meta_info)
         system = sheet.table(meta_info, "meta_info", key="system_info")
         key = "accelerator" if "accelerator" in system else "gpu"  # renamed on 2025-07-22
-        accelerator = sheet.text(system, "meta_info.system_info", key=key)
+        reference = self.conventions.rules.benchmarks[benchmark.id].accelerator
+        accelerator = sheet.text(
+            system, "meta_info.system_info", key=key, required=reference != UNRECORDED
+        )
         platform = [system.get(part) for part in ("system", "release", "machine")]
         model = sheet.table(meta_info, "meta_info", key="model_info", required=False)
         dirty = run_info.get("peft_worktree_is_dirty")
@@ -163,7 +168,7 @@ class _Reading:
             peft_commit=peft_commit,
             peft_branch=sheet.text(run_info, "run_info", key="peft_branch", required=False),
             worktree_dirty=dirty,
-            accelerator=accelerator or "",
+            accelerator=accelerator or (UNRECORDED if reference == UNRECORDED else ""),
             platform=" ".join(part for part in platform if isinstance(part, str)) or None,
             model_revision=sheet.text(model, "meta_info.model_info", key="sha", required=False),
             notes=tuple(self.notes),
@@ -217,7 +222,10 @@ class _Reading:
         return [entry if isinstance(entry, dict) else {} for entry in value]
 
     def _benchmark(
-        self, entries: list[dict[str, Any]], train_config: dict[str, Any]
+        self,
+        entries: list[dict[str, Any]],
+        train_config: dict[str, Any],
+        evaluation: dict[str, Any],
     ) -> Benchmark | None:
         """Benchmark by the folder's name, else by its headline, else by its base model."""
         conventions = self.conventions
@@ -225,7 +233,7 @@ class _Reading:
         named = conventions.benchmark_named(task) if task else None
         if named is None:
             rules = conventions.rules.benchmarks
-            last = entries[-1] if entries else {}
+            last = {**(entries[-1] if entries else {}), **evaluation}
             model = train_config.get("model_id")
             by_score = [name for name in conventions.benchmarks if rules[name].headline in last]
             by_model = [b.id for b in conventions.benchmarks.values() if b.model_id == model]
@@ -237,7 +245,10 @@ class _Reading:
                 ]
                 near = nearest_names(task, every) if task else ()
                 hint = (
-                    f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(every)}"
+                    f"did you mean {' or '.join(near)}?"
+                    if near
+                    else f"known: {', '.join(every)}; define another in data/benchmarks.toml and "
+                    "data/rules.toml"
                 )
                 what = f"unknown task {task!r}" if task else "cannot tell the task"
                 self.sheet.complain("", what, hint)
@@ -253,13 +264,11 @@ class _Reading:
         self,
         benchmark: Benchmark,
         created_at: str,
-        run_info: dict[str, Any],
-        train_info: dict[str, Any],
+        tables: dict[str, dict[str, Any]],
         entries: list[dict[str, Any]],
     ) -> tuple[dict[str, int | float], tuple[str, ...]]:
         sections = {
-            "run_info": (run_info, "run_info"),
-            "train_info": (train_info, "train_info"),
+            **{name: (table, name) for name, table in tables.items()},
             "last": (entries[-1] if entries else {}, f"train_info.metrics[{len(entries) - 1}]"),
         }
         rules = [
@@ -282,7 +291,7 @@ class _Reading:
         sentinels = tuple(field for field in found if found[field] == stand_ins.get(field))
         for name in sentinels:
             del found[name]
-        self._unknown(benchmark, rules, train_info, entries)
+        self._unknown(benchmark, rules, tables, entries)
         return found, sentinels
 
     def _figure(self, rule: FigureRule, table: dict[str, Any], where: str) -> int | float | None:
@@ -310,6 +319,8 @@ class _Reading:
 
     def _curve(self, benchmark: Benchmark, entries: list[dict[str, Any]]) -> Curve | None:
         key = self.conventions.rules.benchmarks[benchmark.id].curve
+        if key is None:
+            return None
         steps: list[int] = []
         scores: list[float] = []
         for index, entry in enumerate(entries):
@@ -327,19 +338,22 @@ class _Reading:
         self,
         benchmark: Benchmark,
         rules: list[FigureRule],
-        train_info: dict[str, Any],
+        tables: dict[str, dict[str, Any]],
         entries: list[dict[str, Any]],
     ) -> None:
         """Note the keys that no rule takes and no list ignores: they may be figures."""
-        known: dict[str, set[str]] = {"train_info": set(), "last": set(), "steps": set()}
+        own = self.conventions.rules.benchmarks[benchmark.id]
+        known: dict[str, set[str]] = defaultdict(set)
         for rule in rules:
-            known.setdefault(rule.section, set()).update((rule.key, *rule.aliases))
-        for section, keys in self.conventions.rules.ignored_keys.items():
-            known.setdefault(section, set()).update(keys)
-        known["steps"].add(self.conventions.rules.benchmarks[benchmark.id].curve)
-        found = {"train_info": set(train_info), "last": set(entries[-1]) if entries else set()}
+            known[rule.section].update((rule.key, *rule.aliases))
+        for ignored in (self.conventions.rules.ignored_keys, own.ignored):
+            for section, keys in ignored.items():
+                known[section].update(keys)
+        known["steps"].add(own.curve or "")
+        found = {name: set(tables[name]) for name in ("train_info", "rl_eval_info")}
+        found["last"] = set(entries[-1]) if entries else set()
         found["steps"] = {key for entry in entries[:-1] for key in entry}
-        places = {"train_info": "train_info", "last": "train_info.metrics[-1]"}
+        places = {**{name: name for name in tables}, "last": "train_info.metrics[-1]"}
         self.notes += [
             Problem(
                 self.sheet.path,

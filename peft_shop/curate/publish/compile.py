@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.methods import Curated, Fidelity, Observation
     from peft_shop.catalog.runs import Run
-    from peft_shop.curate.sources.sources import MethodHistory, Sources
+    from peft_shop.curate.calibration.counting import Computed
+    from peft_shop.curate.sources.sources import Entry, MethodHistory, Sources
 
 __all__ = ["ARTIFACT", "compile_catalog", "dump", "outputs", "write"]
 
 ARTIFACT: Final = Path(__file__).parents[2] / CATALOG_RESOURCE
 """The committed catalog, which comes with the package."""
+_COUNTED: Final = "trainable_parameters"
 
 
 def compile_catalog(catalog: Path, data: Path) -> Catalog:
@@ -43,7 +45,7 @@ def compile_catalog(catalog: Path, data: Path) -> Catalog:
         raise CatalogError("the catalog's sources contradict each other", problems)
     order = {entry.record.id: place for place, entry in enumerate(sources.benchmarks)}
     runs = sorted(
-        (_run(entry.record) for entry in sources.runs),
+        (_run(entry.record, sources.computed) for entry in sources.runs),
         key=lambda run: (order[run.benchmark], run.experiment, run.created_at),
     )
     return Catalog(
@@ -113,21 +115,28 @@ def _peft_version(sources: Sources) -> str:
     return found.pop()
 
 
-def _run(run: Run) -> Run:
+def _run(run: Run, known: Entry[Computed] | None) -> Run:
     """The run without its validation curve, a hash that its commit makes superfluous, and noise.
 
     No answer needs them, and they do not compress: together they would be a fifth of the file's
     gzipped budget. They stay in `data/runs`, whose own hashes are in the catalog. Times are told
-    to the millisecond: the digits of the clock beyond it are a thousandth of their noise.
+    to the millisecond: the digits of the clock beyond it are a thousandth of their noise. What was
+    computed where a run recorded nothing is added, and marked.
     """
     metrics = {
         name: round(value, 3) if name.endswith("_seconds") else value
         for name, value in run.metrics.items()
     }
+    computed: dict[str, str] = {}
+    if known is not None and _COUNTED not in metrics:
+        count = known.record.trainable_parameters.get(run.benchmark, {}).get(run.id)
+        if count is not None:
+            metrics[_COUNTED], computed[_COUNTED] = count, known.record.by
     provenance = run.provenance
     if provenance.commit is not None:
         provenance = provenance.model_copy(update={"sha256": None})
-    return run.model_copy(update={"provenance": provenance, "curve": None, "metrics": metrics})
+    update = {"provenance": provenance, "curve": None, "metrics": metrics, "computed": computed}
+    return run.model_copy(update=update)
 
 
 def _method(method: str, sources: Sources) -> Method:

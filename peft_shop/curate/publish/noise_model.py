@@ -5,9 +5,10 @@ is one recipe and a batch is one combination of torch and transformers versions 
 time, of one snapshot: the rented machine differs from batch to batch). The residual
 variance of the least-squares fit is the noise; its 95 % interval comes from the chi-square
 distribution. Only recipes that ran more than once count; runs that are flagged or below the floor
-are left out. A method whose own variance is significantly larger, be it that it trains less
-steadily or that its implementation changed in between, gets an estimate of its own and does not
-enter that of the others.
+are left out. Where candidates are told by their settings, a recipe that ran under several names is
+one, and is left out only where all its runs are below the floor. A method whose own variance is
+significantly larger, be it that it trains less steadily or that its implementation changed in
+between, gets an estimate of its own and does not enter that of the others.
 
 Runs of one seed give a lower bound: another seed may move figures more.
 """
@@ -118,20 +119,27 @@ def dump(model: NoiseModel) -> bytes:
 
 
 def _comparable(runs: Iterable[Run], benchmark: Benchmark, headline: Metric) -> list[Run]:
-    """Runs that show what a recipe does: unflagged, measured, and not below the floor."""
-    return [
+    """Runs that show what a recipe does: unflagged, measured, and not below the floor.
+
+    Where runs are told by their settings, a recipe that reached the floor once stays with all its
+    runs: to leave out those that failed would make it steadier than it is.
+    """
+    sound = [
         run
         for run in runs
-        if run.method != FULL_FINETUNING
-        and not run.flags
-        and headline.field in run.metrics
-        and run.metrics[headline.field] >= benchmark.floor
+        if run.method != FULL_FINETUNING and not run.flags and headline.field in run.metrics
     ]
+    learned = [run for run in sound if run.metrics[headline.field] >= benchmark.floor]
+    if not benchmark.told_by:
+        return learned
+    recipes = {_recipe(run, benchmark) for run in learned}
+    return [run for run in sound if _recipe(run, benchmark) in recipes]
 
 
-def _recipe(run: Run) -> str:
+def _recipe(run: Run, benchmark: Benchmark) -> str:
+    name = run.method if benchmark.told_by else run.experiment
     training = run.recipe.training.model_dump_json()
-    return f"{run.experiment} {json.dumps(run.recipe.config, sort_keys=True)} {training}"
+    return f"{name} {json.dumps(run.recipe.config, sort_keys=True)} {training}"
 
 
 def _software(run: Run) -> str:
@@ -159,7 +167,7 @@ def _noise(
     found = separated(
         [
             (
-                _recipe(run),
+                _recipe(run, benchmark),
                 _batch(run, metric),
                 math.log(run.metrics[metric.field]) if relative else run.metrics[metric.field],
             )
@@ -200,7 +208,7 @@ def _shift(
     """Mean change of the score of recipes that ran in both eras, newest run against newest run."""
     groups: dict[str, dict[str | None, Run]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: run.created_at):
-        groups[_recipe(run)][run.era] = run
+        groups[_recipe(run, benchmark)][run.era] = run
     changes = [
         group[newer].metrics[metric.field] - group[older].metrics[metric.field]
         for group in groups.values()

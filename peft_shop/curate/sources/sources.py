@@ -29,6 +29,7 @@ from peft_shop.catalog.runs import (
     Source,
 )
 from peft_shop.catalog.trainers import Trainer
+from peft_shop.curate.calibration.counting import COMPUTED, Computed
 from peft_shop.curate.publish.accuracies import (
     CLOSED_FORMS,
     DRY_RUNS,
@@ -150,6 +151,7 @@ class Sources:
     trainers: dict[str, Entry[Trainer]] = field(default_factory=dict)
     forecasts: tuple[ForecastAccuracy, ...] = ()
     readiness: Entry[Readiness] | None = None
+    computed: Entry[Computed] | None = None
     files: dict[str, str] = field(default_factory=dict)
 
 
@@ -194,6 +196,7 @@ def read_sources(catalog: Path, data: Path) -> Sources:
         trainers=reader.folder("catalog/trainers/*.toml", Trainer),
         forecasts=tuple(accuracies(*forecasts)),
         readiness=reader.whole("data/readiness.json", Readiness, optional=True),
+        computed=reader.whole(f"data/{COMPUTED}", Computed, optional=True),
         files=dict(sorted(reader.files.items())),
     )
     if reader.problems:

@@ -18,7 +18,7 @@ from peft_shop.show.markup import markdown
 from peft_shop.show.methods import card_document
 from peft_shop.show.site.details import configurations, scripts
 from peft_shop.show.site.planning import plans_for
-from peft_shop.show.site.table import candidate_table
+from peft_shop.show.site.table import candidate_table, shown_benchmarks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,13 +114,13 @@ def _data(catalog: Catalog) -> dict[str, Any]:
     """Data by name: the table first, then what is loaded once it is wanted."""
     table = candidate_table(catalog)
     found: dict[str, Any] = {"table": table, "texts": table.pop("texts"), "words": _words(table)}
-    for place, benchmark in enumerate(catalog.benchmarks):
+    for place, benchmark in enumerate(shown_benchmarks(catalog)):
         found[f"runs-{place}"] = configurations(catalog, benchmark)
         found[f"scripts-{place}"] = scripts(catalog, benchmark)
     models = plans_for(
         {
             one.id: field_of_play(catalog, build_query(catalog, benchmark=one.id)).contenders
-            for one in catalog.benchmarks
+            for one in shown_benchmarks(catalog)
         }
     )
     table["models"] = [

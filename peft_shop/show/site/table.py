@@ -41,6 +41,7 @@ __all__ = [
     "candidate_table",
     "capability_in",
     "route_in",
+    "shown_benchmarks",
 ]
 
 FORMAT: Final = 1
@@ -101,13 +102,18 @@ def candidate_table(catalog: Catalog) -> dict[str, Any]:
         "kinds": list(KINDS),
         "cards": cards(),
         "methods": [_method(catalog, one, texts) for one in catalog.methods],
-        "benchmarks": [_benchmark(catalog, one, texts) for one in catalog.benchmarks],
+        "benchmarks": [_benchmark(catalog, one, texts) for one in shown_benchmarks(catalog)],
         "sources": [
             {"id": one.id, "project": one.project, "licence": one.licence, "url": one.url}
             for one in catalog.sources
         ],
         "texts": texts.all,
     }
+
+
+def shown_benchmarks(catalog: Catalog) -> list[Benchmark]:
+    """Those that the page answers from; who wants another one asks in the terminal."""
+    return [one for one in catalog.benchmarks if not one.on_request]
 
 
 def cards() -> list[dict[str, Any]]:
