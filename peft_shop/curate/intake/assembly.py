@@ -14,6 +14,7 @@ from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.methods import Curated
 from peft_shop.catalog.runs import Flag, Provenance, Run
 from peft_shop.curate.intake.layouts import SUITE, SUITE_SOURCE
+from peft_shop.curate.intake.plausibility import implausible
 from peft_shop.curate.intake.recipes import (
     changed_texts,
     deviations,
@@ -93,6 +94,8 @@ class Assembler:
         experiment, problems = self._experiment(result, layout)
         recipe, mistakes, notes = read_recipe(result, experiment, self.conventions)
         problems += mistakes
+        if recipe is not None:
+            problems += implausible(result, recipe, self.conventions)
         if recipe is None or problems:
             return None, problems, notes
         method = FULL_FINETUNING if recipe.peft_type is None else recipe.peft_type.lower()

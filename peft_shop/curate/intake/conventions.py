@@ -10,7 +10,9 @@ from pydantic import Field, ValidationError
 
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.runs import Benchmark, Flag, Metric, Source
+from peft_shop.curate.calibration.structures import FILES, FOLDER
 from peft_shop.errors import CatalogError, Problem
+from peft_shop.model.structure import Structure
 from peft_shop.records import Date, Json, Name, Record, Text
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ SOURCES_FILE: Final = "sources.toml"
 RULES_FILE: Final = "rules.toml"
 UNRECORDED: Final = "not recorded"
 """Accelerator of runs whose files do not name it."""
+_PLACES: Final = {"last": "train_info.metrics[-1]", "steps": "train_info.metrics[*]"}
 R = TypeVar("R", bound=Record)
 
 
@@ -201,12 +204,15 @@ class Conventions(Record):
         metrics: by field.
         benchmarks: by identifier.
         sources: by identifier.
+        layers: inputs plus outputs of every linear layer of a benchmark's model, by its name;
+            empty where the data folder does not tell them.
     """
 
     rules: Rules
     metrics: dict[str, Metric]
     benchmarks: dict[str, Benchmark]
     sources: dict[str, Source]
+    layers: dict[str, dict[str, int]] = Field(default_factory=dict)
 
     def benchmark_named(self, name: str) -> Benchmark | None:
         """Benchmark with this identifier or folder, in any spelling of case."""
@@ -219,6 +225,15 @@ class Conventions(Record):
     def folder_of(self, benchmark: str) -> str:
         """Name of the benchmark's folder in the suite."""
         return self.rules.benchmarks[benchmark].folder or benchmark
+
+    def place_of(self, field: str, benchmark: str, created_at: str) -> str:
+        """Where a file of a benchmark states a metric, such as `train_info.train_time`."""
+        rule = next(
+            rule
+            for rule in self.rules.metrics
+            if rule.field == field and rule.applies(benchmark, created_at)
+        )
+        return f"{_PLACES.get(rule.section, rule.section)}.{rule.key}"
 
     def fields_of(self, benchmark: str, *scopes: str) -> tuple[str, ...]:
         """Fields of the benchmark's metrics that have one of `scopes`, in the file's order."""
@@ -260,11 +275,28 @@ def load_conventions(data: Path) -> Conventions:
         metrics={metric.field: metric for metric in definitions.metrics},
         benchmarks={benchmark.id: benchmark for benchmark in definitions.benchmarks},
         sources={source.id: source for source in sources.sources},
+        layers=_layers(data),
     )
     problems = _contradictions(conventions, data)
     if problems:
         raise CatalogError("the definitions of the evidence contradict each other:", problems)
     return conventions
+
+
+def _layers(data: Path) -> dict[str, dict[str, int]]:
+    """Sides of the linear layers of the measured models, of those that are on file."""
+    found: dict[str, dict[str, int]] = {}
+    for benchmark, name in FILES.items():
+        path = data / FOLDER / name
+        if path.is_file():
+            structure = Structure.model_validate_json(path.read_bytes())
+            found[benchmark] = {
+                layer: group.in_features + group.out_features
+                for group in structure.groups
+                if group.kind == "linear" and group.in_features and group.out_features
+                for layer in group.names
+            }
+    return found
 
 
 def _read(path: Path, model: type[R], problems: list[Problem]) -> R | None:
