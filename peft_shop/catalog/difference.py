@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.pareto import front
@@ -27,9 +27,6 @@ __all__ = [
     "default_front",
     "diff",
 ]
-
-OBJECTIVE: Final = "peak_memory"
-"""What is weighed against the headline score when nothing else is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,25 +199,28 @@ def diff(old: Catalog, new: Catalog) -> CatalogDifference:
 def default_front(catalog: Catalog, benchmark: str) -> tuple[str | None, tuple[str, ...]]:
     """Newest snapshot of a benchmark and the experiments on its front, by name.
 
-    The objectives are the headline score and peak memory; runs below the floor, flagged runs and
-    full fine-tuning are left out, as an unrestricted question does.
+    The objectives are those that its questions have by default; runs below the floor, flagged runs
+    and full fine-tuning are left out, as an unrestricted question does.
     """
     about = catalog.benchmark_by_id[benchmark]
     runs = catalog.runs_by_benchmark[benchmark]
     used = {name for run in runs for name in run.snapshots}
     dated = [(snap.date, snap.id) for snap in catalog.snapshots if snap.id in used]
     snapshot = max(dated)[1] if dated else None
-    headline, other = (catalog.metric_by_id[name] for name in (about.headline, OBJECTIVE))
+    headline = catalog.metric_by_id[about.headline]
+    objectives = [catalog.metric_by_id[name] for name in about.default_objectives]
     candidates = [
         run
         for run in runs
         if (snapshot is None or snapshot in run.snapshots)
-        and _ranked(run, about, {headline.field, other.field})
+        and _ranked(run, about, {headline.field, *(metric.field for metric in objectives)})
         and run.metrics[headline.field] >= about.floor
     ]
-    signs = [1 if metric.better == "lower" else -1 for metric in (headline, other)]
     costs = [
-        [signs[0] * run.metrics[headline.field], signs[1] * run.metrics[other.field]]
+        [
+            run.metrics[metric.field] * (1 if metric.better == "lower" else -1)
+            for metric in objectives
+        ]
         for run in candidates
     ]
     return snapshot, tuple(sorted({candidates[index].experiment for index in front(costs)}))

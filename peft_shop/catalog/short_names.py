@@ -1,8 +1,8 @@
 """Runs under short names: without the model that all of a benchmark were made with.
 
 `lora/llama-3.2-3B-rank32` is `lora/rank32` on its benchmark. Where a benchmark has a procedure of
-its own, that and the data go too: `lora/grpo-qwen35-4b-gsm8k-r8` is `lora/r8`. A short name is
-unique there and is never the name of another run; where it would be, the run keeps its whole name.
+its own, that and the data go too. A short name is unique there and is never the name of another
+run; where it would be, the run keeps its whole name.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def short_name(experiment: str, model_id: str, words: Sequence[str] = ()) -> str
     'lora/rank64'
     >>> short_name("mine/best", "meta-llama/Llama-3.2-3B")
     'mine/best'
-    >>> short_name("dora/grpo-qwen35-4b-gsm8k-r4", "Qwen/Qwen3.5-4B", ("grpo", "gsm8k"))
+    >>> short_name("dora/grpo-qwen35-4b-sums-r4", "Qwen/Qwen3.5-4B", ("grpo", "sums"))
     'dora/r4'
-    >>> short_name("dora/grpo-qwen35-4b-gsm8k", "Qwen/Qwen3.5-4B", ("grpo", "gsm8k"))
-    'dora/gsm8k'
+    >>> short_name("dora/grpo-qwen35-4b-sums", "Qwen/Qwen3.5-4B", ("grpo", "sums"))
+    'dora/sums'
     """
     folder, slash, rest = experiment.rpartition("/")
     if not slash:

@@ -223,7 +223,7 @@ def test_subjects_are_found_by_every_kind_of_name() -> None:
     ("command", "said"),
     [
         ("show dora", "DoRA (dora), a variant of LoRA (lora)"),
-        ("show PiSSA", "No run of PiSSA is on file"),
+        ("show EVA", "No run of EVA is on file"),
         ("show qlora", "quantization=bnb_4bit"),
         ("show bone", "bone is MiSS"),
         ("why LoRA-FA", "LoRA-FA"),

@@ -402,13 +402,13 @@ def test_a_checkout_is_a_snapshot_of_the_day_of_its_newest_run(suite: Suite) -> 
 
 def test_a_checkout_may_hold_other_tasks(suite: Suite) -> None:
     suite.write("method_comparison/MetaMathQA/results/a.json")
-    suite.write_text("method_comparison/RLMath/results/x.json", "{}")
-    suite.write_text("method_comparison/RLMath/results/y.json", "{}")
+    suite.write_text("method_comparison/Poetry/results/x.json", "{}")
+    suite.write_text("method_comparison/Poetry/results/y.json", "{}")
     report = take(suite)
     assert len(report.added) == 1
     (left_out,) = report.left_out
-    assert left_out.path == str(suite.root / "method_comparison/RLMath/results")
-    assert left_out.message == "2 result files of the task 'RLMath', which is not defined"
+    assert left_out.path == str(suite.root / "method_comparison/Poetry/results")
+    assert left_out.message == "2 result files of the task 'Poetry', which is not defined"
 
 
 def test_a_checkout_of_unknown_tasks_alone_is_a_problem(suite: Suite) -> None:

@@ -36,7 +36,10 @@ def test_the_constants_agree_with_what_is_known() -> None:
     (shift,) = model.era_shifts
     assert shift.shift == pytest.approx(-0.0179, abs=2 * shift.standard_error)
     assert shift.standard_error == pytest.approx(0.0015, abs=0.0004)
-    assert all(one.benchmark == "metamathqa" for one in model.noise), "image_gen has no re-run"
+    assert {one.benchmark for one in model.noise} == {"metamathqa", "rlmath"}, "no image re-run"
+    rl = sds["rlmath", "pass_at_1", None]
+    assert (rl.sd, rl.degrees) == (pytest.approx(0.0085, abs=0.0001), 8)
+    assert (rl.low, rl.high) == (pytest.approx(0.0057, abs=1e-4), pytest.approx(0.0162, abs=1e-4))
 
 
 def test_reported_noise_is_read_strictly(tmp_path: Path) -> None:

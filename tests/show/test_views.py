@@ -73,7 +73,7 @@ def every_document(catalog: Catalog) -> Iterator[Document]:
         answer = recommend(benchmark.id, catalog=catalog, peft_version="any", floor=0)
         yield answer_document(answer, everything=True)
         nothing = recommend(
-            benchmark.id, catalog=catalog, peft_version="any", max_peak_memory=0, merging=True
+            benchmark.id, catalog=catalog, peft_version="any", max_train_time=0, merging=True
         )
         yield answer_document(nothing)
         for one in (*answer.front, *answer.dominated, *answer.ties, *answer.dropped):
