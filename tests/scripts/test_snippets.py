@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     Runner = Callable[[str, list[dict[str, Any]]], dict[str, Any]]
 
 CATALOG = load()
-RUNS = [run for run in CATALOG.runs if run.recipe.peft_type is not None]
+SUPERVISED = {one.id for one in CATALOG.benchmarks if one.procedure == "supervised"}
+RUNS = [
+    run for run in CATALOG.runs if run.recipe.peft_type is not None and run.benchmark in SUPERVISED
+]
 NEWEST = [run for run in RUNS if CATALOG.snapshots[-1].id in run.snapshots]
 METHODS = {method.peft_type: method for method in CATALOG.methods}
 NEED_MORE = [method.peft_type for method in CATALOG.methods if method.loop_needs is not None]
@@ -220,7 +223,9 @@ def test_methods_that_no_script_can_train() -> None:
         document["recipe"]["peft_type"] = peft_type
         with pytest.raises(ConfigError, match=peft_type):
             script(Run.model_validate(document))
-    full = next(run for run in CATALOG.runs if run.recipe.peft_type is None)
+    full = next(
+        run for run in CATALOG.runs if run.recipe.peft_type is None and run.benchmark in SUPERVISED
+    )
     with pytest.raises(ConfigError, match="full fine-tuning"):
         script(full)
 
