@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from peft_shop.ask.beside import orders_of
-from peft_shop.show.beside import beside_parts
 from peft_shop.ask.placing import places
+from peft_shop.show.beside import beside_parts
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 from peft_shop.show.doubts import again
 from peft_shop.show.figures import comparison, figure, heading

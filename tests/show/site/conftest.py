@@ -13,6 +13,7 @@ import pytest
 from peft_shop import load_catalog
 from peft_shop.catalog.features import EVIDENCE_LEVELS, SINGLES
 from peft_shop.show.site.pages import site_files
+from peft_shop.show.site.table import shown_benchmarks
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _picks(draw: random.Random, catalog: Catalog) -> Parameters:
 
 
 def _question(draw: random.Random, catalog: Catalog) -> Parameters:
-    benchmark = draw.choice(catalog.benchmarks)
+    benchmark = draw.choice(shown_benchmarks(catalog))
     metrics = [
         catalog.metric_by_id[name]
         for name in benchmark.metrics
