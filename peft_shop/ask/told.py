@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Benchmark, Metric, Run
 
-__all__ = ["Rates", "rate_text", "rates_tried", "told_title"]
+__all__ = ["RatesTried", "rate_text", "rates_tried", "told_title"]
 
 _SIZES: Final = {
     "u": "u{}",
@@ -34,7 +34,7 @@ _SIZES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class RatesTried:
     """Learning rates at which one configuration of a method ran, all else alike.
 
     Attributes:
@@ -109,7 +109,7 @@ def _size(run: Run) -> str:
 
 def rates_tried(
     catalog: Catalog, benchmark: Benchmark, contenders: Iterable[Contender]
-) -> dict[tuple[str, tuple[str, ...]], Rates]:
+) -> dict[tuple[str, tuple[str, ...]], RatesTried]:
     """Rates by method and variants, of the configuration that ran with most of them.
 
     Empty for a benchmark whose runs do not vary in the rate. Only comparable runs count.
@@ -137,7 +137,7 @@ def _rates(
     key: tuple[str, tuple[str, ...]],
     configurations: Iterable[Sequence[Contender]],
     headline: Metric,
-) -> Rates:
+) -> RatesTried:
     sign = 1 if headline.better == "higher" else -1
 
     def score(one: Contender) -> float:
@@ -150,7 +150,7 @@ def _rates(
     best, worst = max(most, key=score), min(most, key=score)
     method = catalog.method_by_id[key[0]]
     names = [variant.title for variant in method.variants if variant.id in key[1]]
-    return Rates(
+    return RatesTried(
         title=", ".join(names) or method.title,
         size="" if best.run is None else _size(best.run),
         rates=tuple(sorted({*map(rate, most)})),

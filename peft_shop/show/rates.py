@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
     from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate, Dropped, Unmeasured
-    from peft_shop.ask.told import Rates
+    from peft_shop.ask.told import RatesTried
 
 __all__ = ["rates_footnote", "rates_of", "rates_sentence"]
 
 
-def rates_of(recommendation: Recommendation) -> Mapping[tuple[str, tuple[str, ...]], Rates]:
+def rates_of(recommendation: Recommendation) -> Mapping[tuple[str, tuple[str, ...]], RatesTried]:
     """Rates by method and variants, over all comparable runs; empty where none varied."""
     if not recommendation.query.ranked:
         return {}
