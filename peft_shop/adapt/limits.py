@@ -60,7 +60,7 @@ def _divide(
     if fit is None:
         case.draft.problem(f"{name} must be even and divide {what}, but they have no such divisor")
     elif fit != value:
-        even_words = "even and divide" if even else "divide"
+        even_words = "be even and divide" if even else "divide"
         case.draft.set(name, fit, f"it must {even_words} {what} (greatest common divisor {common})")
 
 

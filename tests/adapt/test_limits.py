@@ -217,8 +217,12 @@ def test_a_rank_that_falls_keeps_the_scaling(
         root = math.sqrt(values["r"]) if rslora else values["r"]
         return float(values["lora_alpha"] / root)
 
-    # alpha is rounded to four places
+    # alpha is whole where it may be, and rounded to four places where not
     assert scaling(after) == pytest.approx(scaling(config), abs=1e-4)
+    share = after["r"] / rank
+    exact = alpha * (math.sqrt(share) if rslora else share)
+    assert after["lora_alpha"] == (exact if exact == int(exact) else round(exact, 4))
+    assert isinstance(after["lora_alpha"], int) == (exact == int(exact))
     if after["r"] == rank:
         assert after == config
 
@@ -249,6 +253,35 @@ def test_a_share_of_directions_keeps_one(on: Widths, share: float) -> None:
         assert fit == share
     else:
         assert int(least * fit) == 1
+
+
+@pytest.mark.parametrize(
+    ("peft_type", "config", "on", "changed"),
+    [
+        ("C3A", {"block_size": 7}, [(12, 36)], {"block_size": "it must divide the widths of every "
+         "target (greatest common divisor 12)"}),
+        ("ROAD", {"group_size": 5}, [(12, 36)], {"group_size": "it must be even and divide the "
+         "output width of every target (greatest common divisor 36)"}),
+        ("BOFT", {"boft_block_size": 0, "boft_block_num": 2, "boft_n_butterfly_factor": 3},
+         [(12, 36)], {"boft_n_butterfly_factor": "more factors need input widths that are "
+         "multiples of 8"}),
+        ("PSOFT", {"r": 99}, [(12, 36)], {"r": "the widths of the targets allow at most 12"}),
+        ("LORA", {"r": 24, "lora_alpha": 48, "init_lora_weights": "pissa"}, [(12, 36)], {
+         "r": "singular vectors of the smallest target allow at most 12",
+         "lora_alpha": "it follows r, so that the scaling stays as measured"}),
+        ("OSF", {"effective_rank": 12}, [(12, 36)], {"effective_rank":
+         "12 or more would leave nothing to train"}),
+        ("LILY", {"stride_A": 9}, [(12, 36)], {"stride_A": "this model has 4 layers"}),
+        ("LORA", {"layers_to_transform": [1, 9]}, [(12, 36)], {"layers_to_transform":
+         "this model has 4 layers"}),
+    ],
+)  # fmt: skip
+def test_a_change_says_why(
+    peft_type: str, config: dict[str, Any], on: Widths, changed: dict[str, str]
+) -> None:
+    draft = fitted(peft_type, config, on)
+    assert {one.field: one.because for one in draft.changes()} == changed
+    assert draft.problems == []
 
 
 MODEL = "meta-llama/Llama-3.2-3B"
