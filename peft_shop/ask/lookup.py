@@ -60,17 +60,21 @@ class Subject:
         method: `None` for full fine-tuning.
         contender: the run's comparable figures; `None` for a method that was not measured.
         chosen: whether the run was chosen for a method that was named.
+        variant: that was named; `None` where a method or a run was.
     """
 
     name: str
     method: Method | None
     contender: Contender | None
     chosen: bool = False
+    variant: str | None = None
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Variants of the run."""
-        return self.contender.variants if self.contender else ()
+        """Variants of the run; the one that was named where there is no run."""
+        if self.contender is not None:
+            return self.contender.variants
+        return () if self.variant is None else (self.variant,)
 
 
 @dataclass(frozen=True)
@@ -305,6 +309,7 @@ def _subject(catalog: Catalog, query: Query, measured: Sequence[Contender], name
         catalog.method_by_id.get(meaning.method),
         best,
         chosen=meaning.run is None,
+        variant=meaning.variant,
     )
 
 

@@ -39,11 +39,16 @@ class Place:
     score: float
 
 
-def places(catalog: Catalog, method: str, variant: str | None = None) -> tuple[Place, ...]:
+def places(catalog: Catalog, method: str, *variants: str) -> tuple[Place, ...]:
     """Place of a method on each benchmark that has a comparable run of it, in the catalog's order.
 
-    Flagged runs and runs under other conditions or of other eras do not count. A variant is
-    ranked among the best runs of the other methods.
+    Flagged runs and runs under other conditions or of other eras do not count.
+
+    Args:
+        catalog: what is known.
+        method: identifier of the method.
+        variants: count only runs that have all of these; such runs are ranked among the best ones
+            of the other methods.
     """
     found = []
     for benchmark in catalog.benchmarks:
@@ -55,7 +60,7 @@ def places(catalog: Catalog, method: str, variant: str | None = None) -> tuple[P
             score = sign * one.values[benchmark.headline]
             if one.method != method:
                 best[one.method] = max(best.get(one.method, score), score)
-            elif variant is None or variant in one.variants:
+            elif set(variants) <= set(one.variants):
                 own.append(one)
         if own:
             top = max(own, key=lambda one: (sign * one.values[benchmark.headline], one.name))

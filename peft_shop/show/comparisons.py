@@ -128,10 +128,14 @@ def _figures(subjects: Sequence[Subject], metrics: Sequence[Metric]) -> Table:
 
 def _places(catalog: Catalog, benchmark: Benchmark, subjects: Sequence[Subject]) -> Table:
     """Rank and score of each method on every benchmark: nothing is ordered over two of them."""
-    found = [
-        {} if one.method is None else {p.benchmark.id: p for p in places(catalog, one.method.id)}
-        for one in subjects
-    ]
+
+    def stands(subject: Subject) -> dict[str, Place]:
+        if subject.method is None:
+            return {}
+        known = places(catalog, subject.method.id, *subject.variants)
+        return {place.benchmark.id: place for place in known}
+
+    found = [stands(subject) for subject in subjects]
 
     def cell(place: Place | None) -> Cell:
         if place is None:
@@ -142,7 +146,7 @@ def _places(catalog: Catalog, benchmark: Benchmark, subjects: Sequence[Subject])
 
     return Table(
         key="places",
-        title="Benchmarks side by side: place and score of each method by its best run there",
+        title="Benchmarks side by side: place and score by the best run there",
         columns=_columns(subjects, "benchmark", "Benchmark", right=True),
         rows=tuple(
             Row(
