@@ -128,8 +128,7 @@ class _Compiler:
                 )
             )
         benchmark = self.queries[0].benchmark
-        self.place = [one.id for one in catalog.benchmarks].index(benchmark)
-        self.table = table["benchmarks"][self.place]
+        self.table = next(one for one in table["benchmarks"] if one["id"] == benchmark)
         self.methods = table["methods"]
         self.texts = table["texts"]
         self.own = Texts()
