@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 WIDTH = 256
+FETCHED = frozenset({"shadow/flux2-klein-explicit"})
+"""Recipes whose adapter is built from another model, which peft looks up on the hub."""
 
 
 def language_model() -> nn.Module:
@@ -32,13 +34,13 @@ def image_model() -> nn.Module:
     diffusers = pytest.importorskip("diffusers", minversion="0.40")
     model: nn.Module = diffusers.Flux2Transformer2DModel(
         in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=64,
+        num_layers=5,
+        num_single_layers=5,
+        attention_head_dim=128,
         num_attention_heads=4,
         joint_attention_dim=48,
         timestep_guidance_channels=16,
-        axes_dims_rope=(16, 16, 16, 16),
+        axes_dims_rope=(32, 32, 32, 32),
         guidance_embeds=False,
     )
     return model
@@ -57,7 +59,7 @@ def test_every_copied_configuration_wraps_a_model(benchmark: str, make: Any) -> 
     wrapped = 0
     details = configurations(catalog, catalog.benchmark_by_id[benchmark])
     for name, one in details.items():
-        if one["config"] is None:
+        if one["config"] is None or name in FETCHED:
             continue
         copied = json.loads(json.dumps(one["config"], indent=2))
         try:
