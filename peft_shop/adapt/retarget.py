@@ -14,6 +14,7 @@ from peft_shop.adapt.records import Retargeted, TargetOptions
 from peft_shop.adapt.references import fit_references
 from peft_shop.adapt.refusals import refuse, refuse_base, refuse_optimizer
 from peft_shop.catalog.runs import Run
+from peft_shop.errors import ConfigError
 from peft_shop.upstream.defaults import class_defaults
 from peft_shop.upstream.tables import own_targets
 from peft_shop.upstream.targets import Names
@@ -54,7 +55,7 @@ def retarget(
         options: what is to be otherwise than measured.
 
     Raises:
-        ValueError: the run is one of full fine-tuning, which has no configuration.
+        ConfigError: the run is one of full fine-tuning, which has no configuration.
     """
     case = _case(catalog, subject, structure, options or TargetOptions())
     refuse(case)
@@ -99,8 +100,11 @@ def _case(
     run = subject if isinstance(subject, Run) else None
     recipe = run.recipe if run else None
     if recipe is not None and recipe.peft_type is None:
-        msg = "full fine-tuning has no configuration that could be adapted to a model"
-        raise ValueError(msg)
+        msg = (
+            "full fine-tuning has no peft configuration that could be adapted to a model; "
+            "`peft-shop forecast` tells what it costs there"
+        )
+        raise ConfigError(msg)
     method = catalog.method_by_id[run.method] if run else subject
     assert not isinstance(method, Run)  # noqa: S101 - tells mypy what the line above decides
     draft = Draft(

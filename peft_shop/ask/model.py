@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_args
 from pydantic import ValidationError
 
 from peft_shop.adapt.records import TargetOptions
+from peft_shop.ask.backends import backend_of
 from peft_shop.ask.query import MemoryLimit
 from peft_shop.catalog.features import TaskType
 from peft_shop.errors import Keyword, QueryError, UnknownNameError, shown
@@ -105,6 +106,8 @@ def read_settings(
         if key not in Settings.model_fields:
             raise UnknownNameError("setting of training", str(name), Settings.model_fields)
         found[key] = None if value == "none" else value
+        if key == "quantization" and isinstance(found[key], str):
+            found[key] = backend_of(found[key])
     if model is not None:
         if model.dtype in get_args(Dtype):
             found.setdefault("dtype", model.dtype)

@@ -8,6 +8,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from peft_shop.ask.answering import answer
+from peft_shop.ask.backends import backend_of
 from peft_shop.ask.demanding import ATTRIBUTES, SERVE, TRAINER
 from peft_shop.ask.keywords import check_keywords
 from peft_shop.ask.model import read_memory, read_training
@@ -309,7 +310,7 @@ def _only(quantization: str | Iterable[str] | AnyOf | None) -> str | None:
     names = [quantization] if isinstance(quantization, str) else list(quantization)
     if len(names) != 1:
         return None
-    return names[0].partition(":")[0].strip().lower().replace("-", "_")
+    return backend_of(names[0].partition(":")[0])
 
 
 @cache

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
+from peft_shop.ask.backends import backend_of
 from peft_shop.ask.demanding import ATTRIBUTES, GROUPS, SERVE, TRAINER
 from peft_shop.ask.query import Requirement
 from peft_shop.catalog.features import Category, Family, TaskType
@@ -112,6 +113,7 @@ def _value(catalog: Catalog, name: str, item: str) -> str:
             raise UnknownNameError(f"support of {value}", least, ("yes", "partial"))
         found = _value(catalog, name, value)
         return f"{found}:partial" if _spelling(least) == "partial" else found
+    item = backend_of(item) if name == "quantization" else item
     valid = _valid_values(catalog, name)
     folded = {_spelling(option): option for option in valid}
     if _spelling(item) not in folded:

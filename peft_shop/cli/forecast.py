@@ -12,6 +12,7 @@ from peft_shop.ask.lookup import Choice, best_run, choose_subject
 from peft_shop.ask.model import read_options, read_training
 from peft_shop.ask.settling import plans_of
 from peft_shop.ask.watching import watched
+from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.store import load
 from peft_shop.cli.completion import run_or_method_names
 from peft_shop.cli.model import Adapt, Device, Fit, Training, TrustRemoteCode, inspected
@@ -180,25 +181,25 @@ class _Work:
     def appraise(self, name: str, subject: "Run | Method") -> Appraised:
         """The subject's forecast, or why there is none."""
         structure = self.target.structure
-        adapted = retarget(self.catalog, subject, structure, self.options)
-        if adapted.problems:
+        whole = getattr(subject, "method", None) == FULL_FINETUNING
+        adapted = None if whole else retarget(self.catalog, subject, structure, self.options)
+        method = FULL_FINETUNING if adapted is None else adapted.method
+        if adapted is not None and adapted.problems:
             reason = f"cannot work on this model: {'; '.join(adapted.problems)}"
-            return Appraised(name, adapted.method, None, reason=reason)
+            return Appraised(name, method, None, reason=reason)
         model = structure if self.quick else self.target
         plan = self.plans.get(name)
         if plan is not None and plan.misfit is not None:
-            return Appraised(name, adapted.method, None, "no", reason=plan.misfit)
+            return Appraised(name, method, None, "no", reason=plan.misfit)
         step = settings_of(subject, self.step)
         if plan is not None and plan.setup is not None:
             step = plan.setup.settings
         try:
-            found = ask(model, adapted.whole_config, step)
+            found = ask(model, None if adapted is None else adapted.whole_config, step)
         except (ConfigError, ForecastError) as error:
-            return Appraised(name, adapted.method, None, reason=f"no forecast: {error}")
+            return Appraised(name, method, None, reason=f"no forecast: {error}")
         fit = None if self.device is None else fits(found.peak_memory, self.device)
-        return Appraised(
-            name, adapted.method, found, fit, setup=None if plan is None else plan.setup
-        )
+        return Appraised(name, method, found, fit, setup=None if plan is None else plan.setup)
 
 
 def _plans(

@@ -64,14 +64,18 @@ def limits(kind: str, given: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
+_NEXT_NAME: Final = re.compile(r",(?=\s*[A-Za-z_-]+=)")
+"""A comma before another NAME=; those inside a list of values stay."""
+
+
 def settings(option: str, given: Sequence[str] | None) -> dict[str, str]:
-    """Values by name, from NAME=VALUE.
+    """Values by name, from NAME=VALUE; several in one option where a comma parts them.
 
     Raises:
         QueryError: not NAME=VALUE, or a name twice.
     """
     found: dict[str, str] = {}
-    for text in given or ():
+    for text in (part for one in given or () for part in _NEXT_NAME.split(one)):
         name, equals, value = text.partition("=")
         if not equals or not name.strip() or not value.strip():
             raise QueryError(f"--{option} {text}: expected NAME=VALUE")

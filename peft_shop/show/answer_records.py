@@ -146,5 +146,5 @@ def _fit(recommendation: Recommendation, one: Candidate | Dropped) -> _Record:
         "own_peak_bytes": round(setup.peak.value),
         "low_bytes": round(setup.peak.low),
         "high_bytes": round(setup.peak.high),
-        "setup": setup_words(setup.settings, "text" if model is None else model.modality),
+        "setup": setup_words(setup.settings, model),
     }

@@ -158,8 +158,7 @@ def _member(
         peak = one.setup.peak
         record["fits"] = one.setup.fits
         record["peak_range"] = [round(peak.low), round(peak.high)]
-        words = setup_words(one.setup.settings, "text" if model is None else model.modality)
-        record["setup"] = words
+        record["setup"] = setup_words(one.setup.settings, model)
     return record
 
 

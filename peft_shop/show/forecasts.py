@@ -63,7 +63,7 @@ def forecast_document(one: Appraised, structure: Structure, device: str | None) 
     if one.fit is not None:
         paragraphs.insert(0, f"{device}: {one.verdict}.")
     if one.setup is not None:
-        words = setup_words(one.setup.settings, structure.modality)
+        words = setup_words(one.setup.settings, structure)
         paragraphs.append(f"Setup that fits: {words}.")
         if one.setup.effect == "slight":
             paragraphs.append("A quantized base changes the result a little.")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate, Unmeasured
     from peft_shop.forecast.records import Interval, NothingFits, Settings
+    from peft_shop.model.structure import Structure
 
 __all__ = [
     "answer_setup",
@@ -48,14 +49,16 @@ def _number(size: float) -> str:
     return f"{size / (2**30 if _unit(size) == 'GiB' else 2**20):.1f}"
 
 
-def setup_words(settings: Settings, modality: str) -> str:
+def setup_words(settings: Settings, model: Structure | None) -> str:
     """The training step: "bfloat16, 4 sequences of 512 tokens a step, gradient checkpointing"."""
-    return ", ".join([*_base(settings), f"{_batch(settings, modality)} a step", *_rest(settings)])
+    batch = _batch(settings, "text" if model is None else model.modality)
+    return ", ".join([*_base(settings, model), f"{batch} a step", *_rest(settings)])
 
 
-def _base(settings: Settings) -> Iterable[str]:
+def _base(settings: Settings, model: Structure | None) -> Iterable[str]:
     if settings.quantization is None:
-        yield settings.dtype
+        stored = None if model is None else model.stored_quantization
+        yield settings.dtype if stored is None else f"{stored.name} base in {settings.dtype}"
         return
     prepared = ", prepared in float32" if settings.prepare_kbit else ""
     name = f"{settings.quantization} base{prepared}"
@@ -90,17 +93,17 @@ def answer_setup(recommendation: Recommendation) -> tuple[str, ...]:
     if limit is None or recommendation.query.fit == "off":
         return ()
     there = f"{limit.text} ({gib(limit.bytes)} usable)" if limit.device else limit.text
+    model = recommendation.query.model
     shared = (
         f"Each of the {limit.count} devices holds the whole model and takes its share of the batch "
         "(data parallel); sharding (FSDP, ZeRO-3) is not modelled."
     )
     if recommendation.nothing_fits is not None:
-        modality = _modality(recommendation)
-        told = nothing_fits_sentences(recommendation.nothing_fits, there, modality)
+        told = nothing_fits_sentences(recommendation.nothing_fits, there, model)
         return (*told, *((shared,) if limit.count > 1 else ()))
     if setup is None:
         return (f"Whether anything fits {there} is not known: no memory could be forecast.",)
-    text = f"Setup: {setup_words(setup.settings, _modality(recommendation))}"
+    text = f"Setup: {setup_words(setup.settings, model)}"
     if abs(setup.time_factor - 1) >= _NOTICED:
         text += f" (about {setup.time_factor:.1f} times the step time)"
     sure, close, unknown, total = _counted(recommendation)
@@ -117,14 +120,26 @@ def answer_setup(recommendation: Recommendation) -> tuple[str, ...]:
         found.append(
             "Scores were measured in 16 bit: on a quantized base they will be a little off."
         )
+        found += _unpacked(setup.settings, model)
     if limit.count > 1:
         found.append(shared)
+    asked = recommendation.query.effective_batch
+    if asked is not None and setup.effective_batch > asked:
+        found.append(
+            f"The batch of {asked} becomes {setup.effective_batch}: each device takes one at least."
+        )
     return tuple(found)
 
 
-def _modality(recommendation: Recommendation) -> str:
-    model = recommendation.query.model
-    return "text" if model is None else model.modality
+def _unpacked(settings: Settings, model: Structure | None) -> Iterable[str]:
+    """How much of a mixture of experts a base in few bits leaves as it is."""
+    if model is None or settings.quantization not in _BITS:
+        return
+    weights = sum(group.parameters * group.count for group in model.groups if group.experts)
+    if weights:
+        kept = "float32" if settings.prepare_kbit else "16 bit"
+        share = f"{100 * weights / model.parameters:.0f} %"
+        yield f"bitsandbytes packs no fused experts: {share} of the weights stay in {kept}."
 
 
 def _counted(recommendation: Recommendation) -> tuple[int, int, int, int]:
@@ -138,14 +153,17 @@ def _counted(recommendation: Recommendation) -> tuple[int, int, int, int]:
     return fits.count("yes"), fits.count("maybe"), fits.count(None), len(kept) + alone
 
 
-def nothing_fits_sentences(found: NothingFits, there: str, modality: str) -> Iterable[str]:
+def nothing_fits_sentences(
+    found: NothingFits, there: str, model: Structure | None
+) -> Iterable[str]:
     """What needs least, what would hold it, and what would fit instead."""
     least = found.least
     if least is None:
         yield f"Nothing fits {there}."
     else:
-        words = setup_words(least.settings, modality)
+        words = setup_words(least.settings, model)
         yield f"Nothing fits {there}: the least needs {interval(least.peak)}, with {words}."
+        yield from _unpacked(least.settings, model)
     if found.device is not None:
         yield f"The smallest device on record that surely holds it: {found.device}."
     if found.longest_sequence is not None:
@@ -171,9 +189,9 @@ def setup_sentences(recommendation: Recommendation, one: Candidate | Unmeasured)
     text = "Fits" if setup.fits == "yes" else "Too close to call"
     text += f": {interval(setup.peak)}"
     common = recommendation.setup
-    modality = _modality(recommendation)
+    model = recommendation.query.model
     if common is not None and _differs(setup.settings, common.settings):
-        text += f", with a setup of its own: {setup_words(setup.settings, modality)}"
+        text += f", with a setup of its own: {setup_words(setup.settings, model)}"
     if (
         setup.longest_sequence is not None
         and setup.longest_sequence > setup.settings.sequence_length
@@ -187,7 +205,7 @@ def setup_sentences(recommendation: Recommendation, one: Candidate | Unmeasured)
         usable = _number(limit.bytes)
         found.append(
             f"In 16 bit it may fit: {interval(other.peak)} of {usable}, with "
-            f"{setup_words(other.settings, modality)}; it would fail in the first steps if at "
+            f"{setup_words(other.settings, model)}; it would fail in the first steps if at "
             "all."
         )
     time = _time(recommendation, one)

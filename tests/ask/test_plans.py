@@ -16,8 +16,10 @@ from peft_shop.adapt.circumstances import model_circumstances
 from peft_shop.ask.bases import loadings, weakest
 from peft_shop.catalog.features import FEATURES
 from peft_shop.cli.app import app
-from peft_shop.forecast.records import Settings
-from peft_shop.show.setups import nothing_fits_sentences
+from peft_shop.errors import ConfigError
+from peft_shop.forecast.records import Interval, NothingFits, Settings, Setup
+from peft_shop.model.structure import StoredQuantization
+from peft_shop.show.setups import nothing_fits_sentences, setup_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,7 +205,7 @@ def test_nothing_fits_says_what_would() -> None:
     found = recommend(model=model(8192, 80), device="RTX 3060")
     assert all(one.setup is None for one in found.kept)
     assert found.nothing_fits is None or found.nothing_fits.least is not None
-    sentences = [*nothing_fits_sentences(_nothing(found), "RTX 3060", "text")]
+    sentences = [*nothing_fits_sentences(_nothing(found), "RTX 3060", found.query.model)]
     assert sentences[0].startswith("Nothing fits RTX 3060: the least needs ")
     assert any("smallest device on record" in one for one in sentences)
     assert any("billion parameters" in one for one in sentences)
@@ -233,6 +235,37 @@ def test_several_devices_share_the_batch_and_that_is_told() -> None:
     nothing = recommend(model=model(8192, 80), device="2xRTX 3060", methods="lora")
     assert nothing.nothing_fits is not None
     assert shared in " ".join(str(nothing).split())
+
+
+def test_a_batch_that_grows_with_the_devices_is_told() -> None:
+    eight = asked("8xH100", methods="lora")
+    assert eight.setup is not None
+    assert eight.setup.effective_batch == 8
+    told = "The batch of 4 becomes 8: each device takes one at least."
+    assert told in " ".join(str(eight).split())
+    assert "each device takes one" not in " ".join(str(asked("2xRTX 4090")).split())
+
+
+def test_a_setup_names_what_the_base_is_stored_in_and_what_stays_unpacked() -> None:
+    few = Settings(quantization="bnb_4bit", prepare_kbit=False)
+    fp8 = StoredQuantization(name="fp8", bits=8, weights=1)
+    stored = model().model_copy(update={"stored_quantization": fp8})
+    assert setup_words(Settings(), stored).startswith("fp8 base in bfloat16, 4 sequences")
+    assert setup_words(Settings(), None).startswith("bfloat16, 4 sequences")
+    found = asked("RTX 3060")
+    assert found.nothing_fits is None
+    assert "packs no fused experts" not in str(found)
+    groups = tuple(
+        group.model_copy(update={"experts": 8}) if group.role.startswith("mlp") else group
+        for group in model().groups
+    )
+    mixture = model().model_copy(update={"groups": groups})
+    least = Setup(settings=few, effect="slight", effective_batch=4, time_factor=1.0, fits="maybe",
+                  peak=Interval(low=1, value=2, high=3, basis="a test"))  # fmt: skip
+    nothing = NothingFits(least=least)
+    told = [*nothing_fits_sentences(nothing, "RTX 3060", mixture)]
+    assert any("packs no fused experts" in one and "16 bit" in one for one in told)
+    assert not any("fused" in one for one in nothing_fits_sentences(nothing, "RTX 3060", model()))
 
 
 def test_where_nothing_is_kept_no_share_of_it_fits() -> None:
@@ -392,6 +425,30 @@ def test_partial_support_of_a_backend_on_the_command_line(asked: list[str]) -> N
     assert done.exit_code == 0, done.output
     found = Recommendation.from_json(done.stdout)
     assert "xlora" in {one.method for one in found.unmeasured}
+
+
+def test_full_fine_tuning_is_forecast_and_has_no_configuration(folder: str) -> None:
+    name = "full-finetuning/lr_0.00001"
+    done = run(["forecast", name, "-m", folder, "--quick", "--format", "json"])
+    found = json.loads(done.stdout)
+    assert found["method"] == "full_finetuning"
+    assert found["forecast"]["trainable_parameters"] == found["forecast"]["total_parameters"]
+    for command in ("snippet", "config"):
+        refusal = run([command, name, "-m", folder])
+        assert isinstance(refusal.exception, ConfigError)
+        assert "no peft configuration" in str(refusal.exception)
+
+
+def test_bits_are_named_as_people_do_and_settings_come_in_one_option(folder: str) -> None:
+    question = ["recommend", "-m", folder, "--device", "T4", "--method", "lora", "--format", "json"]
+    by_backend = run([*question, "--training", "quantization=bnb_4bit"])
+    by_bits = run([*question, "--training", "quantization=4bit"])
+    assert json.loads(by_bits.stdout)["setup"] == json.loads(by_backend.stdout)["setup"]
+    demanded = [run([*question, "--quantization", word]).stdout for word in ("nf4", "bnb_4bit")]
+    assert json.loads(demanded[0])["front"] == json.loads(demanded[1])["front"]
+    several = run([*question, "--training", "sequence_length=256,batch_size=2"])
+    settings = json.loads(several.stdout)["setup"]["settings"]
+    assert (settings["sequence_length"], settings["batch_size"]) == (256, 2)
 
 
 def test_a_forecast_takes_a_setup_that_fits(folder: str) -> None:
