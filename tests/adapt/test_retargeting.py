@@ -19,6 +19,7 @@ from peft_shop.adapt.records import Retargeted, TargetOptions
 from peft_shop.adapt.retarget import retarget
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.store import load
+from peft_shop.errors import ConfigError
 from peft_shop.model.structure import Dimensions, ModuleGroup, Structure
 from peft_shop.upstream import defaults
 from peft_shop.upstream import targets as matching
@@ -163,7 +164,7 @@ def test_what_peft_fills_in_is_known_without_it(run: Run, catalog: Catalog) -> N
 
 def test_full_finetuning_has_no_configuration(catalog: Catalog) -> None:
     run = next(run for run in catalog.runs if run.method == FULL_FINETUNING)
-    with pytest.raises(ValueError, match="full fine-tuning"):
+    with pytest.raises(ConfigError, match="full fine-tuning"):
         retarget(catalog, run, MEASURED_STRUCTURES["metamathqa"])
 
 
