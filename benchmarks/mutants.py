@@ -39,7 +39,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "catalog/store.py": ("catalog", "ground/test_records.py"),
     "conversion/lora.py": (
         *("conversion/test_lora_parts.py", "conversion/test_conversion.py"),
-        "conversion/test_conversion_methods.py",
+        *("conversion/test_conversion_keys.py", "conversion/test_conversion_safety.py"),
     ),
     "forecast/quick/memory.py": ("forecast/test_forecast.py", "forecast/test_forecast_layouts.py"),
     "serve/routes.py": ("serve", "cli/test_cli_route.py"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft.tuners.tuners_utils import check_target_module_exists
+from safetensors.torch import load_file
 from torch import nn
 
 from peft_shop.conversion import lora
@@ -272,3 +275,85 @@ def test_errors_are_relative_and_finite(scratch: Path) -> None:
     layer = made(scratch, Request("auto", 8, 0.0, None), change(torch.zeros(4, 5)))
     assert (layer.rank, layer.full_rank, layer.error) == (0, 0, 0.0)
     assert math.isfinite(layer.error)
+
+
+# --- what is written ---
+
+
+class Tree(nn.Module):  # type: ignore[misc] # torch is not followed by mypy
+    """A model of one layer of each kind, the second of which is smaller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.small = nn.Linear(14, 10), nn.Linear(5, 4)
+        self.convolution = nn.Conv2d(4, 6, 3)
+        self.embedding = nn.Embedding(11, 7)
+
+
+DELTAS = {
+    "linear": (matrix(10, 14, 3, 1), ()),
+    "small": (matrix(4, 5, 2, 2), ()),
+    "convolution": (matrix(6, 36, 3, 3), (4, 3, 3)),
+    "embedding": (matrix(7, 11, 2, 4), ()),
+}
+
+
+@pytest.mark.parametrize("task", [None, "FEATURE_EXTRACTION"])
+@pytest.mark.parametrize(
+    "names", [["linear", "small"], ["convolution", "embedding", "linear"], ["small"]]
+)
+def test_peft_reads_the_changes_that_were_written(
+    names: list[str], task: str | None, tmp_path: Path
+) -> None:
+    parts = LoraParts(
+        tmp_path / "scratch", Request("auto", 16, 0.0, None), "float32", by_peft=False
+    )
+    parts.scratch.mkdir()
+    for name in names:
+        kind = "linear" if name == "small" else name
+        delta, kernel = DELTAS[name]
+        parts.add(LayerChange(name, kind, {}, delta, kernel, 1.0, 0.0, 0.0), None, way="generic")
+    base: Any = SimpleNamespace(skeleton=Tree, name="of mine")
+    stated = {"task_type": task, "revision": "main"}
+    source: Any = SimpleNamespace(config=stated)
+    (tmp_path / "out").mkdir()
+    parts.write(tmp_path / "out", source, base, SimpleNamespace(saved={}))
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_bytes())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("of mine", "main")
+    assert config["r"] == config["lora_alpha"] == max(2, *(2 + (n != "small") for n in names))
+    assert sorted(config["target_modules"]) == sorted(names)
+    # a model's class is told where no task tells it
+    told = {"base_model_class": "Tree", "parent_library": Tree.__module__}
+    assert config["auto_mapping"] == (told if task is None else None)
+    if task is not None:
+        config["task_type"] = None  # the tree has none of its methods
+        (tmp_path / "out" / "adapter_config.json").write_text(json.dumps(config))
+    loaded = peft.PeftModel.from_pretrained(Tree(), str(tmp_path / "out"))
+    for name in names:
+        read = getattr(loaded.base_model.model, name).get_delta_weight("default").detach()
+        delta = DELTAS[name][0]
+        expected = delta.T if name == "embedding" else delta.reshape(read.shape)
+        assert torch.allclose(read, expected, atol=1e-4), name
+    size = sum(w.numel() for key, w in loaded.state_dict().items() if "lora_" in key)
+    assert parts.size() == 4 * size
+
+
+@pytest.mark.parametrize("scale", ["alpha", ""])
+def test_the_same_matrices_are_written_for_an_engine(scale: str, tmp_path: Path) -> None:
+    parts = LoraParts(tmp_path, Request("auto", 16, 0.0, None), "float32", by_peft=False)
+    for name in ("linear", "small"):
+        delta, kernel = DELTAS[name]
+        parts.add(
+            LayerChange(name, "linear", {}, delta, kernel, 1.0, 0.0, 0.0), None, way="generic"
+        )
+    keys: Any = SimpleNamespace(ends=("down", "up", scale), key=lambda name: f"unet_{name}")
+    parts.write_for_engine(tmp_path / "file.safetensors", keys)
+    found = load_file(tmp_path / "file.safetensors")
+    ends = {"down", "up", *([scale] if scale else [])}
+    assert set(found) == {f"unet_{name}.{end}" for name in ("linear", "small") for end in ends}
+    for name in ("linear", "small"):
+        down, up = found[f"unet_{name}.down"], found[f"unet_{name}.up"]
+        assert down.shape[0] == up.shape[1] == 3
+        assert torch.allclose(up @ down, DELTAS[name][0], atol=1e-4)
+        # kohya divides by the rank
+        assert not scale or float(found[f"unet_{name}.alpha"]) == 3.0

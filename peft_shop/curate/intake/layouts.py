@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from peft_shop.catalog.runs import Snapshot
+from peft_shop.curate.intake.sheets import MAX_BYTES
 from peft_shop.errors import Problem
+from peft_shop.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -261,14 +263,14 @@ def _head(path: Path) -> str | None:
 
 def _first_line(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").splitlines()[0].strip()
+        return _read(path).splitlines()[0].strip()
     except (OSError, UnicodeDecodeError, IndexError):
         return ""
 
 
 def _packed(path: Path, name: str) -> str:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _read(path).splitlines()
     except (OSError, UnicodeDecodeError):
         return ""
     return next((line.split()[0] for line in lines if line.endswith(f" {name}")), "")
@@ -336,9 +338,13 @@ def _part_after(name: str, folders: Iterable[str]) -> str | None:
     return None
 
 
+def _read(path: Path) -> str:
+    return read_bounded(path, MAX_BYTES, "a list of results").decode("utf-8")
+
+
 def _loaded(path: Path, problems: list[Problem]) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(_read(path))
     except OSError as error:
         problems.append(Problem(str(path), "", (error.strerror or "cannot be read").lower()))
     except RecursionError:

@@ -19,6 +19,7 @@ from peft_shop.catalog.runs import Curve
 from peft_shop.curate.intake.conventions import UNRECORDED
 from peft_shop.curate.intake.sheets import MAX_BYTES, Sheet, kind_of, parse, walk
 from peft_shop.errors import Problem, nearest_names
+from peft_shop.files import read_bounded, regular_size
 
 if TYPE_CHECKING:
     from peft_shop.catalog.runs import Benchmark
@@ -86,12 +87,12 @@ def read_result(origin: ResultFile, conventions: Conventions) -> Outcome:
     """The result in a file, with every mistake that was found."""
     path = str(origin.path)
     try:
-        size = origin.path.stat().st_size
+        size = regular_size(origin.path)
         if size > MAX_BYTES:
             message = f"has {size} bytes; at most {MAX_BYTES} are read"
             hint = "a result file has well under 1 MB"
             return Outcome(problems=(Problem(path, "", message, hint),))
-        content = origin.path.read_bytes()
+        content = read_bounded(origin.path, MAX_BYTES, "a result")
     except OSError as error:
         return Outcome(problems=(Problem(path, "", (error.strerror or "cannot be read").lower()),))
     document, problem = parse(content, path)
