@@ -41,7 +41,10 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
         *("conversion/test_lora_parts.py", "conversion/test_conversion.py"),
         *("conversion/test_conversion_keys.py", "conversion/test_conversion_safety.py"),
     ),
-    "forecast/quick/memory.py": ("forecast/test_forecast.py", "forecast/test_forecast_layouts.py"),
+    "forecast/quick/memory.py": (
+        *("forecast/test_parts.py", "forecast/test_forecast.py"),
+        "forecast/test_forecast_layouts.py",
+    ),
     "serve/routes.py": ("serve", "cli/test_cli_route.py"),
     "serve/ways.py": ("serve",),
     "show/terminal.py": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,14 @@ def test_rows_as_people_have_them(
 def test_what_is_no_example_is_named(tmp_path: Path, name: str, content: str, says: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises((CatalogError, InputError), match=says):
+        read_examples(str(tmp_path / name), Tokenizer())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.txt"])
+def test_rows_are_read_from_regular_files(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="is a pipe, not a regular file"):
         read_examples(str(tmp_path / name), Tokenizer())
 
 
