@@ -22,6 +22,7 @@ __all__ = ["about", "docstring", "packages"]
 
 _VERSIONS: Final = {"peft", "torch", "transformers", "diffusers"}
 _HANDLED: Final = {
+    "generation_batch_size",
     CHAT,
     LABELS,
     TRAIN_FILE,
@@ -69,7 +70,7 @@ def about(
         f"  hardware: {run.provenance.accelerator}",
         f"  versions: {', '.join(versions) or 'not recorded'}",
         *(f"  caution, {flag.code}: {flag.reason}" for flag in run.flags),
-        *(f"  not in this script: {setting}" for setting in _left_out(recipe)),
+        *(f"  not in this script: {setting}" for setting in _left_out(recipe, benchmark)),
         *(f"  caution: {caveat}" for caveat in benchmark.caveats),
         "These figures belong to that model, data and hardware; on others they will differ.",
         "",
@@ -90,7 +91,7 @@ def _changes(retargeted: Retargeted | None) -> list[str]:
     return [f"  changed for this model: {fields}"]
 
 
-def _left_out(recipe: Recipe) -> list[str]:
+def _left_out(recipe: Recipe, benchmark: Benchmark) -> list[str]:
     training = recipe.training
     settings = [
         setting
@@ -103,7 +104,7 @@ def _left_out(recipe: Recipe) -> list[str]:
     return settings + [
         f"{key} = {value!r}"
         for key, value in sorted(training.options.items())
-        if key not in _HANDLED
+        if key not in _HANDLED and key not in benchmark.settings
     ]
 
 

@@ -21,7 +21,12 @@ from peft_shop.scripts.source import WIDTH, Raw, call, comment, literal
 from peft_shop.scripts.step import step_of
 from peft_shop.scripts.text import text_script
 from peft_shop.scripts.trainers.file import trainer_file
-from peft_shop.serve.trainers import resolve_trainer_demand
+from peft_shop.scripts.trainers.grpo import grpo_script
+from peft_shop.serve.trainers import (
+    demanded_trainer,
+    resolve_trainer,
+    resolve_trainer_demand,
+)
 from peft_shop.upstream.configs import config_dict
 
 if TYPE_CHECKING:
@@ -83,7 +88,9 @@ def snippet(
     tool = None if trainer is None else resolve_trainer_demand(source, trainer)
     if retargeted is not None and model is not None:
         recipe = _for_model(recipe, retargeted, model, benchmark, any_image=tool is not None)
-    whole = recipe.peft_type is None and TRAIN_FILE in recipe.training.options
+    whole = recipe.peft_type is None and (
+        TRAIN_FILE in recipe.training.options or benchmark.procedure == "grpo"
+    )
     configuration = {} if whole else config_dict(recipe)
     peft_type = configuration.pop("peft_type", None)
     method = next(
@@ -94,9 +101,10 @@ def snippet(
         msg = f"no script for {peft_type}: it needs {needs}; see peft's documentation of it"
         raise ConfigError(msg)
     training = recipe.training
-    if benchmark.procedure != "supervised":
-        msg = f"no script for {run.experiment}: it was trained by {benchmark.procedure.upper()}"
-        raise ConfigError(msg)
+    if benchmark.procedure == "grpo":
+        return _by_grpo(
+            source, run, recipe, benchmark, configuration, method=method, tool=tool, setup=setup
+        )
     if training.lr_scheduler not in {None, "cosine"}:
         msg = f"no script for training.lr_scheduler {training.lr_scheduler!r}; known: cosine, None"
         raise ConfigError(msg)
@@ -148,6 +156,47 @@ def snippet(
             allocates=allocates,
         )
     return image_script(parts) if benchmark.modality == "image" else text_script(parts)
+
+
+def _by_grpo(
+    catalog: Catalog,
+    run: Run,
+    recipe: Recipe,
+    benchmark: Benchmark,
+    configuration: dict[str, Json],
+    *,
+    method: Method | None,
+    tool: str | None,
+    setup: Setup | Settings | None,
+) -> str:
+    """The script of a run of reinforcement learning, which TRL alone is written for.
+
+    Raises:
+        ConfigError: another tool is asked for, or another setup than the measured one.
+    """
+    trl = resolve_trainer(catalog, "trl")
+    if tool is not None and demanded_trainer(tool)[0] != trl.id:
+        msg = f"no file of {run.experiment} for {tool}: it was trained by GRPO, as TRL does it"
+        raise ConfigError(f"{msg} (leave --trainer out)")
+    if setup is not None:
+        msg = f"no script of {run.experiment} in another setup: it was trained by GRPO, and what "
+        raise ConfigError(f"{msg}generating answers needs is not forecast; leave the setup out")
+    step = step_of(run, recipe, benchmark, method=method)
+    if recipe.peft_type is not None and method is None:
+        raise ConfigError(f"no script of {run.experiment}: nothing is known of its method")
+    return grpo_script(
+        recipe,
+        benchmark,
+        about=about(run, recipe, benchmark, step),
+        config=(
+            "# every weight is trained"
+            if recipe.peft_type is None
+            else _config(recipe.peft_type, configuration, recipe, method)
+        ),
+        config_class=None if method is None else method.config_class,
+        packages=packages(recipe, benchmark, step, method),
+        version=trl.version,
+    )
 
 
 def _for_model(
