@@ -196,6 +196,11 @@ def warnings(
     unknown = [one for one in kept if "peak_memory" not in one.values]
     if query.training is not None and unknown:
         yield _unknown_memory(unknown, len(kept))
+    if query.training is not None and catalog.benchmark_by_id[query.benchmark].procedure == "grpo":
+        yield (
+            "forecasts are of a supervised step: what generating answers needs, and the reference "
+            "that they are compared with, comes on top and is not known"
+        )
     if flagged:
         yield f"{FLAGGED}{', '.join(flagged)} (`why` tells the reason)"
     if query.include_flagged:

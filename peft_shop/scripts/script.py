@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from peft_shop.adapt.records import retargeted_recipe
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
+from peft_shop.forecast.records import Setup
 from peft_shop.scripts.data import TRAIN_FILE
 from peft_shop.scripts.header import about, docstring, packages
 from peft_shop.scripts.image import image_script
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method, Variant
     from peft_shop.catalog.runs import Benchmark, Recipe, Run
-    from peft_shop.forecast.records import Settings, Setup
+    from peft_shop.forecast.records import Settings
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 
@@ -42,6 +43,10 @@ __all__ = ["snippet"]
 
 _IMAGE_MODEL: Final = "Flux2Transformer2DModel"
 """The backbone that the image script loads."""
+_NO_SETUP: Final = (
+    "Not in this script: the setup that was chosen. It is of a supervised step; what generating "
+    "answers needs comes on top."
+)
 _ANY_CLASS: Final = "get_peft_config"
 """What makes the configuration of a method that the catalog does not know."""
 
@@ -103,7 +108,15 @@ def snippet(
     training = recipe.training
     if benchmark.procedure == "grpo":
         return _by_grpo(
-            source, run, recipe, benchmark, configuration, method=method, tool=tool, setup=setup
+            source,
+            run,
+            recipe,
+            benchmark,
+            configuration,
+            method=method,
+            tool=tool,
+            retargeted=retargeted,
+            setup=setup,
         )
     if training.lr_scheduler not in {None, "cosine"}:
         msg = f"no script for training.lr_scheduler {training.lr_scheduler!r}; known: cosine, None"
@@ -167,6 +180,7 @@ def _by_grpo(
     *,
     method: Method | None,
     tool: str | None,
+    retargeted: Retargeted | None,
     setup: Setup | Settings | None,
 ) -> str:
     """The script of a run of reinforcement learning, which TRL alone is written for.
@@ -178,16 +192,19 @@ def _by_grpo(
     if tool is not None and demanded_trainer(tool)[0] != trl.id:
         msg = f"no file of {run.experiment} for {tool}: it was trained by GRPO, as TRL does it"
         raise ConfigError(f"{msg} (leave --trainer out)")
-    if setup is not None:
+    step = step_of(run, recipe, benchmark, method=method)
+    lines = about(run, recipe, benchmark, step, retargeted=retargeted)
+    if isinstance(setup, Setup):
+        lines.append(_NO_SETUP)
+    elif setup is not None:
         msg = f"no script of {run.experiment} in another setup: it was trained by GRPO, and what "
         raise ConfigError(f"{msg}generating answers needs is not forecast; leave the setup out")
-    step = step_of(run, recipe, benchmark, method=method)
     if recipe.peft_type is not None and method is None:
         raise ConfigError(f"no script of {run.experiment}: nothing is known of its method")
     return grpo_script(
         recipe,
         benchmark,
-        about=about(run, recipe, benchmark, step),
+        about=lines,
         config=(
             "# every weight is trained"
             if recipe.peft_type is None
@@ -209,7 +226,8 @@ def _for_model(
 ) -> Recipe:
     """The recipe with the other model's configuration and name."""
     known = any_image or benchmark.modality != "image" or model.architecture == _IMAGE_MODEL
-    if model.benchmark != benchmark.id or not known:
+    kindred = benchmark.on_request and model.modality == benchmark.modality
+    if not (model.benchmark == benchmark.id or kindred) or not known:
         msg = (
             f"no script for {model.name}: the script of {benchmark.title} trains another kind of "
             f"model ({model.benchmark_because})"
