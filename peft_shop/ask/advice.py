@@ -165,6 +165,15 @@ def _just_met(value: float, unit: Unit, kind: str) -> str:
     return text
 
 
+def _about_procedure(catalog: Catalog, query: Query) -> Iterable[str]:
+    """What forecasts of a training step leave out where answers are generated in between."""
+    if query.training is not None and catalog.benchmark_by_id[query.benchmark].procedure == "grpo":
+        yield (
+            "forecasts are of a supervised step: what generating answers needs, and the reference "
+            "that they are compared with, comes on top and is not known"
+        )
+
+
 def warnings(
     catalog: Catalog,
     query: Query,
@@ -196,11 +205,7 @@ def warnings(
     unknown = [one for one in kept if "peak_memory" not in one.values]
     if query.training is not None and unknown:
         yield _unknown_memory(unknown, len(kept))
-    if query.training is not None and catalog.benchmark_by_id[query.benchmark].procedure == "grpo":
-        yield (
-            "forecasts are of a supervised step: what generating answers needs, and the reference "
-            "that they are compared with, comes on top and is not known"
-        )
+    yield from _about_procedure(catalog, query)
     if flagged:
         yield f"{FLAGGED}{', '.join(flagged)} (`why` tells the reason)"
     if query.include_flagged:
