@@ -9,9 +9,10 @@ import pytest
 
 from peft_shop.errors import CatalogError, InputError
 from peft_shop.trial.asking import asked_of
+from peft_shop.trial.freezing import write_frozen
 from peft_shop.trial.preparing import prepare
 from peft_shop.trial.records import Asked, Job, Protocol
-from peft_shop.trial.running import script_of
+from peft_shop.trial.running import Running, script_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,3 +76,29 @@ def test_what_the_neediest_needs_all_have(tiny: Path, tmp_path: Path) -> None:
     # what was stated stays: nobody fits, and that is said before anything starts
     with pytest.raises(InputError, match="is above 1GiB"):
         prepare(tmp_path, asked(tiny, "1GiB", accumulation=1, gradient_checkpointing=False))
+
+
+@pytest.mark.slow
+def test_the_loop_trains_with_the_setup(tiny: Path, tmp_path: Path) -> None:
+    """Parts of a step and blocks that run again change no loss beyond rounding."""
+    losses = {}
+    setups: list[dict[str, Any]] = [{}, {"accumulation": 4, "gradient_checkpointing": True}]
+    for number, setup in enumerate(setups):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        question = asked(tiny, None, candidates=["lora"], batch_size=8, max_length=32, **setup)
+        prepared = prepare(folder, question)
+        write_frozen(folder, prepared)
+        protocol = prepared.protocol
+        (lora,) = protocol.contestants[1:]
+        assert passes(protocol, lora.name) == ((2, 4, True) if setup else (8, 1, False))
+        job = Job(stage="rates", contestant=lora.name, learning_rate=lora.rates[-1], seed=0)
+        run = Running(folder, protocol, job)
+        run.process.wait(240)
+        result = run.result()
+        assert result is not None
+        assert result.measured is not None, result.detail
+        losses[number] = result.measured
+    assert losses[0].tokens == losses[1].tokens
+    assert losses[0].test_loss == pytest.approx(losses[1].test_loss, abs=1e-5)
+    assert losses[0].train_loss == pytest.approx(losses[1].train_loss, abs=1e-5)
