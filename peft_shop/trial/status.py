@@ -11,6 +11,7 @@ from peft_shop.trial.evidence import catalog_of, edge_notes, halving_notes
 from peft_shop.trial.metrics import metrics_of
 from peft_shop.trial.stages import expected_jobs, next_jobs, seed_notes, sweep_of
 from peft_shop.trial.undecided import Undecided, smallest_difference, undecided_pairs
+from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,8 +156,33 @@ def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int
             *edge_notes(protocol, results),
             *seed_notes(protocol, results),
             *halving_notes(protocol, results),
+            *_memory_notes(protocol, results),
         ),
     )
+
+
+def _memory_notes(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:
+    """What would let all fit, where some ran out of memory."""
+    lost = {each.job.contestant for each in results.values() if each.outcome == "out_of_memory"}
+    if not lost:
+        return ()
+    names = [
+        each.name
+        if each.peak is None
+        else f"{each.name} (forecast {format_quantity(each.peak[1], 'bytes')})"
+        for each in protocol.contestants
+        if each.name in lost
+    ]
+    cures = []
+    rest = protocol.asked.batch_size // protocol.accumulation
+    if rest > 1:
+        least = next(part for part in range(2, rest + 1) if rest % part == 0)
+        cures.append(f"--accumulation {protocol.accumulation * least}")
+    if not protocol.gradient_checkpointing:
+        cures.append("--gradient-checkpointing")
+    cures.append(f"less than --max-length {protocol.asked.max_length}")
+    cure = f"a new trial with {' or '.join(cures)} needs less, for all candidates alike"
+    return (f"out of memory: {', '.join(names)}; {cure}",)
 
 
 def _candidates(protocol: Protocol, results: Mapping[str, Result]) -> tuple[Progress, ...]:

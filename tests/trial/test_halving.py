@@ -89,7 +89,7 @@ def carried_out(
 means = st.floats(2, 5)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.tuples(means, means, means), st.floats(1e-5, 1e-2), st.integers(0, 10_000))
 def test_any_order_and_any_interruption_come_to_the_same(
     made: SimpleNamespace, best: tuple[float, float, float], centre: float, seed: int

@@ -79,7 +79,7 @@ def test_a_score_decides_as_a_loss_does(
     assert seeds(scored) == seeds(made.carried_out(protocol, loss))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     st.lists(st.floats(2, 2.05), min_size=3, max_size=3),
     st.integers(0, 10_000),
