@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from peft_shop.ask.quantiles import chi_square_quantile
 from peft_shop.ask.repeats import two_way
 from peft_shop.trial.seeding import _tied
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
 
 ROUNDS = 2000
 SD = 0.02
@@ -42,15 +45,18 @@ def test_an_estimate_is_within_its_interval(recipes: int, seeds: int, lost: int)
 
 @pytest.mark.parametrize(("recipes", "seeds"), [(4, 3), (9, 3), (6, 5)])
 @pytest.mark.parametrize("rounds", [300, pytest.param(4000, marks=pytest.mark.slow)])
-def test_equal_recipes_go_on_to_more_seeds(recipes: int, seeds: int, rounds: int) -> None:
+def test_equal_recipes_go_on_to_more_seeds(
+    made: SimpleNamespace, recipes: int, seeds: int, rounds: int
+) -> None:
     """Each is among those that stay tied in at least 94 % of the trials."""
     draw = random.Random(recipes * seeds)
     kept = 0
+    measured = made.measured(5.0, items=1)
     names = [f"r{number}" for number in range(recipes)]
     for _ in range(rounds):
         scores = {
             name: {
-                seed: SimpleNamespace(test_loss=draw.gauss(5, SD), test_items=((25.0, 5),))
+                seed: measured.model_copy(update={"test_loss": draw.gauss(5, SD)})
                 for seed in range(1, seeds + 1)
             }
             for name in names
