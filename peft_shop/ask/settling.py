@@ -23,6 +23,7 @@ from peft_shop.ask.watching import told
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.runs import Run
 from peft_shop.errors import ForecastError, PeftShopError
+from peft_shop.forecast.deadline import OutOfTimeError, until
 from peft_shop.forecast.devices import Device
 from peft_shop.forecast.looking import look_at_base
 from peft_shop.forecast.records import Setup
@@ -76,10 +77,11 @@ def settled(
     begun = time.monotonic()
     able = query.fit == "auto" and _can_run()
     looks = able and (seconds is None or seconds >= _BASE_SECONDS)
-    looked = looks and _look_at_base(query, target)
+    end = begun + (USUAL_SECONDS if seconds is None else seconds)
+    looked = looks and _look_at_base(query, target, end)
     found = answer(catalog, query)
     if looked and _lacks_room(found):
-        _look_at_base(query, target, every=True)
+        _look_at_base(query, target, end, every=True)
         found = answer(catalog, query)
     waiting = list(_waiting(found))
     if not waiting or not _can_run():
@@ -114,12 +116,13 @@ def _lacks_room(found: Recommendation) -> bool:
     return any(failure.constraint == MEMORY for one in found.dropped for failure in one.failures)
 
 
-def _look_at_base(query: Query, target: Target, *, every: bool = False) -> bool:
+def _look_at_base(query: Query, target: Target, end: float, *, every: bool = False) -> bool:
     """Trace plain LoRA where closed forms know nothing of the model, for the search to go by.
 
     Args:
         query: the question.
         target: the model.
+        end: when to stop [s, of the monotonic clock].
         every: in all setups, even if there is room in the first.
 
     Returns:
@@ -130,15 +133,16 @@ def _look_at_base(query: Query, target: Target, *, every: bool = False) -> bool:
         return False
     device = device_in(query)
     count = device.count if isinstance(device, Device) else 1
-    return look_at_base(
-        target,
-        settings,
-        fixed=query.fixed,
-        bfloat16=device.bfloat16 if isinstance(device, Device) else True,
-        effective=max(1, (query.effective_batch or settings.batch_size) // count),
-        usable=None if every or query.memory is None else query.memory.bytes,
-        told=lambda done, of: told(done, of, "plain LoRA"),
-    )
+    with until(end):
+        return look_at_base(
+            target,
+            settings,
+            fixed=query.fixed,
+            bfloat16=device.bfloat16 if isinstance(device, Device) else True,
+            effective=max(1, (query.effective_batch or settings.batch_size) // count),
+            usable=None if every or query.memory is None else query.memory.bytes,
+            told=lambda done, of: told(done, of, "plain LoRA"),
+        )
 
 
 def plans_of(
@@ -289,8 +293,11 @@ class _DryRuns:
         )
         if key not in self.catalog.derived:
             try:
-                made = Traced(forecast(self.target, config, settings, brief=True))
+                with until(self.end):
+                    made = Traced(forecast(self.target, config, settings, brief=True))
                 self.worked = True
+            except OutOfTimeError as error:
+                return Traced(None, reason=f"no forecast: {error}")
             except PeftShopError as error:
                 reason = f"no forecast: {error}"
                 made = Traced(None, reason=reason)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import ConfigError, ForecastError
+from peft_shop.forecast.deadline import OutOfTimeError
 from peft_shop.forecast.quick.closed_forms import closed_form
 from peft_shop.forecast.recorded import keep_run, recorded_run
 from peft_shop.model.quiet import quiet
@@ -70,6 +71,8 @@ def _forecast(
         return closed_form(model.structure, config, settings)
     try:
         return _dry_run(model, config, settings, brief=brief)
+    except OutOfTimeError:
+        raise
     except ForecastError as error:
         try:
             found = closed_form(model.structure, config, settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.forecast.constants import constants
+from peft_shop.forecast.deadline import OutOfTimeError
 from peft_shop.forecast.intervals import memory_interval
 from peft_shop.forecast.ladder import ladder
 from peft_shop.forecast.recorded import keep_base, recorded_base
@@ -74,7 +75,10 @@ def look_at_base(
             told(sum(known in peaks for known in branches), len(branches))
             from peft_shop.forecast.dry_run.base import plain_peaks  # noqa: PLC0415 - torch only where one is made
 
-            peaks[branch] = plain_peaks(target, step)
+            try:
+                peaks[branch] = plain_peaks(target, step)
+            except OutOfTimeError:
+                break
         peak = TracedBase(peaks).peak(step)
         if usable is not None and _ROOM * _upper(structure, peak, step) <= usable:
             enough = rung.cost

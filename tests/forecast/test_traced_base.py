@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from peft_shop.ask import settling
 from peft_shop.errors import ForecastError
 from peft_shop.forecast import ladder
 from peft_shop.forecast.asking import forecast
+from peft_shop.forecast.deadline import OutOfTimeError, until
 from peft_shop.forecast.dry_run.extrapolation import few_layers
 from peft_shop.forecast.dry_run.forecasting import dry_run
 from peft_shop.forecast.looking import look_at_base
@@ -94,6 +96,22 @@ def test_models_whose_levels_see_other_tokens_are_not_reckoned_beside_one_adapte
     target = experts()
     image = Target(target.structure.model_copy(update={"modality": "image"}))
     assert not look_at_base(image, STEP, fixed=(), bfloat16=True)
+
+
+def test_a_slow_model_ends_at_the_time_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a clock that goes on with every operation
+    ticks = itertools.count()
+    monkeypatch.setattr("peft_shop.forecast.deadline.time.monotonic", lambda: float(next(ticks)))
+    target = experts()
+    with until(1000.0):
+        assert not look_at_base(target, STEP, fixed=(), bfloat16=True)
+    assert next(ticks) < 1010
+    found = traced_base(target.structure, STEP)
+    assert found is not None
+    assert not found.complete
+    assert not found.peaks, "what was ended says nothing of the model"
+    with until(1500.0), pytest.raises(OutOfTimeError, match="time for dry runs was up"):
+        forecast(target, LORA, STEP)
 
 
 def test_what_was_traced_of_files_is_not_traced_again(

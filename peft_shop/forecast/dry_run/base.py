@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peft_shop.errors import PeftShopError
+from peft_shop.forecast.deadline import OutOfTimeError
 from peft_shop.forecast.dry_run.extrapolation import depth_of, few_layers, shorten
 from peft_shop.forecast.dry_run.forecasting import peak_of
 from peft_shop.forecast.reference import plain_lora
@@ -30,6 +31,9 @@ def plain_peaks(target: Target, step: Settings) -> tuple[float, float] | None:
 
     Returns:
         `None` where no such step can be traced.
+
+    Raises:
+        OutOfTimeError: the time was up before.
     """
     config = plain_lora(target.structure)
     targets, layers, depth = _depths(target, recomputed=step.gradient_checkpointing)
@@ -44,6 +48,8 @@ def plain_peaks(target: Target, step: Settings) -> tuple[float, float] | None:
                 float(peak_of(targets, config, settings, layers=layers, depth=depth))
                 for settings in sized
             )
+    except OutOfTimeError:
+        raise
     except PeftShopError:
         return None
     return one, two

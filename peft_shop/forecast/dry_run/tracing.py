@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from peft_shop.forecast.deadline import check_time
 from peft_shop.forecast.dry_run.operations import (
     Op,
     again,
@@ -101,6 +102,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc] # torch is not followed
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        check_time()
         op = self._ops.get(func)
         if op is None:
             op = self._ops[func] = Op(func)
