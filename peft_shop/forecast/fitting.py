@@ -6,7 +6,7 @@ surely is taken, else the cheapest that may.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fittable", "Fitting", "fitted"]
 
+_CUT: Final = "the time for dry runs was up before every setup was traced"
 _LONGEST: Final = 1 << 17
 """Tokens up to which the longest sequence is looked for where the model states no limit."""
 _SHORTEST: Final = 64
@@ -114,6 +115,11 @@ def fitted(
         wanted=[row for row, one in enumerate(grid.rows) if one is not _first(reference)],
     )
     found = _Records(choice, count).fitting()
+    if base is not None and base.cut:
+        # no setup among those that were traced, which says nothing of the others
+        late = [key for key, setup in found.setups.items() if setup is None]
+        unknown |= dict.fromkeys(late, _CUT)
+        found = replace(found, nothing_fits=None)
     return Fitting(
         setup=found.setup,
         setups={**nobody, **found.setups},

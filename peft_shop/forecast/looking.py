@@ -65,7 +65,7 @@ def look_at_base(
     rungs = _rungs(structure, settings, fixed, effective=effective, bfloat16=bfloat16)
     branches = list(dict.fromkeys(branch_of(rung.settings) for rung in rungs))
     peaks = dict(base.peaks)
-    enough = None
+    enough, cut = None, False
     for rung in rungs:
         if enough is not None and rung.cost != enough:
             break
@@ -78,12 +78,13 @@ def look_at_base(
             try:
                 peaks[branch] = plain_peaks(target, step)
             except OutOfTimeError:
+                cut = True
                 break
         peak = TracedBase(peaks).peak(step)
         if usable is not None and _ROOM * _upper(structure, peak, step) <= usable:
             enough = rung.cost
     complete = all(branch in peaks for branch in branches)
-    made = TracedBase(peaks, complete)
+    made = TracedBase(peaks, complete, cut)
     if made != base:
         keep_base(target, settings, made)
     keep_traced(structure, settings, made)

@@ -51,10 +51,13 @@ class TracedBase:
         peaks: per branch, of one and of two sequences at a time [B]; `None` for one in which no
             step can be traced.
         complete: whether every branch was looked at; else those that were not needed are missing.
+        cut: whether the time was up before one was found: what fits in no branch that is here may
+            fit in another.
     """
 
     peaks: Mapping[tuple[object, ...], tuple[float, float] | None]
     complete: bool = True
+    cut: bool = False
 
     def knows(self, settings: Settings) -> bool:
         """Whether the peak in the branch of the settings is known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,12 @@ from peft_shop.forecast.asking import forecast
 from peft_shop.forecast.deadline import OutOfTimeError, until
 from peft_shop.forecast.dry_run.extrapolation import few_layers
 from peft_shop.forecast.dry_run.forecasting import dry_run
+from peft_shop.forecast.fitting import Fittable, fitted
 from peft_shop.forecast.looking import look_at_base
 from peft_shop.forecast.quick.beside import beside
 from peft_shop.forecast.quick.frozen import blocks_of
 from peft_shop.forecast.records import Settings
-from peft_shop.forecast.traced import traced_base
+from peft_shop.forecast.traced import TracedBase, branch_of, keep_traced, traced_base
 from peft_shop.model.inspection import Target, inspect_model
 from peft_shop.preflight.remembered import preflight
 
@@ -110,6 +112,19 @@ def test_a_slow_model_ends_at_the_time_that_was_given(monkeypatch: pytest.Monkey
     assert found is not None
     assert not found.complete
     assert not found.peaks, "what was ended says nothing of the model"
+    assert found.cut
+    # what was traced takes too much: that is no "nothing fits" of what was not
+    few = TracedBase({branch_of(STEP): (9e12, 10e12)}, complete=False, cut=True)
+    keep_traced(target.structure, STEP, few)
+    asked = [Fittable("plain", LORA, bnb_4bit="yes", checkpointing=True)]
+    small: dict[str, Any] = {"fixed": (), "device": 2**34, "effective_batch": 4}
+    late = fitted(target.structure, asked, STEP, **small)
+    assert "before every setup was traced" in late.unknown["plain"]
+    assert late.nothing_fits is None
+    keep_traced(target.structure, STEP, dataclasses.replace(few, cut=False))
+    sure = fitted(target.structure, asked, STEP, **small)
+    assert not sure.unknown
+    assert sure.nothing_fits is not None
     with until(1500.0), pytest.raises(OutOfTimeError, match="time for dry runs was up"):
         forecast(target, LORA, STEP)
 
