@@ -235,6 +235,23 @@ def test_replicates_tell_the_noise_of_scores_that_lack_an_estimate(
         assert scopes == {"score"}
 
 
+def test_the_choice_of_questions_is_uncertain_without_any_repeat(
+    alter: Callable[..., Catalog],
+) -> None:
+    runs = tuple(seeded({name: scores[:1] for name, scores in SCORES.items()}))
+    catalog = alter(CATALOG, runs=runs, noise=())
+    asked = CATALOG.benchmark_by_id["metamathqa"].sample_size
+    assert asked is not None
+    for certainty in ("rerun", "questions"):
+        found = kept(
+            recommend("metamathqa", catalog=catalog, certainty=certainty, peft_version="any")
+        )
+        for one in found.values():
+            score = one.values["test_accuracy"]
+            chosen = {"test_accuracy": pytest.approx(math.sqrt(score * (1 - score) / asked))}
+            assert one.sds == (chosen if certainty == "questions" else {})
+
+
 def test_a_recipe_may_have_noise_of_its_own(alter: Callable[..., Catalog]) -> None:
     common = Noise(benchmark="metamathqa", metric="test_accuracy", sd=0.01, degrees=9, method="x")
     own = common.model_copy(update={"sd": 0.05, "degrees": 2, "experiments": ("lora/b",)})
