@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peft_shop.ask.judging import MEMORY
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -102,6 +104,14 @@ def answer_setup(recommendation: Recommendation) -> tuple[str, ...]:
         told = nothing_fits_sentences(recommendation.nothing_fits, there, model)
         return (*told, *((shared,) if limit.count > 1 else ()))
     if setup is None:
+        reasons = [
+            failure.reason
+            for one in recommendation.dropped
+            for failure in one.failures
+            if failure.constraint == MEMORY
+        ]
+        if reasons and not any(True for _ in recommendation.kept):
+            return (f"Nothing fits {there}: {reasons[0].rpartition(': ')[2]}.",)
         return (f"Whether anything fits {there} is not known: no memory could be forecast.",)
     text = f"Setup: {setup_words(setup.settings, model)}"
     if abs(setup.time_factor - 1) >= _NOTICED:

@@ -97,6 +97,16 @@ def test_a_device_that_is_too_small_takes_another_setup(experts: Target) -> None
         assert own.setup.peak.low <= limit
 
 
+def test_where_the_base_alone_is_too_large_nothing_fits_though_nothing_was_traced(
+    experts: Target,
+) -> None:
+    found = recommend(model=experts.structure, max_memory="100kB", methods="lora")
+    assert not list(found.kept)
+    text = " ".join(str(found).split())
+    assert "Nothing fits 100kB: the base alone takes" in text
+    assert "is not known" not in text
+
+
 def test_a_common_model_gets_no_dry_run_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     from peft_shop.model.inspection import inspect_model
 
