@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     Runner = Callable[[str, list[dict[str, Any]]], dict[str, Any]]
 
 CATALOG = load()
-RUNS = {run.experiment: run for run in CATALOG.runs if run.recipe.peft_type is not None}
+SUPERVISED = {one.id for one in CATALOG.benchmarks if one.procedure == "supervised"}
+RUNS = {
+    run.experiment: run
+    for run in CATALOG.runs
+    if run.recipe.peft_type is not None and run.benchmark in SUPERVISED
+}
 LORA = RUNS["lora/llama-3.2-3B-rank32"]
 FLUX = RUNS["lora/flux2-klein-default"]
 TYPES = {method.peft_type: method for method in CATALOG.methods}

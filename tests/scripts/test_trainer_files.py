@@ -40,7 +40,10 @@ CATALOG = load()
 TRAINERS = [one for one in CATALOG.trainers if one.file is not None]
 STATING = [one for one in TRAINERS if one.file != "script" and one.id != "kohya"]
 """Trainers whose file states values by keys; kohya has no script for a measured model."""
-RUNS = [run for run in CATALOG.runs if run.recipe.peft_type is not None]
+SUPERVISED = {one.id for one in CATALOG.benchmarks if one.procedure == "supervised"}
+RUNS = [
+    run for run in CATALOG.runs if run.recipe.peft_type is not None and run.benchmark in SUPERVISED
+]
 LATEST = {(run.method, run.variants, run.benchmark): run for run in RUNS}
 TEXT = [run for run in LATEST.values() if run.benchmark == "metamathqa"]
 LORA = LATEST[("lora", ("rslora",), "metamathqa")]
