@@ -42,3 +42,28 @@ def test_a_file_of_a_later_schema_is_refused_with_advice(tmp_path: Path) -> None
     path.write_text(json.dumps(document | {"schema_version": later}), encoding="utf-8")
     with pytest.raises(CatalogVersionError, match=f"schema {later}.*upgrade"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    "kind", ["metrics", "benchmarks", "sources", "snapshots", "runs", "methods"]
+)
+def test_a_reader_of_the_first_schema_finds_all_that_it_relies_on(kind: str) -> None:
+    """Whoever ignores what it does not know reads a later file of the same major version."""
+    first, last = (json.loads(path.read_bytes()) for path in (SHIPPED[0], SHIPPED[-1]))
+    assert first["schema_version"].partition(".")[0] == last["schema_version"].partition(".")[0]
+    assert set(first) <= set(last)
+    always = set.intersection(*(set(record) for record in first[kind]))
+    assert always
+    for record in last[kind]:
+        assert always <= set(record), sorted(always - set(record))
+
+
+def test_a_file_with_what_this_release_does_not_know_says_that_it_is_newer(tmp_path: Path) -> None:
+    document = json.loads(SHIPPED[-1].read_bytes())
+    major, _, minor = SCHEMA_VERSION.partition(".")
+    document["schema_version"] = f"{major}.{int(minor) + 1}"
+    document["benchmarks"][0]["unheard_of"] = 1
+    path = tmp_path / "newer.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(CatalogVersionError, match=rf"{major}\.{int(minor) + 1}"):
+        load(path)
