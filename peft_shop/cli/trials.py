@@ -18,7 +18,8 @@ from peft_shop.cli.output import (
 )
 from peft_shop.errors import QueryError
 from peft_shop.show.progress import progress_bar, waiting
-from peft_shop.show.trials import plan_document, proposal_text, status_document
+from peft_shop.show.trials import plan_document, status_document
+from peft_shop.trial.engines import slots_of
 from peft_shop.trial.proposing import TrialPlan
 from peft_shop.trial.trial import Trial
 
@@ -68,7 +69,7 @@ def plan(
     if plan.fits is None:
         raise typer.Exit(TOO_CLOSE)
     if not plan.fits:
-        say(proposal_text(plan, within))
+        say(plan.advice(within))
         raise typer.Exit(NOTHING_FOUND)
 
 
@@ -108,6 +109,14 @@ def run(
         ),
     ] = "seeds",
     within: Within = None,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes",
+            help="Start even where the forecast says that it does not fit --within, and do what "
+            "there is time for.",
+        ),
+    ] = False,
     timeout: Annotated[
         str | None,
         typer.Option(
@@ -122,11 +131,13 @@ def run(
     """Do what is left of a trial; it can be interrupted and run again at any time.
 
     Exit code: 0 every run (of --stage and those before) has figures, 1 some have none or are still
-    to be done.
+    to be done, or the trial does not fit --within and nothing was started.
     """
     trial = Trial(folder)
     if within is not None:
-        _tell_of_time(trial, within)
+        together = slots_of(engine, slots)
+        # a stage before the last is no whole trial: there is nothing to propose for it
+        _hold_to_time(trial, within, slots=together, yes=yes or stage != "seeds")
     with waiting("reading the model and the data"):
         trial.freeze()
     with progress_bar("runs", every=_EVERY) as tell:
@@ -210,9 +221,20 @@ def show_plan(out: Output, plan: TrialPlan) -> None:
     )
 
 
-def _tell_of_time(trial: Trial, within: str) -> None:
-    """Says beforehand what will not be done in time, and what would be."""
+def _hold_to_time(trial: Trial, within: str, *, slots: int | None, yes: bool) -> None:
+    """Says beforehand what would not be done in time, and stops there unless `yes`.
+
+    Raises:
+        Exit: the forecast says that it does not fit.
+    """
     with waiting("reading the model and the data"):
-        plan = trial.plan(within=within)
-    if plan.fits is False:
-        say(f"{proposal_text(plan, within)}; no run is started after {within}")
+        plan = trial.plan(within=within, slots=slots)
+    if plan.fits:
+        return
+    goes_on = yes or plan.fits is None
+    end = f"no run is started after {within}"
+    if not goes_on:
+        end = f"nothing was started: --yes does what there is time for in {within}"
+    say(f"{plan.advice(within)}; {end}")
+    if not goes_on:
+        raise typer.Exit(NOTHING_FOUND)

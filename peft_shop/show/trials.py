@@ -13,11 +13,10 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from peft_shop.catalog.runs import Metric
     from peft_shop.trial.costing import Estimate
-    from peft_shop.trial.proposing import TrialPlan
     from peft_shop.trial.records import Contestant, Protocol
     from peft_shop.trial.status import Progress, Status
 
-__all__ = ["plan_document", "proposal_text", "status_document"]
+__all__ = ["plan_document", "status_document"]
 
 _OUTCOMES: Final = {
     "finished": "finished",
@@ -80,20 +79,6 @@ def plan_document(protocol: Protocol, left: Estimate) -> Document:
         ),
         warnings=protocol.notes,
         footnotes=("Peak memory is a forecast with its 90 % interval.",),
-    )
-
-
-def proposal_text(plan: TrialPlan, within: str) -> str:
-    """What would fit into a time that the trial does not fit into."""
-    proposal = plan.proposal
-    if proposal is None:
-        return ""
-    took = format_quantity(proposal.seconds, "seconds")
-    if proposal.fits:
-        return f"this does not fit into {within}; it would with {proposal.text}: at most {took}"
-    return (
-        f"this does not fit into {within}, and the least that compares anything ({proposal.text}) "
-        f"takes up to {took}"
     )
 
 

@@ -17,10 +17,21 @@ if TYPE_CHECKING:
     from peft_shop.trial.halving import Briefing
     from peft_shop.trial.records import Job, Protocol
 
-__all__ = ["Engine", "opened"]
+__all__ = ["Engine", "opened", "slots_of"]
 
 Engine: TypeAlias = Literal["local", "ray"]
 Start: TypeAlias = "Callable[[Job, Briefing], Attempt]"
+
+
+def slots_of(engine: str, slots: int | None) -> int | None:
+    """Runs at the same time: as asked, or one on this machine, or `None` for all that can be done.
+
+    Raises:
+        QueryError: no such number.
+    """
+    if slots is not None and slots < 1:
+        raise QueryError(f"slots must be a whole number from 1 on, got {slots}")
+    return 1 if slots is None and engine == "local" else slots
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from peft_shop.records import Finite, Record
 from peft_shop.trial.costing import Estimate
 from peft_shop.trial.records import Protocol
 from peft_shop.trial.seeding import first_seeds
+from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from peft_shop.trial.costing import RunTime
@@ -64,6 +65,24 @@ class TrialPlan(Record):
     estimate: Estimate
     proposal: Proposal | None = None
     fits: bool | None = None
+
+    def advice(self, within: object) -> str:
+        """Whether it fits into a time that was given, and what would."""
+        proposal = self.proposal
+        if self.estimate.low is None:
+            return f"nothing was measured yet: nobody can tell whether this fits into {within}"
+        if proposal is None:
+            fits = "fits" if self.fits else "may or may not fit"
+            return f"this {fits} into {within}"
+        problem = f"this does not fit into {within}"
+        if not proposal.changed:
+            return f"{problem}, and less would compare nothing"
+        took = f"{format_quantity(proposal.seconds, 'seconds')}, one run after another"
+        if proposal.fits:
+            return f"{problem}; it would with {proposal.text}: at most {took}"
+        return (
+            f"{problem}, and the least that compares anything ({proposal.text}) takes up to {took}"
+        )
 
 
 def planned(

@@ -14,7 +14,7 @@ from peft_shop.files import write_atomically
 from peft_shop.trial.asking import ASKED, asked_of, read_asked, write_asked
 from peft_shop.trial.costing import calibrate, calibration_of, estimate, patience, run_time
 from peft_shop.trial.driver import drive
-from peft_shop.trial.engines import Engine, opened
+from peft_shop.trial.engines import Engine, opened, slots_of
 from peft_shop.trial.evidence import catalog_of, without_paths
 from peft_shop.trial.freezing import check_unchanged, frozen, write_frozen
 from peft_shop.trial.ledger import locked
@@ -177,6 +177,7 @@ class Trial:
         slots: int | None = None,
         stage: Stage = "seeds",
         within: Quantity | None = None,
+        yes: bool = True,
         timeout: Quantity | None = None,
         tell: Callable[[int, int, str], None] | None = None,
         allow_code: bool = False,
@@ -189,6 +190,7 @@ class Trial:
             slots: runs at the same time; by default one, or as many as the cluster takes.
             stage: the last one that is done; the seeds are what comes last.
             within: time after which no further run is started, such as `"6h"`.
+            yes: whether to go on where the forecast says that this does not fit `within`.
             timeout: after which one run is ended; three times its forecast where `calibrate` was
                 called, else never.
             tell: told the number of runs done, of all, and what the current ones do.
@@ -197,14 +199,17 @@ class Trial:
         Raises:
             InputError: the protocol changed, another process runs the trial, or its score is code
                 that this user did not name.
+            QueryError: it does not fit, and `yes` is false; what would is told.
             PeftShopError: the disk refuses, or the cluster does; what had ended is kept.
             MissingExtraError: the engine is not installed.
         """
-        if slots is not None and slots < 1:
-            raise QueryError(f"slots must be a whole number from 1 on, got {slots}")
         stages = stages_until(stage)
         limit = None if within is None else read_quantity(within, "seconds", name="within")
         longest = None if timeout is None else read_quantity(timeout, "seconds", name="timeout")
+        if within is not None and not yes:
+            plan = self.plan(within=within, slots=slots_of(engine, slots))
+            if plan.fits is False:
+                raise QueryError(f"{self.folder}: {plan.advice(within)}; nothing was started")
         with locked(self.folder):
             protocol = self.freeze()
             demand_trust(self.folder, protocol, allow_code=allow_code)
@@ -225,7 +230,7 @@ class Trial:
                     protocol,
                     results,
                     start,
-                    slots=1 if slots is None and engine == "local" else slots,
+                    slots=slots_of(engine, slots),
                     deadline=deadline,
                     stages=stages,
                     tell=tell,
@@ -297,17 +302,21 @@ class Trial:
             demand_trust(self.folder, protocol, allow_code=allow_code)
             calibrate(self.folder, protocol, files)
 
-    def plan(self, *, within: Quantity | None = None) -> TrialPlan:
+    def plan(self, *, within: Quantity | None = None, slots: int | None = 1) -> TrialPlan:
         """What it will do and how long that takes; nothing is started.
 
         Args:
             within: time that it may take, such as `"6h"`; what does not fit comes with a proposal.
+            slots: runs at the same time, as if they did not slow each other down; `None` for all.
         """
         limit = None if within is None else read_quantity(within, "seconds", name="within")
         protocol = self.protocol
         results, known = self.results(protocol), calibration_of(self.folder, protocol)
         each = run_time(protocol, results, known)
-        return planned(protocol, estimate(protocol, results, known), each, limit)
+        left = estimate(protocol, results, known)
+        if limit is not None:
+            limit *= max(1, left.runs if slots is None else slots)
+        return planned(protocol, left, each, limit)
 
     def estimate(self) -> Estimate:
         """What is left, and how long that takes."""

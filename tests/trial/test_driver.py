@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from peft_shop.errors import InputError, PeftShopError
+from peft_shop.errors import InputError, PeftShopError, QueryError
 from peft_shop.trial import driver
 from peft_shop.trial.asking import asked_of, write_asked
 from peft_shop.trial.driver import drive
@@ -188,3 +190,83 @@ def test_a_trial_that_is_run_already_is_refused(tmp_path: Path) -> None:
         assert process.stdout.readline() == "held\n"
         with pytest.raises(InputError, match="another process runs this trial"):
             Trial(tmp_path).run()
+
+
+@pytest.fixture
+def frozen_trial(
+    made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Engine]:
+    """A trial with three runs of 2000 s left, and what it would go on with."""
+    protocol = made.protocol(("lora/a", "miss/b"))
+    write_asked(tmp_path, protocol.asked)
+    (tmp_path / "protocol.json").write_text(protocol.model_dump_json(), encoding="utf-8")
+    measured = made.measured(2.0).model_copy(update={"step_seconds": 2000.0})
+
+    def ends(job: Job, _: int = 1) -> Result:
+        scored = {"valid_loss": 2.0 if job.learning_rate == 0.0003 else 3.0}
+        done: Result = made.result(protocol, job, measured.model_copy(update=scored))
+        place = tmp_path / "runs" / done.id
+        place.mkdir(parents=True)
+        (place / "result.json").write_text(done.model_dump_json(), encoding="utf-8")
+        return done
+
+    results: dict[str, Result] = {}
+    while len(results) < 10:
+        result = ends(next_jobs(protocol, results)[0])
+        results[result.id] = result
+    engine = Engine(protocol, ends)
+    opened = contextlib.nullcontext(engine)
+    monkeypatch.setattr("peft_shop.trial.trial.opened", lambda *_, **__: opened)
+    monkeypatch.setattr("peft_shop.trial.trial.check_unchanged", lambda *_: None)
+    monkeypatch.setattr(Trial, "_keep_catalog", lambda *_: None)
+    return tmp_path, engine
+
+
+Command: TypeAlias = "Callable[..., tuple[int, str, str]]"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (("--within", "1min"), 1, "does not fit into 1min, and the least that compares anything"),
+        (("--within", "1h"), 1, "it would with --rates 2 --seeds 2 --steps"),
+        (("--within", "1h", "--yes"), 0, "no run is started after 1h"),
+        (("--within", "1h", "--stage", "rates"), 0, "no run is started after 1h"),
+        (("--within", "1h", "--slots", "2"), 0, ""),
+        (("--within", "2h"), 0, ""),
+        (("--within", "1h", "--slots", "0"), 2, "slots must be a whole number from 1 on"),
+    ],
+)
+def test_what_does_not_fit_into_the_time_is_not_started(
+    frozen_trial: tuple[Path, Engine],
+    run: Command,
+    options: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    folder, engine = frozen_trial
+    ended, _, told = run("trial", "run", str(folder), *options)
+    assert says in " ".join(told.split())
+    assert ended == code
+    assert bool(engine.times) == (code == 0 and options[-1] != "rates")
+
+
+def test_where_nothing_was_measured_a_trial_starts_and_says_so(
+    frozen_trial: tuple[Path, Engine], run: Command
+) -> None:
+    folder, engine = frozen_trial
+    shutil.rmtree(folder / "runs")
+    code, _, told = run("trial", "run", str(folder), "--within", "1h")
+    assert code == 0
+    assert "nobody can tell whether this fits into 1h" in " ".join(told.split())
+    assert engine.times
+
+
+def test_python_starts_in_any_case_unless_it_is_told_not_to(
+    frozen_trial: tuple[Path, Engine],
+) -> None:
+    folder, engine = frozen_trial
+    with pytest.raises(QueryError, match=r"does not fit into 1h.*nothing was started"):
+        Trial(folder).run(within="1h", yes=False)
+    assert not engine.times
+    assert Trial(folder).run(within="1h").complete
