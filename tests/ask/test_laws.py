@@ -110,7 +110,7 @@ def constraint(benchmark: str) -> st.SearchStrategy[tuple[str, Any]]:
 @st.composite
 def questions(draw: st.DrawFn, most: int = 4) -> Options:
     """Options of `recommend` that do not contradict each other."""
-    benchmark = draw(st.sampled_from(["metamathqa", "image_gen"]))
+    benchmark = draw(st.sampled_from(["metamathqa", "image_gen", "rlmath"]))
     asked: Options = {
         "benchmark": benchmark,
         "objectives": draw(objectives(benchmark)),
@@ -480,8 +480,8 @@ def test_every_order_is_one_of_the_same_front(data: st.DataObject) -> None:
 @laws
 @given(questions(most=1))
 def test_the_cheapest_tie_is_the_cheapest_of_those_that_may_be_best(asked: Options) -> None:
-    headline = CATALOG.benchmark_by_id[asked["benchmark"]].headline
-    asked["objectives"] = [headline, "peak_memory"]
+    headline, cost = CATALOG.benchmark_by_id[asked["benchmark"]].default_objectives
+    asked["objectives"] = [headline, cost]
     answer = ask(asked | {"rank_by": "cheapest-tie"})
     assume(answer.front)
     top = max(answer, key=lambda one: one.values[headline])
@@ -493,9 +493,9 @@ def test_the_cheapest_tie_is_the_cheapest_of_those_that_may_be_best(asked: Optio
         <= factor(asked["confidence"], spreads[one.name].degrees, len(answer) - 1)
         * spreads[one.name].sd
     ]
-    memory = [one.values["peak_memory"] for one in answer][: len(equal)]
+    costly = [one.values[cost] for one in answer][: len(equal)]
     assert {one.name for one in list(answer)[: len(equal)]} == {one.name for one in equal}
-    assert memory == sorted(memory)
+    assert costly == sorted(costly)
     rest = [one.values[headline] for one in answer][len(equal) :]
     assert rest == sorted(rest, reverse=True)
 
