@@ -36,6 +36,15 @@ AllowCode: TypeAlias = Annotated[
         "--allow-code", help="Run the score function of a folder that came from elsewhere."
     ),
 ]
+KeepAdapters: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--keep",
+        help="Adapters that stay, in runs/ID/adapter: best of each candidate's seeds, by "
+        "validation loss, or all. Default: none.",
+        metavar="best|all",
+    ),
+]
 Within: TypeAlias = Annotated[
     str | None,
     typer.Option("--within", help="Time that it may take, such as 6h.", metavar="TIME"),
@@ -117,6 +126,7 @@ def run(
             "there is time for.",
         ),
     ] = False,
+    keep: KeepAdapters = None,
     timeout: Annotated[
         str | None,
         typer.Option(
@@ -147,6 +157,7 @@ def run(
             slots=slots,
             stage=stage,  # type: ignore[arg-type]  # checked there
             within=within,
+            keep=keep,  # type: ignore[arg-type]  # as above
             timeout=timeout,
             tell=tell,
             allow_code=allow_code,
@@ -171,6 +182,7 @@ def run_one(
     stage: Annotated[
         str, typer.Option("--stage", help="base, rates or seeds.", metavar="STAGE")
     ] = "rates",
+    keep: KeepAdapters = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Do one run of a trial, as a scheduler's array job does.
@@ -180,7 +192,13 @@ def run_one(
     """
     if (name is None) == (index is None):
         raise QueryError("name the run, or give its number with --index")
-    result = Trial(folder).run_one(name, index=index, stage=stage, allow_code=allow_code)
+    result = Trial(folder).run_one(
+        name,
+        index=index,
+        stage=stage,
+        keep=keep,  # type: ignore[arg-type]  # checked there
+        allow_code=allow_code,
+    )
     if result is None:
         say(f"stage {stage} has no run {index}")
         raise typer.Exit(NOTHING_FOUND)

@@ -104,6 +104,7 @@ def status_document(status: Status, left: Estimate | None = None) -> Document:
         Item(f"{each.run}: {_OUTCOMES.get(each.outcome, each.outcome)}", (each.detail[-600:],))
         for each in status.failed
     )
+    kept = tuple(Item(folder, ()) for folder in status.adapters)
     return Document(
         title=f"Trial {status.benchmark}",
         paragraphs=tuple(paragraphs),
@@ -123,6 +124,7 @@ def status_document(status: Status, left: Estimate | None = None) -> Document:
             ),
             *_undecided(status),
             *((Listing("Without figures", failed),) if failed else ()),
+            *((Listing("Adapters, in the trial's folder", kept),) if kept else ()),
             *_left_out(status.left_out),
         ),
         warnings=status.notes,

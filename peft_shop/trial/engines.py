@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from peft_shop.errors import QueryError, UnknownNameError
+from peft_shop.trial.keeping import keeps, known
 from peft_shop.trial.ray import cluster
 from peft_shop.trial.running import Running
 
@@ -43,6 +44,7 @@ def opened(
     address: str | None = None,
     timeout: float | None = None,
     within: float | None = None,
+    keep: str | None = None,
 ) -> Iterator[Start]:
     """Gives the function that begins a job; leaves nothing running behind.
 
@@ -53,10 +55,11 @@ def opened(
         address: of a Ray cluster.
         timeout: after which a run is ended [s].
         within: time after which a run that still waits for its place is not begun [s].
+        keep: which adapters stay: `best`, `all` or none.
 
     Raises:
         UnknownNameError: there is no such engine.
-        QueryError: an address for an engine that has none.
+        QueryError: an address for an engine that has none, or adapters from one that brings none.
         MissingExtraError: the engine is not installed.
         PeftShopError: it cannot be reached.
     """
@@ -65,7 +68,15 @@ def opened(
     if engine == "local":
         if address is not None:
             raise QueryError("an address belongs to a cluster: give the engine `ray` with it")
-        yield lambda job, briefing: Running(folder, protocol, job, briefing, timeout=timeout)
+        stays = known(keep)
+        yield lambda job, briefing: Running(
+            folder, protocol, job, briefing, timeout=timeout, keep=keeps(stays, job)
+        )
         return
+    if known(keep) is not None:
+        raise QueryError(
+            "adapters stay where they were trained, and a cluster brings results alone: keep them "
+            "with the engine `local`, or with `peft-shop trial run-one --keep` on a shared disk"
+        )
     with cluster(folder, protocol, address=address, timeout=timeout, within=within) as start:
         yield start

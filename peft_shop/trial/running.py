@@ -6,7 +6,6 @@ import ctypes
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from peft_shop.files import parse_json, read_bounded, write_all, write_atomicall
 from peft_shop.scripts.data import TRAIN_FILE
 from peft_shop.scripts.script import snippet
 from peft_shop.trial.halving import Briefing
+from peft_shop.trial.keeping import drop, settle
 from peft_shop.trial.measure import DIVERGED, HALF, HALVED, MEASURED
 from peft_shop.trial.metrics import benchmark_of
 from peft_shop.trial.records import Measured, Result
@@ -35,7 +35,6 @@ ORDER: Final = "order.json"
 SCRIPT: Final = "train.py"
 LOG: Final = "log.txt"
 RESULT: Final = "result.json"
-_ADAPTER: Final = "adapter"
 _LARGEST: Final = 2**28
 _LOG_END: Final = 30
 _NO_MEMORY: Final = (
@@ -102,6 +101,7 @@ class Running:
         job: what to do.
         briefing: what the training is told besides its recipe.
         timeout: after which the process is ended [s]; `None` for never.
+        keep: whether the adapter stays beside the result.
         into: folder of the runs inside the trial's.
     """
 
@@ -113,6 +113,7 @@ class Running:
         briefing: Briefing = NOTHING_TOLD,
         *,
         timeout: float | None = None,
+        keep: bool = False,
         into: str = "runs",
     ) -> None:
         self.job = job
@@ -121,12 +122,13 @@ class Running:
         self.started = time.monotonic()
         self._protocol = protocol
         self._timeout = timeout
+        self._keep = keep
         self._too_long = False
         self._kills = _memory_kills()
         self.place.mkdir(parents=True, exist_ok=True)
         for leftover in (self.place / MEASURED, self.place / HALF, self.place / RESULT):
             leftover.unlink(missing_ok=True)
-        shutil.rmtree(self.place / _ADAPTER, ignore_errors=True)
+        drop(self.place)
         order = {
             "test": str((folder / protocol.test.file).resolve()),
             "valid": str((folder / protocol.valid.file).resolve()),
@@ -194,10 +196,13 @@ class Running:
             half_valid_loss=self._half() if outcome == "halved" else None,
             created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
+        if self._keep and measured is not None:
+            settle(self.place)
+        else:
+            drop(self.place)
         write_atomically(self.place / RESULT, result.model_dump_json().encode())
         for leftover in (MEASURED, HALF, ORDER):
             (self.place / leftover).unlink(missing_ok=True)
-        shutil.rmtree(self.place / _ADAPTER, ignore_errors=True)
         return result
 
     def _outcome(self) -> tuple[Outcome | None, str, Measured | None]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from peft_shop.errors import InputError, PeftShopError, UnknownNameError
 from peft_shop.trial.halving import briefing_of, may_begin, yardstick_of
+from peft_shop.trial.keeping import keeps, known
 from peft_shop.trial.ledger import append
 from peft_shop.trial.running import Running
 from peft_shop.trial.stages import every_job, next_jobs, stages_until
@@ -57,8 +58,22 @@ def chosen_job(
     return numbered.get(-1 if index is None else index)
 
 
-def do_one(folder: Path, protocol: Protocol, results: Mapping[str, Result], job: Job) -> Result:
+def do_one(
+    folder: Path,
+    protocol: Protocol,
+    results: Mapping[str, Result],
+    job: Job,
+    *,
+    keep: str | None = None,
+) -> Result:
     """Trains one run in a process of its own, whatever else there is.
+
+    Args:
+        folder: of the trial.
+        protocol: what is equal for all.
+        results: by identifier of the run.
+        job: what to do.
+        keep: which adapters stay: `best`, `all` or none.
 
     Raises:
         InputError: it is to be held against runs that are still to be done.
@@ -70,8 +85,9 @@ def do_one(folder: Path, protocol: Protocol, results: Mapping[str, Result], job:
             f"{folder}: with halving all are held against {yardstick_of(protocol).name}: do the "
             "runs of its rates first"
         )
+    briefing, stays = briefing_of(protocol, results, job), keeps(known(keep), job)
     append(folder, "start", run=name)
-    running = Running(folder, protocol, job, briefing_of(protocol, results, job))
+    running = Running(folder, protocol, job, briefing, keep=stays)
     try:
         running.process.wait()
     finally:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from peft_shop.catalog.runs import Metric
 from peft_shop.records import Finite, Frozen, Record, Text
 from peft_shop.trial.evidence import catalog_of, edge_notes, halving_notes
+from peft_shop.trial.keeping import ADAPTER
 from peft_shop.trial.metrics import metrics_of
 from peft_shop.trial.stages import expected_jobs, next_jobs, seed_notes, sweep_of
 from peft_shop.trial.undecided import Undecided, smallest_difference, undecided_pairs
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from peft_shop.trial.records import Protocol, Result
 
@@ -80,6 +81,7 @@ class Status(Record):
             unit of the score metric, or of the test loss where there is none; `None` while it is
             not known.
         notes: what to know of the data and the rates.
+        adapters: folders of the adapters that were kept, inside the trial's.
     """
 
     benchmark: Text
@@ -96,6 +98,7 @@ class Status(Record):
     undecided: tuple[Undecided, ...] = ()
     smallest_difference: Finite | None = None
     notes: tuple[str, ...] = ()
+    adapters: tuple[Text, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -103,13 +106,20 @@ class Status(Record):
         return self.done >= self.total
 
 
-def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int = 0) -> Status:
+def status_of(
+    protocol: Protocol,
+    results: Mapping[str, Result],
+    *,
+    foreign: int = 0,
+    adapters: Sequence[str] = (),
+) -> Status:
     """How far a trial is.
 
     Args:
         protocol: of the trial.
         results: by identifier of the run.
         foreign: result files that do not belong to the protocol [count].
+        adapters: runs whose adapter was kept.
     """
     strangers = (
         (f"{foreign} result files are broken or of another protocol: they do not count",)
@@ -158,6 +168,7 @@ def status_of(protocol: Protocol, results: Mapping[str, Result], *, foreign: int
             *halving_notes(protocol, results),
             *_memory_notes(protocol, results),
         ),
+        adapters=tuple(f"runs/{name}/{ADAPTER}" for name in adapters),
     )
 
 

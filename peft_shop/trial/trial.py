@@ -11,20 +11,22 @@ from peft_shop.catalog.export import dump
 from peft_shop.catalog.store import TRIAL_CATALOG
 from peft_shop.errors import InputError, QueryError
 from peft_shop.files import write_atomically
-from peft_shop.trial.asking import ASKED, asked_of, read_asked, write_asked
+from peft_shop.trial.asking import ASKED, read_asked
 from peft_shop.trial.costing import calibrate, calibration_of, estimate, patience, run_time
+from peft_shop.trial.creating import make_folder
 from peft_shop.trial.driver import drive
 from peft_shop.trial.engines import Engine, opened, slots_of
 from peft_shop.trial.evidence import catalog_of, without_paths
 from peft_shop.trial.freezing import check_unchanged, frozen, write_frozen
+from peft_shop.trial.keeping import Keep, drop_worse, kept
 from peft_shop.trial.ledger import locked
 from peft_shop.trial.outcomes import files_of_results, read_results
-from peft_shop.trial.preparing import prepare, usual_length
+from peft_shop.trial.preparing import prepare
 from peft_shop.trial.proposing import TrialPlan, planned
 from peft_shop.trial.single import chosen_job, do_one
 from peft_shop.trial.stages import next_jobs, stages_until
 from peft_shop.trial.status import Status, status_of
-from peft_shop.trial.trust import demand_trust, source_of_score, trust
+from peft_shop.trial.trust import demand_trust
 from peft_shop.units import read_quantity
 
 if TYPE_CHECKING:
@@ -90,40 +92,13 @@ class Trial:
         Raises:
             InputError: a folder that is not empty, or a setting that cannot be.
         """
-        place = Path(folder)
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise InputError(f"{place} exists already and is not empty; choose another folder")
         answer = None if isinstance(candidates, int | tuple | list) else candidates
         if answer is not None:
             names = tuple(each.name for each in (*answer.front, *answer.ties))
         else:
             names = candidates if isinstance(candidates, int) else tuple(candidates)  # type: ignore[arg-type,assignment]  # no answer
-        paths = {
-            name: str(Path(settings.pop(name)).resolve())
-            for name in ("valid", "test", "general")
-            if settings.get(name) is not None
-        }
-        score = str(settings.get("score") or "")
-        if ":" in score:
-            file, _, function = score.rpartition(":")
-            settings["score"] = f"{Path(file).resolve()}:{function}"
-        stated = {
-            "model": str(Path(model).resolve()),
-            "train": str(Path(train).resolve()),
-            **paths,
-            "candidates": names,
-            **{name: value for name, value in settings.items() if value is not None},
-        }
-        if "max_length" not in stated and (length := usual_length(Path(model))) is not None:
-            stated["max_length"] = length
-        asked = asked_of(stated, "Trial.create")
-        for path in (asked.model, asked.train, asked.valid, asked.test, asked.general):
-            if path is not None and not Path(path).exists():
-                raise InputError(f"{path}: no such file or folder")
-        if ":" in asked.scored_by:
-            trust(source_of_score(asked.scored_by))
-        place.mkdir(parents=True, exist_ok=True)
-        write_asked(place, asked)
+        place = Path(folder)
+        make_folder(place, model=model, train=train, candidates=names, settings=settings)
         trial = cls(place)
         trial._answer = answer
         return trial
@@ -178,6 +153,7 @@ class Trial:
         stage: Stage = "seeds",
         within: Quantity | None = None,
         yes: bool = True,
+        keep: Keep | None = None,
         timeout: Quantity | None = None,
         tell: Callable[[int, int, str], None] | None = None,
         allow_code: bool = False,
@@ -191,6 +167,8 @@ class Trial:
             stage: the last one that is done; the seeds are what comes last.
             within: time after which no further run is started, such as `"6h"`.
             yes: whether to go on where the forecast says that this does not fit `within`.
+            keep: adapters that stay in `runs/<id>/adapter`: `best` of each candidate's seeds by
+                validation loss, or `all`.
             timeout: after which one run is ended; three times its forecast where `calibrate` was
                 called, else never.
             tell: told the number of runs done, of all, and what the current ones do.
@@ -224,6 +202,7 @@ class Trial:
                 address=address,
                 timeout=longest,
                 within=limit,
+                keep=keep,
             ) as start:
                 drive(
                     self.folder,
@@ -234,10 +213,10 @@ class Trial:
                     deadline=deadline,
                     stages=stages,
                     tell=tell,
-                    ended=lambda _: self._keep_catalog(protocol, results),
+                    ended=lambda _: self._tidy(protocol, results, keep),
                 )
-            self._keep_catalog(protocol, results)
-        return status_of(protocol, results)
+            self._tidy(protocol, results, keep)
+        return status_of(protocol, results, adapters=kept(self.folder, results))
 
     def results(self, protocol: Protocol | None = None, *, mend: bool = False) -> dict[str, Result]:
         """Results of the frozen protocol by identifier; what is none is put aside if `mend`."""
@@ -249,6 +228,7 @@ class Trial:
         *,
         index: int | None = None,
         stage: str = "rates",
+        keep: Keep | None = None,
         allow_code: bool = False,
     ) -> Result | None:
         """Does one run; one that has an outcome is left as it is.
@@ -257,6 +237,7 @@ class Trial:
             name: identifier of the run, or
             index: its number in the stage, from 0 on.
             stage: `base`, `rates` or `seeds`, which needs the rates of all candidates.
+            keep: adapters that stay, as in `run`.
             allow_code: whether a score function that came with the folder may run.
 
         Returns:
@@ -277,8 +258,8 @@ class Trial:
             return None
         identifier = job.id(protocol)
         if identifier not in results:
-            results[identifier] = do_one(self.folder, protocol, results, job)
-            self.refresh()
+            results[identifier] = do_one(self.folder, protocol, results, job, keep=keep)
+            self._tidy(protocol, self.results(protocol), keep)
         return results[identifier]
 
     def refresh(self) -> Path:
@@ -331,7 +312,8 @@ class Trial:
         protocol = self.protocol
         results = self.results(protocol)
         on_file = len(files_of_results(self.folder))
-        return status_of(protocol, results, foreign=on_file - len(results))
+        adapters = kept(self.folder, results)
+        return status_of(protocol, results, foreign=on_file - len(results), adapters=adapters)
 
     @property
     def complete(self) -> bool:
@@ -379,9 +361,14 @@ class Trial:
             ]
         )
 
-    def _keep_catalog(self, protocol: Protocol, results: Mapping[str, Result]) -> None:
+    def _tidy(
+        self, protocol: Protocol, results: Mapping[str, Result], keep: Keep | None = None
+    ) -> None:
+        """After a run: the catalog has it, and of adapters only what is to be kept is there."""
         with locked(self.folder, "catalog.lock", wait=True):
             self._write_catalog(protocol, results)
+            if keep == "best":
+                drop_worse(self.folder, results)
 
     def _write_catalog(self, protocol: Protocol, results: Mapping[str, Result]) -> Path:
         path = self.folder / TRIAL_CATALOG

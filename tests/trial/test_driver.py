@@ -218,7 +218,7 @@ def frozen_trial(
     opened = contextlib.nullcontext(engine)
     monkeypatch.setattr("peft_shop.trial.trial.opened", lambda *_, **__: opened)
     monkeypatch.setattr("peft_shop.trial.trial.check_unchanged", lambda *_: None)
-    monkeypatch.setattr(Trial, "_keep_catalog", lambda *_: None)
+    monkeypatch.setattr(Trial, "_tidy", lambda *_: None)
     return tmp_path, engine
 
 

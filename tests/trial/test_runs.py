@@ -29,6 +29,7 @@ from peft_shop.trial.trial import Trial
 
 if TYPE_CHECKING:
     from peft_shop.trial.records import Protocol
+    from peft_shop.trial.status import Status
 
 pytestmark = pytest.mark.slow
 
@@ -278,6 +279,31 @@ def test_a_broken_result_is_put_aside_and_done_again(tiny: Path, tmp_path: Path)
     assert foreign.with_suffix(".bad").exists()
 
 
+def check_adapters(asked: Trial, status: Status) -> None:
+    """Each candidate has the adapter of its best seed, whole, and nobody else has any."""
+    results = asked.results()
+    assert {str(path.relative_to(asked.folder)) for path in asked.folder.rglob("adapter*/")} == set(
+        status.adapters
+    )
+    assert asked.status().adapters == status.adapters
+    for name in (each.name for each in status.candidates if each.name != "full_finetuning"):
+        seeds = [
+            each
+            for each in results.values()
+            if each.job.contestant == name and each.job.stage == "seeds"
+        ]
+        best = min(seeds, key=lambda each: each.measured.valid_loss)
+        place = asked.folder / "runs" / best.id / "adapter"
+        assert [each.id for each in seeds if f"runs/{each.id}/adapter" in status.adapters] == [
+            best.id
+        ]
+        size = sum(file.stat().st_size for file in place.rglob("*.safetensors"))
+        assert size == best.measured.checkpoint_bytes
+        assert not list(place.rglob("*.bin"))
+        config = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
+        assert config["peft_type"] == asked.protocol.contestant(name).recipe.peft_type
+
+
 def test_from_a_file_to_a_front(tiny: Path, tmp_path: Path) -> None:
     asked = trial(
         tiny,
@@ -289,8 +315,9 @@ def test_from_a_file_to_a_front(tiny: Path, tmp_path: Path) -> None:
         steps=40,
         full_finetuning=True,
     )
-    status = asked.run(slots=2)
+    status = asked.run(slots=2, keep="best")
     assert not status.failed, status.failed
+    check_adapters(asked, status)
     answer = recommend(catalog=asked, peft_version="any")
     assert answer.benchmark.id == asked.protocol.benchmark
     for candidate in status.candidates:
