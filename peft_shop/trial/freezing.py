@@ -13,6 +13,7 @@ from peft_shop.trial.asking import ASKED
 from peft_shop.trial.ledger import append
 from peft_shop.trial.preparing import model_files, versions
 from peft_shop.trial.records import Asked, Protocol
+from peft_shop.trial.trust import demand_safetensors
 
 if TYPE_CHECKING:
     from peft_shop.trial.preparing import Prepared
@@ -79,6 +80,7 @@ def check_unchanged(folder: Path, asked: Asked, protocol: Protocol) -> None:
             )
     if model_files(Path(protocol.asked.model)) != protocol.model_files:
         raise InputError(f"{protocol.asked.model}: the model's files changed; {_CHANGED}")
+    demand_safetensors(Path(protocol.asked.model))
     held = model_files(folder / "data")
     for split in (protocol.train, protocol.valid, protocol.test, protocol.general):
         if split is not None and held.get(Path(split.file).name) != split.sha256:

@@ -18,7 +18,7 @@ from peft_shop.trial.data import divide, written
 from peft_shop.trial.records import Asked, Code, Job, Protocol, Split
 from peft_shop.trial.running import script_of
 from peft_shop.trial.sharing import PEFT_TASKS, answer_for, shared_setup
-from peft_shop.trial.trust import source_of_score
+from peft_shop.trial.trust import demand_safetensors, source_of_score
 
 if TYPE_CHECKING:
     from peft_shop.ask.answer import Recommendation
@@ -72,6 +72,7 @@ def prepare(folder: Path, asked: Asked, answer: Recommendation | None = None) ->
             f"{asked.model}: a trial needs the folder of a model with its weights and tokenizer; "
             "download it first"
         )
+    demand_safetensors(model)
     device, dtype, threads = _machine(asked)
     tokenizer = _tokenizer(model)
     divided = divide(asked, tokenizer)

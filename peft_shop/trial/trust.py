@@ -1,6 +1,7 @@
-"""Which score functions may run: those that this user named, known by the hash of their file.
+"""What a trial may load: weights that run nothing, and score functions that this user named.
 
-What a trial's folder says of itself proves nothing, so the marks lie in the user's own folder.
+Those are known by the hash of their file. What a trial's folder says of itself proves nothing, so
+the marks lie in the user's own folder.
 """
 
 from __future__ import annotations
@@ -16,9 +17,30 @@ from peft_shop.files import read_bounded
 if TYPE_CHECKING:
     from peft_shop.trial.records import Protocol
 
-__all__ = ["demand_trust", "source_of_score", "trust"]
+__all__ = ["demand_safetensors", "demand_trust", "source_of_score", "trust"]
 
 _LARGEST: Final = 2**20
+_LOADED: Final = ("model.safetensors", "model.safetensors.index.json")
+"""What transformers looks for before anything else."""
+_PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def demand_safetensors(model: Path) -> None:
+    """That the weights of a base model are no pickles, which can run code when they are loaded.
+
+    Raises:
+        InputError: they are.
+    """
+    pickles = sorted(path.name for path in model.glob("*") if path.suffix in _PICKLES)
+    if not pickles or any((model / name).is_file() for name in _LOADED):
+        return
+    names = ", ".join(pickles[:3]) + (" and more" if len(pickles) > 3 else "")
+    raise InputError(
+        f"{model}: its weights are pickles ({names}), which can run code when they are loaded; a "
+        "trial takes safetensors only. Take a revision of the model that has them, or, if you "
+        "trust these files, load them and write the model anew: "
+        "`model.save_pretrained(FOLDER)` and `tokenizer.save_pretrained(FOLDER)`"
+    )
 
 
 def source_of_score(score: str) -> bytes:
@@ -72,9 +94,12 @@ def demand_trust(folder: Path, protocol: Protocol, *, allow_code: bool = False) 
     code = protocol.code
     if code is None or allow_code or _mark(code.sha256).is_file():
         return
+    place, named = folder / code.file, protocol.asked.scored_by.rpartition(":")[0]
+    if named and not place.is_file():  # nothing is frozen yet
+        place = Path(named)
     raise InputError(
         f"{folder}: its score is code that you did not name yourself: {code.function} of "
-        f"{folder / code.file}, sha256 {code.sha256}; read it, then say --allow-code"
+        f"{place}, sha256 {code.sha256}; read it, then say --allow-code"
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from peft_shop.trial.preparing import usual_length
 from peft_shop.trial.trial import Trial
+from peft_shop.trial.trust import demand_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,3 +60,30 @@ def test_what_cannot_be_made_leaves_nothing_behind(
     assert code == 2
     assert "needs the folder of a model" in told
     assert not (tmp_path / "t").exists(), "the same command works once it is put right"
+
+
+def test_weights_that_are_pickles_are_refused_with_what_to_do(
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    place = model(tmp_path / "m", 128)
+    (place / "pytorch_model.bin").write_bytes(b"never loaded")
+    # weights of something else do not stand for the model's own
+    (place / "adapter_model.safetensors").write_bytes(b"")
+    file = tmp_path / "t.txt"
+    file.write_text("a\n\nb", encoding="utf-8")
+    words = ("trial", "new", str(tmp_path / "t"), "--model", str(place), "--train", str(file))
+    code, _, told = run(*words)
+    told = " ".join(told.split())
+    assert code == 2
+    assert "its weights are pickles (pytorch_model.bin)" in told
+    assert "safetensors only. Take a revision" in told
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_pickles_beside_safetensors_are_not_loaded_and_not_minded(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "pytorch_model.bin").touch()
+    (tmp_path / name).touch()
+    demand_safetensors(tmp_path)

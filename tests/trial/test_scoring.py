@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from peft_shop.errors import CatalogError, InputError
+from peft_shop.trial.asking import write_asked
 from peft_shop.trial.data import divide
+from peft_shop.trial.preparing import Prepared
 from peft_shop.trial.records import Asked, Code
 from peft_shop.trial.scoring import Judge, own_function
 from peft_shop.trial.trust import demand_trust, source_of_score, trust
@@ -160,6 +162,38 @@ def test_code_from_elsewhere_has_to_be_allowed(
         demand_trust(tmp_path, protocol)
     trust(HALF.encode())
     demand_trust(tmp_path, protocol)
+
+
+def test_a_calibration_runs_no_code_that_was_not_allowed(
+    tmp_path: Path,
+    made: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., tuple[int, str, str]],
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    source = tmp_path / "half.py"
+    digest = hashlib.sha256(HALF.encode()).hexdigest()
+    code = Code(file="data/score.py", sha256=digest, function="half")
+    protocol = made.protocol()
+    asked = protocol.asked.model_copy(update={"score": f"{source}:half"})
+    protocol = protocol.model_copy(update={"code": code, "asked": asked})
+    folder = tmp_path / "t"
+    folder.mkdir()
+    write_asked(folder, asked)
+    prepared = Prepared(protocol, {"data/score.py": HALF.encode()})
+    monkeypatch.setattr("peft_shop.trial.trial.prepare", lambda *_: prepared)
+    calibrated: list[object] = []
+    monkeypatch.setattr("peft_shop.trial.trial.calibrate", lambda *each: calibrated.append(each))
+    ended, _, told = run("trial", "plan", str(folder), "--calibrate")
+    assert ended == 2
+    # nothing is frozen, so what is to be read is where it was named
+    told = "".join(told.split())
+    assert f"halfof{source},sha256{digest}" in told
+    assert "--allow-code" in told
+    assert not calibrated
+    ended, _, _ = run("trial", "plan", str(folder), "--calibrate", "--allow-code")
+    assert ended == 0
+    assert calibrated == [(folder, protocol, prepared.files)]
 
 
 @pytest.mark.parametrize(

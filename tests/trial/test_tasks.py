@@ -72,6 +72,9 @@ def test_answers_are_generated_and_scored(
         candidates=("prompt_tuning", "lora"),
         **SETTINGS,
     )
+    if score == "own":
+        trial.calibrate()
+        assert trial.plan().estimate.low is not None
     trial.freeze()
     mine.unlink()  # the trial has its copy
     done = [trial.run_one(stage="base", index=0), trial.run_one(stage="rates", index=0)]
