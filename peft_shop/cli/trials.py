@@ -150,7 +150,7 @@ def run(
         _hold_to_time(trial, within, slots=together, yes=yes or stage != "seeds")
     with waiting("reading the model and the data"):
         trial.freeze()
-    with progress_bar("runs", every=_EVERY) as tell:
+    with progress_bar("runs", every=_EVERY, remaining=False) as tell:
         reached = trial.run(
             engine=engine,  # type: ignore[arg-type]  # checked there
             address=address,

@@ -45,7 +45,7 @@ def waiting(what: str, *, shown: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress_bar(
-    title: str, *, shown: bool = True, every: float | None = None
+    title: str, *, shown: bool = True, every: float | None = None, remaining: bool = True
 ) -> Iterator[Callable[[int, int, str], None]]:
     """A function that is told the number of steps done, of all, and the next one's name.
 
@@ -54,6 +54,7 @@ def progress_bar(
         shown: whether anything is.
         every: where there is no terminal, time between lines that say the same [s]; `None` for
             no lines.
+        remaining: whether the bar tells the time that is left, from the pace of the steps so far.
     """
     if not shown or not sys.stderr.isatty():
         yield _lines(title, every if shown else None)
@@ -71,7 +72,7 @@ def progress_bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        *((TimeRemainingColumn(),) if remaining else ()),
         TextColumn("{task.fields[step]}", markup=False),
         console=Console(stderr=True),
         transient=True,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from peft_shop.ask.reasons import amount
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
+from peft_shop.trial.costing import span
 from peft_shop.trial.halving import half_of, yardstick_of
 from peft_shop.trial.seeding import ROUNDS
 from peft_shop.units import format_quantity
@@ -228,6 +229,4 @@ def _left_out(reasons: dict[str, str]) -> tuple[Listing, ...]:
 def _time(left: Estimate) -> str:
     if left.low is None or left.high is None:
         return f"not known ({left.because}; `trial plan --calibrate` tells)"
-    low, high = (format_quantity(each, "seconds") for each in (left.low, left.high))
-    span = low if low == high else f"{low} to {high}"
-    return f"about {span} ({left.because})"
+    return f"about {span(left.low, left.high)} ({left.because})"

@@ -16,6 +16,7 @@ from peft_shop.trial.halving import yardstick_of
 from peft_shop.trial.records import Job
 from peft_shop.trial.running import Running
 from peft_shop.trial.stages import expected_jobs
+from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,7 @@ __all__ = [
     "estimate",
     "patience",
     "run_time",
+    "span",
 ]
 
 CALIBRATION: Final = "calibration.json"
@@ -197,6 +199,20 @@ def estimate(
         high=runs * (each.overhead + steps * each.high),
         because=each.because,
     )
+
+
+def span(low: float, high: float) -> str:
+    """An interval of time as people read it.
+
+    Args:
+        low: its lower end [s].
+        high: its upper end [s].
+
+    >>> span(90.0, 90.0), span(60.0, 7200.0)
+    ('1.5 min', '1.0 min to 2.00 h')
+    """
+    ends = [format_quantity(each, "seconds") for each in (low, high)]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _short(protocol: Protocol) -> Contestant:

@@ -14,7 +14,7 @@ from peft_shop.trial.records import Stage
 from peft_shop.trial.stages import expected_jobs, next_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from peft_shop.trial.halving import Briefing
@@ -33,6 +33,10 @@ class Attempt(typing.Protocol):
     @property
     def id(self) -> str:
         """Identifier of the run."""
+
+    @property
+    def job(self) -> Job:
+        """What it does."""
 
     @property
     def over(self) -> bool:
@@ -58,6 +62,7 @@ def drive(
     deadline: float | None = None,
     stages: Collection[Stage] = get_args(Stage),
     tell: Callable[[int, int, str], None] | None = None,
+    describe: Callable[[Sequence[Attempt], int], str] | None = None,
     ended: Callable[[Result], None] | None = None,
 ) -> None:
     """Does what is left of a trial; `results` grows by every run that ends.
@@ -71,6 +76,7 @@ def drive(
         deadline: by `time.monotonic`, after which no further run is started.
         stages: that are done; those after them are left.
         tell: told the number of runs done, of all, and what the current ones do.
+        describe: words for the current runs of so many; by default the last one of each.
         ended: called with every new result.
 
     Raises:
@@ -103,8 +109,7 @@ def drive(
                 if ended is not None:
                     ended(result)
             if tell is not None:
-                doing = "; ".join(f"{each.id}: {each.progress()}" for each in active)
-                tell(len(results), total, doing)
+                tell(len(results), total, (describe or _last_words)(active, total))
             time.sleep(_PAUSE)
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
@@ -114,6 +119,10 @@ def drive(
     finally:
         for attempt in active:
             attempt.stop()
+
+
+def _last_words(attempts: Sequence[Attempt], _: int) -> str:
+    return "; ".join(f"{attempt.id}: {attempt.progress()}" for attempt in attempts)
 
 
 def _again(folder: Path, attempt: Attempt, tries: dict[str, int], *, late: bool) -> None:

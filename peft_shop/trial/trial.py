@@ -23,6 +23,7 @@ from peft_shop.trial.ledger import locked
 from peft_shop.trial.outcomes import files_of_results, read_results
 from peft_shop.trial.preparing import prepare
 from peft_shop.trial.proposing import TrialPlan, planned
+from peft_shop.trial.remaining import Remaining
 from peft_shop.trial.single import chosen_job, do_one
 from peft_shop.trial.stages import next_jobs, stages_until
 from peft_shop.trial.status import Status, status_of
@@ -171,7 +172,7 @@ class Trial:
                 validation loss, or `all`.
             timeout: after which one run is ended; three times its forecast where `calibrate` was
                 called, else never.
-            tell: told the number of runs done, of all, and what the current ones do.
+            tell: told the number of runs done, of all, what the current ones do and how long.
             allow_code: whether a score function that came with the folder may run.
 
         Raises:
@@ -192,8 +193,10 @@ class Trial:
             protocol = self.freeze()
             demand_trust(self.folder, protocol, allow_code=allow_code)
             results = self.results(protocol, mend=True)
+            known = calibration_of(self.folder, protocol)
+            together = slots_of(engine, slots)
             if longest is None:
-                longest = patience(protocol, calibration_of(self.folder, protocol))
+                longest = patience(protocol, known)
             deadline = None if limit is None else time.monotonic() + limit
             with opened(
                 engine,
@@ -209,10 +212,11 @@ class Trial:
                     protocol,
                     results,
                     start,
-                    slots=slots_of(engine, slots),
+                    slots=together,
                     deadline=deadline,
                     stages=stages,
                     tell=tell,
+                    describe=Remaining(protocol, results, known, together).text,
                     ended=lambda _: self._tidy(protocol, results, keep),
                 )
             self._tidy(protocol, results, keep)

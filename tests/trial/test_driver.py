@@ -269,4 +269,7 @@ def test_python_starts_in_any_case_unless_it_is_told_not_to(
     with pytest.raises(QueryError, match=r"does not fit into 1h.*nothing was started"):
         Trial(folder).run(within="1h", yes=False)
     assert not engine.times
-    assert Trial(folder).run(within="1h").complete
+    told: list[str] = []
+    assert Trial(folder).run(within="1h", tell=lambda *words: told.append(words[-1])).complete
+    # three runs of 2000 s were left, and none of them has begun to train
+    assert told[0].startswith("in all 1.67 h left; ")

@@ -1,0 +1,112 @@
+"""How long a trial that is running still takes: each run and the whole, as intervals."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from peft_shop.trial.costing import run_time, span
+from peft_shop.trial.running import Running
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from peft_shop.trial.costing import Calibration
+    from peft_shop.trial.driver import Attempt
+    from peft_shop.trial.records import Job, Protocol, Result
+
+__all__ = ["Remaining"]
+
+
+class Remaining:
+    """Tells what the current runs do, how long they and the whole trial still take.
+
+    Args:
+        protocol: what is equal for all.
+        results: by identifier of the run, as they come.
+        calibration: what a few steps took; `None` without one.
+        slots: runs at the same time; `None` where nobody knows how many.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        results: Mapping[str, Result],
+        calibration: Calibration | None,
+        slots: int | None,
+    ) -> None:
+        self._protocol = protocol
+        self._results = results
+        self._calibration = calibration
+        self._slots = slots
+
+    def text(self, attempts: Sequence[Attempt], total: int) -> str:
+        """Time that is left of all, and the last word and the time left of each current run.
+
+        Args:
+            attempts: runs that were begun.
+            total: runs of the whole trial [count].
+        """
+        now = time.monotonic()
+        parts = []
+        low, high, known = 0.0, 0.0, True
+        for attempt in attempts:
+            elapsed = now - attempt.started if isinstance(attempt, Running) else None
+            left = self.of_run(attempt.job, elapsed or 0.0)
+            known = known and left is not None
+            word = f"{attempt.id}: {attempt.progress()}"
+            if left is not None:
+                low, high = low + left[0], high + left[1]
+                if elapsed is not None:
+                    word += f" ({_told(left)})"
+            parts.append(word)
+        waiting = self._typical()
+        known = known and waiting is not None and self._slots is not None
+        if known and waiting is not None and self._slots is not None:
+            number = max(0, total - len(self._results) - len(attempts))
+            whole = tuple(
+                (part + number * each) / self._slots
+                for part, each in zip((low, high), waiting, strict=True)
+            )
+            parts.insert(0, f"in all {_told((whole[0], whole[1]))}")
+        return "; ".join(parts)
+
+    def of_run(self, job: Job, elapsed: float) -> tuple[float, float] | None:
+        """The least and the most that a run still takes [s]; `None` where nothing was measured.
+
+        Other runs of its candidate tell it best, then all runs, then the calibration.
+
+        Args:
+            job: what it does.
+            elapsed: time since it began [s].
+        """
+        whole = self._typical(job.contestant) or self._typical()
+        if whole is None:
+            return None
+        if job.stage == "base":  # it has no steps
+            if self._calibration is None:
+                return None
+            whole = (self._calibration.overhead_seconds,) * 2
+        low, high = (max(0.0, each - elapsed) for each in whole)
+        return low, high
+
+    def _typical(self, contestant: str | None = None) -> tuple[float, float] | None:
+        """Time of a run of a candidate that has finished some, or of any run [s]."""
+        results = self._results
+        if contestant is not None:
+            results = {
+                name: each
+                for name, each in results.items()
+                if each.job.contestant == contestant and each.measured is not None
+            }
+            if not results:
+                return None
+        each = run_time(self._protocol, results, self._calibration)
+        if each is None:
+            return None
+        steps = self._protocol.asked.steps
+        return each.overhead + steps * each.low, each.overhead + steps * each.high
+
+
+def _told(left: tuple[float, float]) -> str:
+    return f"{span(*left)} left" if left[1] > 0 else "longer than forecast"
