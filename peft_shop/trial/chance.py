@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from peft_shop.catalog.runs import Benchmark, Run
-    from peft_shop.trial.records import Job, Protocol, Result
+    from peft_shop.trial.records import Job, Protocol
+    from peft_shop.trial.results import Result
 
 __all__ = ["experiment_of", "noise_of", "pairings_of"]
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peft_shop.records import Json
-    from peft_shop.trial.records import Contestant, Protocol, Result
+    from peft_shop.trial.records import Contestant, Protocol
+    from peft_shop.trial.results import Result
 
 __all__ = [
     "Calibration",

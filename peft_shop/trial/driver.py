@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peft_shop.trial.halving import Briefing
-    from peft_shop.trial.records import Job, Protocol, Result
+    from peft_shop.trial.records import Job, Protocol
+    from peft_shop.trial.results import Result
 
 __all__ = ["Attempt", "drive"]
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Noise, Pairing
-    from peft_shop.trial.records import Measured, Protocol, Result
+    from peft_shop.trial.records import Protocol
+    from peft_shop.trial.results import Measured, Result
 
 __all__ = ["catalog_of", "edge_notes", "halving_notes", "without_paths"]
 

@@ -17,7 +17,8 @@ from peft_shop.trial.sampling import error_of_gap
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from peft_shop.trial.records import Contestant, Protocol, Result
+    from peft_shop.trial.records import Contestant, Protocol
+    from peft_shop.trial.results import Result
 
 __all__ = ["Briefing", "briefing_of", "half_of", "hopeless", "may_begin", "yardstick_of"]
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from peft_shop.trial.records import Job, Result
+    from peft_shop.trial.records import Job
+    from peft_shop.trial.results import Result
 
 __all__ = ["ADAPTER", "Keep", "drop", "drop_worse", "keeps", "kept", "known", "settle"]
 

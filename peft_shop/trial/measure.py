@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.files import parse_json, read_bounded, write_atomically
 from peft_shop.trial.halving import Briefing, hopeless
-from peft_shop.trial.records import Measured
+from peft_shop.trial.results import Measured
 from peft_shop.trial.scoring import Judge
 
 if TYPE_CHECKING:

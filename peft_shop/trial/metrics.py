@@ -8,7 +8,8 @@ from peft_shop.catalog.runs import Benchmark, Metric
 from peft_shop.catalog.store import load
 
 if TYPE_CHECKING:
-    from peft_shop.trial.records import Measured, Protocol
+    from peft_shop.trial.records import Protocol
+    from peft_shop.trial.results import Measured
 
 __all__ = ["OWN_METRICS", "benchmark_of", "figures_of", "metrics_of"]
 

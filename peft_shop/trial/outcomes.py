@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from peft_shop.files import read_bounded
 from peft_shop.trial.ledger import append
-from peft_shop.trial.records import Result
+from peft_shop.trial.results import Result
 from peft_shop.trial.running import RESULT
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from peft_shop.errors import MissingExtraError, PeftShopError
 from peft_shop.files import compact_json, parse_json, read_bounded, write_atomically
 from peft_shop.trial.halving import Briefing
 from peft_shop.trial.preparing import model_files, versions
-from peft_shop.trial.records import Job, Protocol, Result
+from peft_shop.trial.records import Job, Protocol
+from peft_shop.trial.results import Result
 from peft_shop.trial.running import LOG, RESULT, Running
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from peft_shop.trial.costing import Calibration
     from peft_shop.trial.driver import Attempt
-    from peft_shop.trial.records import Job, Protocol, Result
+    from peft_shop.trial.records import Job, Protocol
+    from peft_shop.trial.results import Result
 
 __all__ = ["Remaining"]
 

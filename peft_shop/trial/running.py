@@ -23,11 +23,12 @@ from peft_shop.trial.halving import Briefing
 from peft_shop.trial.keeping import drop, settle
 from peft_shop.trial.measure import DIVERGED, HALF, HALVED, MEASURED
 from peft_shop.trial.metrics import benchmark_of
-from peft_shop.trial.records import Measured, Result
+from peft_shop.trial.results import Measured, Result
 
 if TYPE_CHECKING:
     from peft_shop.records import Json
-    from peft_shop.trial.records import Job, Outcome, Protocol
+    from peft_shop.trial.records import Job, Protocol
+    from peft_shop.trial.results import Outcome
 
 __all__ = ["LOG", "RESULT", "Running", "script_of"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peft_shop.trial.records import Measured
+    from peft_shop.trial.results import Measured
 
 __all__ = ["cost_items", "cost_of", "error_of_gap", "standard_error"]
 

@@ -21,7 +21,8 @@ from peft_shop.trial.sampling import cost_items, cost_of, error_of_gap
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from peft_shop.trial.records import Measured, Protocol, Result
+    from peft_shop.trial.records import Protocol
+    from peft_shop.trial.results import Measured, Result
 
 __all__ = ["ROUNDS", "first_seeds", "round_of", "seeds_due"]
 

@@ -17,7 +17,8 @@ from peft_shop.trial.seeding import first_seeds, round_of, seeds_due
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from peft_shop.trial.records import Contestant, Protocol, Result
+    from peft_shop.trial.records import Contestant, Protocol
+    from peft_shop.trial.results import Result
 
 __all__ = [
     "SPACING",

@@ -17,7 +17,8 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from peft_shop.trial.records import Protocol, Result
+    from peft_shop.trial.records import Protocol
+    from peft_shop.trial.results import Result
 
 __all__ = ["Failed", "Progress", "Status", "status_of"]
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.runs import Noise, Run
     from peft_shop.trial.costing import Estimate
-    from peft_shop.trial.records import Protocol, Result, Stage
+    from peft_shop.trial.records import Protocol, Stage
+    from peft_shop.trial.results import Result
     from peft_shop.units import Quantity
 
 __all__ = ["Trial"]

@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peft_shop.catalog.runs import Recipe, Training
-from peft_shop.trial.records import (
-    BASE,
-    Asked,
-    Contestant,
-    Job,
-    Measured,
-    Protocol,
-    Result,
-    Split,
-)
+from peft_shop.trial.records import BASE, Asked, Contestant, Job, Protocol, Split
+from peft_shop.trial.results import Measured, Result
 from peft_shop.trial.stages import next_jobs
 
 if TYPE_CHECKING:

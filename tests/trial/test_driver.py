@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import SimpleNamespace
 
-    from peft_shop.trial.records import Job, Protocol, Result
+    from peft_shop.trial.records import Job, Protocol
+    from peft_shop.trial.results import Result
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ from peft_shop.errors import InputError
 from peft_shop.trial.evidence import catalog_of
 from peft_shop.trial.halving import briefing_of, half_of, hopeless, may_begin
 from peft_shop.trial.measure import HALF, HALVED, Meter
-from peft_shop.trial.records import Job, Measured, Protocol, Result
+from peft_shop.trial.records import Job, Protocol
+from peft_shop.trial.results import Measured, Result
 from peft_shop.trial.single import do_one
 from peft_shop.trial.stages import every_job, next_jobs, sweep_of
 from peft_shop.trial.status import status_of

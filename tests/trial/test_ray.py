@@ -21,7 +21,8 @@ from peft_shop.files import compact_json
 from peft_shop.trial.engines import opened
 from peft_shop.trial.ledger import events
 from peft_shop.trial.ray import accelerator_of, train_there
-from peft_shop.trial.records import BASE, Job, Result
+from peft_shop.trial.records import BASE, Job
+from peft_shop.trial.results import Result
 from peft_shop.trial.trial import Trial
 
 if TYPE_CHECKING:

@@ -22,13 +22,14 @@ import pytest
 from peft_shop import recommend
 from peft_shop.catalog.export import dump
 from peft_shop.trial import running
-from peft_shop.trial.records import Job, Result
+from peft_shop.trial.records import Job
 from peft_shop.trial.running import Running, script_of
 from peft_shop.trial.stages import every_job
 from peft_shop.trial.trial import Trial
 
 if TYPE_CHECKING:
     from peft_shop.trial.records import Protocol
+    from peft_shop.trial.results import Result
     from peft_shop.trial.status import Status
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import SimpleNamespace
 
-    from peft_shop.trial.records import Job, Protocol, Result
+    from peft_shop.trial.records import Job, Protocol
+    from peft_shop.trial.results import Result
 
 NAMES = ("lora/a", "miss/b", "vera/c")
 
