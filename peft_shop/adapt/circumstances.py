@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from peft_shop.adapt.exceptions import FOUR_DIMENSIONS
 from peft_shop.adapt.measured import MEASURED
-from peft_shop.upstream.targets import ALL_LINEAR, Names
+from peft_shop.upstream.targets import ALL_LINEAR, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,16 +100,7 @@ def _adapted(structure: Structure, config: Mapping[str, Json]) -> list[ModuleGro
     targets = config.get("target_modules")
     if not isinstance(targets, (str, list)) or targets == ALL_LINEAR:
         targets = []
-    named = Names(structure).named_by(targets)
-    chosen = [
-        group
-        for group in layers
-        if any(name in named or not named.isdisjoint(_parents(name)) for name in group.names)
-    ]
+    inside = names_of(structure).inside(targets)
+    chosen = [group for group in layers if not inside.isdisjoint(group.names)]
     # all where none is named, or by a method's own rules, as LLaMA-Adapter does
     return chosen or [group for group in layers if group.role != "head"]
-
-
-def _parents(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:length]) for length in range(1, len(parts))]

@@ -17,7 +17,7 @@ from peft_shop.catalog.runs import Run
 from peft_shop.errors import ConfigError
 from peft_shop.upstream.defaults import class_defaults
 from peft_shop.upstream.tables import own_targets
-from peft_shop.upstream.targets import Names
+from peft_shop.upstream.targets import names_of
 from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ _WITHOUT_TARGETS: Final = {
     "PROMPT_TUNING", "P_TUNING", "SHADOW", "TRAINABLE_TOKENS", "XLORA",
 }  # fmt: skip
 """Methods that find their places by themselves, or adapt no single layers."""
-_NAMES: Final = "names of the model that was retargeted to last"
 _CHOICE: Final = "class defaults: none of the measured recipes"
 _UNMEASURED: Final = "not measured anywhere: class defaults"
 
@@ -121,18 +120,9 @@ def _case(
         variants=run.variants if run else (),
         structure=structure,
         options=options,
-        names=_names(catalog, structure),
+        names=names_of(structure),
         draft=draft,
     )
-
-
-def _names(catalog: Catalog, structure: Structure) -> Names:
-    """Index of a model's names; the last one is kept, since one model gets many recipes."""
-    kept = catalog.derived.get(_NAMES)
-    if kept is None or kept[0] is not structure:
-        kept = catalog.derived[_NAMES] = (structure, Names(structure))
-    names: Names = kept[1]
-    return names
 
 
 def _resolve(case: RetargetCase) -> None:

@@ -122,6 +122,11 @@ def device_of(text: str | float) -> Device:
         text = str(text)  # the number of a card, or of nothing
     if not isinstance(text, str):
         return _sized(text, shown(text), 1)
+    return _named(text)
+
+
+@lru_cache(maxsize=256)
+def _named(text: str) -> Device:
     spoken = read_name(text)
     if spoken.count < 1:
         raise QuantityError(f"{shown(text)} asks for no device at all", keyword="device")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from peft_shop.model.structure import Structure
 
-__all__ = ["ALL_LINEAR", "Expression", "Names", "endings", "named_by", "wildcard"]
+__all__ = ["ALL_LINEAR", "Expression", "Names", "endings", "named_by", "names_of", "wildcard"]
 
 Expression: TypeAlias = str | list[str]
 """A `target_modules`: regular expression or list of endings."""
@@ -50,6 +50,22 @@ def named_by(expression: str | Sequence[str], names: Iterable[str]) -> frozenset
     return frozenset(name for name in names if not wanted.isdisjoint(endings(name)))
 
 
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+_KEPT: Final[list[tuple[Structure, Names]]] = []
+"""The last model asked about: one model gets many recipes."""
+
+
+def names_of(structure: Structure) -> Names:
+    """Index of a model's names, made once for the questions about one model."""
+    if not _KEPT or _KEPT[0][0] is not structure:
+        _KEPT[:] = [(structure, Names(structure))]
+    return _KEPT[0][1]
+
+
 class Names:
     """All module names of a model, indexed by their endings.
 
@@ -66,15 +82,12 @@ class Names:
         parameters = [
             name for group in structure.groups if group.kind == "parameter" for name in group.names
         ]
-        parents = [
-            ".".join(parts[:length])
-            for parts in (name.split(".") for name in [*layers, *parameters])
-            for length in range(1, len(parts))
-        ]
+        parents = [parent for name in [*layers, *parameters] for parent in _parents(name)]
         self.all: tuple[str, ...] = tuple(dict.fromkeys([*layers, *parents, *_gaps(structure)]))
         self.layers = frozenset(layers)
         self.parameters: tuple[str, ...] = tuple(parameters)
         self._known: dict[str | tuple[str, ...], frozenset[str]] = {}
+        self._inside: dict[str | tuple[str, ...], frozenset[str]] = {}
 
     @cached_property
     def by_ending(self) -> dict[str, set[str]]:
@@ -99,6 +112,22 @@ class Names:
                 else frozenset().union(*(self.by_ending.get(one, ()) for one in key))
             )
         return self._known[key]
+
+    def inside(self, expression: str | Sequence[str]) -> frozenset[str]:
+        """Layers that the expression names, or that lie in a module that it names.
+
+        Raises:
+            re.error: the expression is a string but no regular expression.
+        """
+        key = expression if isinstance(expression, str) else tuple(expression)
+        if key not in self._inside:
+            named = self.named_by(key)
+            self._inside[key] = frozenset(
+                name
+                for name in self.layers
+                if name in named or any(parent in named for parent in _parents(name))
+            )
+        return self._inside[key]
 
     def shortest(self, wanted: Collection[str], *, regular: bool = True) -> Expression:
         """Shortest expression that names `wanted` and nothing else.
