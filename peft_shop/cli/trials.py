@@ -107,10 +107,17 @@ def run(
         int | None,
         typer.Option(
             "--slots",
-            help="Runs at the same time. Default: 1 on this machine, where more share it and times "
-            "are no evidence then; in a cluster as many as it takes.",
+            help="Runs at the same time. Default: 1 on this machine, where more on one accelerator "
+            "need --share; in a cluster as many as it takes.",
         ),
     ] = None,
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share",
+            help="Let several --slots meet on one accelerator, and do without memory and time.",
+        ),
+    ] = False,
     stage: Annotated[
         str,
         typer.Option(
@@ -158,6 +165,7 @@ def run(
             stage=stage,  # type: ignore[arg-type]  # checked there
             within=within,
             keep=keep,  # type: ignore[arg-type]  # as above
+            share=share,
             timeout=timeout,
             tell=tell,
             allow_code=allow_code,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from peft_shop.trial.halving import Briefing
     from peft_shop.trial.records import Job, Protocol
 
-__all__ = ["Engine", "opened", "slots_of"]
+__all__ = ["Engine", "demand_exclusive", "opened", "slots_of"]
 
 Engine: TypeAlias = Literal["local", "ray"]
 Start: TypeAlias = "Callable[[Job, Briefing], Attempt]"
@@ -35,6 +35,36 @@ def slots_of(engine: str, slots: int | None) -> int | None:
     return 1 if slots is None and engine == "local" else slots
 
 
+def demand_exclusive(
+    protocol: Protocol, engine: str, slots: int | None, *, share: bool = False
+) -> bool:
+    """That each run has an accelerator of its own, or that the user does without memory and time.
+
+    Args:
+        protocol: what is equal for all.
+        engine: where the runs happen.
+        slots: runs at the same time.
+        share: whether the user does.
+
+    Returns:
+        Whether runs may meet on an accelerator, so that their memory and time are no evidence.
+
+    Raises:
+        QueryError: they would, and the user did not say so; or a cluster, whose runs never do.
+    """
+    if engine != "local":
+        if share:
+            raise QueryError("in a cluster each run has a whole accelerator: leave out --share")
+        return False
+    together = slots is not None and slots > 1
+    if together and protocol.device != "cpu" and not share:
+        raise QueryError(
+            f"{slots} runs at the same time on one {protocol.device} spoil each other's memory and "
+            "time: say --share to do without those metrics, or leave out --slots"
+        )
+    return together and share
+
+
 @contextlib.contextmanager
 def opened(
     engine: str,
@@ -45,6 +75,7 @@ def opened(
     timeout: float | None = None,
     within: float | None = None,
     keep: str | None = None,
+    shared: bool = False,
 ) -> Iterator[Start]:
     """Gives the function that begins a job; leaves nothing running behind.
 
@@ -56,6 +87,7 @@ def opened(
         timeout: after which a run is ended [s].
         within: time after which a run that still waits for its place is not begun [s].
         keep: which adapters stay: `best`, `all` or none.
+        shared: whether runs may meet on an accelerator.
 
     Raises:
         UnknownNameError: there is no such engine.
@@ -70,7 +102,13 @@ def opened(
             raise QueryError("an address belongs to a cluster: give the engine `ray` with it")
         stays = known(keep)
         yield lambda job, briefing: Running(
-            folder, protocol, job, briefing, timeout=timeout, keep=keeps(stays, job)
+            folder,
+            protocol,
+            job,
+            briefing,
+            timeout=timeout,
+            keep=keeps(stays, job),
+            shared=shared,
         )
         return
     if known(keep) is not None:

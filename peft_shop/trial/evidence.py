@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from peft_shop.trial.records import Protocol
     from peft_shop.trial.results import Measured, Result
 
-__all__ = ["catalog_of", "edge_notes", "halving_notes", "without_paths"]
+__all__ = ["catalog_of", "edge_notes", "halving_notes", "sharing_notes", "without_paths"]
 
 _PICKED: Final = Flag(
     code="artefact",
@@ -48,11 +48,12 @@ def catalog_of(
     base = next(
         (result.measured for result in results.values() if result.job.stage == "base"), None
     )
-    benchmark = benchmark_of(protocol, base)
+    shared = any(result.shared for result in results.values())
+    benchmark = benchmark_of(protocol, base, shared=shared)
     finished = [result for result in results.values() if result.job.contestant != BASE]
     picked = _picked(results)
     runs = [
-        _run(protocol, result, base, picked=result.id in picked)
+        _run(protocol, result, base, picked=result.id in picked, shared=shared)
         for result in finished
         if result.measured is not None
     ]
@@ -191,6 +192,13 @@ def halving_notes(protocol: Protocol, results: Mapping[str, Result]) -> tuple[st
     return (f"{text}; a method whose loss falls late is misjudged so",)
 
 
+def sharing_notes(results: Mapping[str, Result]) -> tuple[str, ...]:
+    """That runs met on an accelerator, and what is no evidence for that reason."""
+    if not any(result.shared for result in results.values()):
+        return ()
+    return ("runs shared an accelerator: memory and time are no metrics of this trial",)
+
+
 def _caveats(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:
     """What an answer from these results must say."""
     failed: dict[str, set[str]] = {}
@@ -205,7 +213,8 @@ def _caveats(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ..
     unfinished = ("the trial is not complete: what is missing may change the order",)
     notes = (*edge_notes(protocol, results), *seed_notes(protocol, results))
     halved = halving_notes(protocol, results)
-    return (*notes, *halved, *lost, *(unfinished if left else ()))
+    spoiled = sharing_notes(results)
+    return (*notes, *halved, *spoiled, *lost, *(unfinished if left else ()))
 
 
 def _picked(results: Mapping[str, Result]) -> set[str]:
@@ -223,7 +232,14 @@ def _picked(results: Mapping[str, Result]) -> set[str]:
     }
 
 
-def _run(protocol: Protocol, result: Result, base: Measured | None, *, picked: bool = False) -> Run:
+def _run(
+    protocol: Protocol,
+    result: Result,
+    base: Measured | None,
+    *,
+    picked: bool = False,
+    shared: bool = False,
+) -> Run:
     """A result as a run; one that was `picked` for its own figures is flagged.
 
     Raises:
@@ -240,7 +256,7 @@ def _run(protocol: Protocol, result: Result, base: Measured | None, *, picked: b
         method=contestant.method,
         variants=contestant.variants,
         snapshots=(protocol.benchmark,),
-        metrics=figures_of(protocol, measured, base),
+        metrics=figures_of(protocol, measured, base, shared=shared),
         curve=Curve(
             steps=tuple(step for step, _ in measured.curve),
             scores=tuple(score for _, score in measured.curve),

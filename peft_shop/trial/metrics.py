@@ -99,6 +99,7 @@ _SHARED: Final = (
 """Metrics of the published benchmarks that trials have too, in the order of interest."""
 
 
+_ON_ACCELERATOR: Final = {"peak_memory", "eval_peak_memory", "step_time"}
 _SHARES: Final = frozenset({"exact_match", "choice_accuracy", "test_accuracy"})
 """Scores that are the share of test examples with a right answer."""
 
@@ -123,17 +124,21 @@ def metrics_of(protocol: Protocol) -> tuple[Metric, ...]:
     return (*OWN_METRICS, *published)
 
 
-def benchmark_of(protocol: Protocol, base: Measured | None = None) -> Benchmark:
+def benchmark_of(
+    protocol: Protocol, base: Measured | None = None, *, shared: bool = False
+) -> Benchmark:
     """The trial's own benchmark.
 
     Args:
         protocol: of the trial.
         base: what the model as it is scored: the floor. `None` before it was scored.
+        shared: whether runs met on an accelerator.
     """
     asked = protocol.asked
     on_accelerator = protocol.device != "cpu"
     absent = {"forgetting"} if protocol.general is None else set()
-    absent |= {"cpu_time"} if on_accelerator else {"peak_memory", "eval_peak_memory", "step_time"}
+    absent |= {"cpu_time"} if on_accelerator else _ON_ACCELERATOR
+    absent |= {"cpu_time", *_ON_ACCELERATOR} if shared else set()
     absent |= {"exact_match", "choice_accuracy"} - {protocol.score_metric}
     other = "trainable_parameters" if protocol.general is None else "forgetting"
     headline = protocol.score_metric or "test_loss"
@@ -212,8 +217,17 @@ def _floor(protocol: Protocol, base: Measured | None) -> tuple[float, str]:
     return scored, "the score of the model as it is: what is below it learned nothing"
 
 
-def figures_of(protocol: Protocol, measured: Measured, base: Measured | None) -> dict[str, float]:
-    """Figures of one run by the field of their metric; `base` is what the model as it is scored."""
+def figures_of(
+    protocol: Protocol, measured: Measured, base: Measured | None, *, shared: bool = False
+) -> dict[str, float]:
+    """Figures of one run by the field of their metric.
+
+    Args:
+        protocol: of the trial.
+        measured: what the meter found.
+        base: what the model as it is scored.
+        shared: whether runs met on an accelerator: memory and time are absent then.
+    """
     figures: dict[str, float | None] = {
         "test_loss": measured.test_loss,
         "valid_loss": measured.valid_loss,
@@ -228,9 +242,9 @@ def figures_of(protocol: Protocol, measured: Measured, base: Measured | None) ->
         figures["gain_over_base"] = base.test_loss - measured.test_loss
         if measured.general_loss is not None and base.general_loss is not None:
             figures["forgetting"] = measured.general_loss - base.general_loss
-    if protocol.device == "cpu":
+    if protocol.device == "cpu" and not shared:
         figures["cpu_seconds"] = measured.cpu_seconds
-    else:
+    elif not shared:
         figures["step_seconds"] = measured.step_seconds
         figures["peak_memory_bytes"] = measured.peak_memory_bytes
         figures["eval_peak_memory_bytes"] = measured.eval_peak_memory_bytes

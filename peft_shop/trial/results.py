@@ -72,6 +72,7 @@ class Result(Record):
         detail: why, where it did not finish.
         measured: `None` where it did not finish.
         half_valid_loss: validation loss where a run was halved; else `None`.
+        shared: whether others ran on its accelerator: its memory and time are no evidence.
         created_at: when it ended.
     """
 
@@ -82,6 +83,7 @@ class Result(Record):
     detail: str = ""
     measured: Measured | None = None
     half_valid_loss: Finite | None = None
+    shared: bool = False
     created_at: Timestamp
 
     @model_validator(mode="after")

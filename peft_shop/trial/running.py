@@ -103,6 +103,7 @@ class Running:
         briefing: what the training is told besides its recipe.
         timeout: after which the process is ended [s]; `None` for never.
         keep: whether the adapter stays beside the result.
+        shared: whether others may run on its accelerator.
         into: folder of the runs inside the trial's.
     """
 
@@ -115,6 +116,7 @@ class Running:
         *,
         timeout: float | None = None,
         keep: bool = False,
+        shared: bool = False,
         into: str = "runs",
     ) -> None:
         self.job = job
@@ -124,6 +126,7 @@ class Running:
         self._protocol = protocol
         self._timeout = timeout
         self._keep = keep
+        self._shared = shared
         self._too_long = False
         self._kills = _memory_kills()
         self.place.mkdir(parents=True, exist_ok=True)
@@ -195,6 +198,7 @@ class Running:
             detail=detail,
             measured=measured,
             half_valid_loss=self._half() if outcome == "halved" else None,
+            shared=self._shared,
             created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
         if self._keep and measured is not None:

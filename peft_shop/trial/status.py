@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from peft_shop.catalog.runs import Metric
 from peft_shop.records import Finite, Frozen, Record, Text
-from peft_shop.trial.evidence import catalog_of, edge_notes, halving_notes
+from peft_shop.trial.evidence import catalog_of, edge_notes, halving_notes, sharing_notes
 from peft_shop.trial.keeping import ADAPTER
 from peft_shop.trial.metrics import metrics_of
 from peft_shop.trial.stages import expected_jobs, next_jobs, seed_notes, sweep_of
@@ -167,6 +167,7 @@ def status_of(
             *edge_notes(protocol, results),
             *seed_notes(protocol, results),
             *halving_notes(protocol, results),
+            *sharing_notes(results),
             *_memory_notes(protocol, results),
         ),
         adapters=tuple(f"runs/{name}/{ADAPTER}" for name in adapters),

@@ -15,7 +15,7 @@ from peft_shop.trial.asking import ASKED, read_asked
 from peft_shop.trial.costing import calibrate, calibration_of, estimate, patience, run_time
 from peft_shop.trial.creating import make_folder
 from peft_shop.trial.driver import drive
-from peft_shop.trial.engines import Engine, opened, slots_of
+from peft_shop.trial.engines import Engine, demand_exclusive, opened, slots_of
 from peft_shop.trial.evidence import catalog_of, without_paths
 from peft_shop.trial.freezing import check_unchanged, frozen, write_frozen
 from peft_shop.trial.keeping import Keep, drop_worse, kept
@@ -156,6 +156,7 @@ class Trial:
         within: Quantity | None = None,
         yes: bool = True,
         keep: Keep | None = None,
+        share: bool = False,
         timeout: Quantity | None = None,
         tell: Callable[[int, int, str], None] | None = None,
         allow_code: bool = False,
@@ -171,6 +172,8 @@ class Trial:
             yes: whether to go on where the forecast says that this does not fit `within`.
             keep: adapters that stay in `runs/<id>/adapter`: `best` of each candidate's seeds by
                 validation loss, or `all`.
+            share: whether several runs may meet on one accelerator; memory and time are no metrics
+                of the trial then.
             timeout: after which one run is ended; three times its forecast where `calibrate` was
                 called, else never.
             tell: told the number of runs done, of all, what the current ones do and how long.
@@ -193,11 +196,14 @@ class Trial:
         with locked(self.folder):
             protocol = self.freeze()
             demand_trust(self.folder, protocol, allow_code=allow_code)
+            together = slots_of(engine, slots)
+            shared = demand_exclusive(protocol, engine, together, share=share)
             results = self.results(protocol, mend=True)
             known = calibration_of(self.folder, protocol)
-            together = slots_of(engine, slots)
             if longest is None:
                 longest = patience(protocol, known)
+                # each has a part of the accelerator then
+                longest = longest * (together or 1) if shared and longest else longest
             deadline = None if limit is None else time.monotonic() + limit
             with opened(
                 engine,
@@ -207,6 +213,7 @@ class Trial:
                 timeout=longest,
                 within=limit,
                 keep=keep,
+                shared=shared,
             ) as start:
                 drive(
                     self.folder,

@@ -17,6 +17,8 @@ from peft_shop.errors import InputError, PeftShopError, QueryError
 from peft_shop.trial import driver
 from peft_shop.trial.asking import asked_of, write_asked
 from peft_shop.trial.driver import drive
+from peft_shop.trial.engines import demand_exclusive, opened
+from peft_shop.trial.halving import Briefing
 from peft_shop.trial.ledger import events
 from peft_shop.trial.stages import expected_jobs, next_jobs, stages_until
 from peft_shop.trial.trial import Trial
@@ -216,8 +218,8 @@ def frozen_trial(
         result = ends(next_jobs(protocol, results)[0])
         results[result.id] = result
     engine = Engine(protocol, ends)
-    opened = contextlib.nullcontext(engine)
-    monkeypatch.setattr("peft_shop.trial.trial.opened", lambda *_, **__: opened)
+    standing_in = contextlib.nullcontext(engine)
+    monkeypatch.setattr("peft_shop.trial.trial.opened", lambda *_, **__: standing_in)
     monkeypatch.setattr("peft_shop.trial.trial.check_unchanged", lambda *_: None)
     monkeypatch.setattr(Trial, "_tidy", lambda *_: None)
     return tmp_path, engine
@@ -274,3 +276,44 @@ def test_python_starts_in_any_case_unless_it_is_told_not_to(
     assert Trial(folder).run(within="1h", tell=lambda *words: told.append(words[-1])).complete
     # three runs of 2000 s were left, and none of them has begun to train
     assert told[0].startswith("in all 1.67 h left; ")
+
+
+def test_runs_meet_on_an_accelerator_only_where_the_user_does_without_memory_and_time(
+    made: SimpleNamespace,
+) -> None:
+    on_cpu = made.protocol()
+    on_gpu = on_cpu.model_copy(update={"device": "NVIDIA H100"})
+    with pytest.raises(QueryError, match=r"2 runs at the same time on one NVIDIA H100.*--share"):
+        demand_exclusive(on_gpu, "local", 2)
+    assert demand_exclusive(on_gpu, "local", 2, share=True)
+    assert not demand_exclusive(on_gpu, "local", 1, share=True)
+    assert not demand_exclusive(on_cpu, "local", 2)
+    for slots in (2, None):
+        assert not demand_exclusive(on_gpu, "ray", slots)
+        with pytest.raises(QueryError, match="a whole accelerator"):
+            demand_exclusive(on_gpu, "ray", slots, share=True)
+
+
+def test_what_is_refused_for_want_of_share_starts_nothing(
+    frozen_trial: tuple[Path, Engine], run: Command
+) -> None:
+    folder, engine = frozen_trial
+    on_gpu = engine.protocol.model_copy(update={"device": "NVIDIA H100"})
+    (folder / "protocol.json").write_text(on_gpu.model_dump_json(), encoding="utf-8")
+    code, _, told = run("trial", "run", str(folder), "--slots", "2")
+    assert code == 2
+    assert "say --share" in " ".join(told.split())
+    assert not engine.times
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_run_knows_whether_it_shares_and_whether_its_adapter_stays(
+    made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    begun: list[dict[str, object]] = []
+    monkeypatch.setattr("peft_shop.trial.engines.Running", lambda *_, **told: begun.append(told))
+    protocol = made.protocol()
+    (base,) = next_jobs(protocol, {})
+    with opened("local", tmp_path, protocol, keep="all", shared=shared) as start:
+        start(base, Briefing())
+    assert begun == [{"timeout": None, "keep": True, "shared": shared}]

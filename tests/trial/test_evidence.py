@@ -16,6 +16,7 @@ from peft_shop.catalog.export import dump
 from peft_shop.catalog.store import parse
 from peft_shop.trial.evidence import catalog_of, without_paths
 from peft_shop.trial.sampling import standard_error
+from peft_shop.trial.status import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,3 +194,30 @@ def test_a_private_catalog_is_written_for_nobody_else(
         assert code == 2
         assert "trial export" in told
     assert run("catalog", "export", "--table", "runs", "--catalog", str(shared))[0] == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "NVIDIA H100"])
+def test_where_runs_shared_an_accelerator_memory_and_time_are_absent(
+    made: SimpleNamespace, device: str
+) -> None:
+    protocol = made.protocol().model_copy(update={"device": device})
+    results = made.carried_out(protocol, lambda job: 2.0 + job.seed / 100)
+    costs = {"cpu_seconds", "step_seconds", "peak_memory_bytes", "eval_peak_memory_bytes"}
+    alone = catalog_of(protocol, results)
+    assert all(costs & set(run.metrics) for run in alone.runs_by_benchmark[protocol.benchmark])
+    # of none, since figures of some would leave the others out of a question about them
+    name = max(results)
+    results[name] = results[name].model_copy(update={"shared": True})
+    spoiled = catalog_of(protocol, results)
+    runs = spoiled.runs_by_benchmark[protocol.benchmark]
+    assert len(runs) == len(alone.runs_by_benchmark[protocol.benchmark])
+    assert not any(costs & set(run.metrics) for run in runs)
+    gone = {spoiled.metric_by_id[each].field for each in spoiled.benchmarks[0].metrics}
+    assert not costs & gone
+    note = "runs shared an accelerator: memory and time are no metrics of this trial"
+    assert note in spoiled.benchmarks[0].caveats
+    assert note in status_of(protocol, results).notes
+    answer = recommend(catalog=spoiled, peft_version="any")
+    assert note in " ".join(str(answer).split())
+    # how the trial is named does not change
+    assert spoiled.benchmarks[0].protocol == alone.benchmarks[0].protocol

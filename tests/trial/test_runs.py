@@ -316,8 +316,10 @@ def test_from_a_file_to_a_front(tiny: Path, tmp_path: Path) -> None:
         steps=40,
         full_finetuning=True,
     )
-    status = asked.run(slots=2, keep="best")
+    status = asked.run(slots=2, share=True, keep="best")
     assert not status.failed, status.failed
+    assert all(each.shared for each in asked.results().values())
+    assert not any("cpu_seconds" in each.metrics for each in asked.runs)
     check_adapters(asked, status)
     answer = recommend(catalog=asked, peft_version="any")
     assert answer.benchmark.id == asked.protocol.benchmark
