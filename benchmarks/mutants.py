@@ -19,7 +19,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "ask/advice.py": ("ask/test_advice.py", "ask/test_judging.py", "ask/test_laws.py"),
     "ask/contenders.py": ("ask/test_evidence.py", "ask/test_certainty.py", "ask/test_noise.py"),
     "ask/judging.py": (
-        *("ask/test_judging.py", "ask/test_fronts.py", "ask/test_laws.py", "ask/test_reasons.py"),
+        *("ask/test_failures.py", "ask/test_judging.py", "ask/test_fronts.py", "ask/test_laws.py"),
         *("ask/test_question.py", "ask/test_golden.py", "ask/test_recommend_model.py"),
     ),
     "ask/noise.py": (

@@ -438,7 +438,7 @@ def test_a_memory_that_is_not_known_is_told(unknown: int, known: int) -> None:
         start = f"the memory of {unknown} of {unknown + known} ({names}) is not known: no forecast"
     else:
         start = f"the memory of {names} is not known, which is not counted as too much"
-    assert text == f"{start}; dry runs tell it (within, --within 10min)"
+    assert text == f"{start}; dry runs tell it, given time (--within 10min, within='10min')"
     untold = warned(asked.model_copy(update={"training": None}), runs)
     assert not any("dry runs" in text for text in untold)
 
