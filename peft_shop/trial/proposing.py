@@ -70,13 +70,17 @@ class TrialPlan(Record):
         """Whether it fits into a time that was given, and what would."""
         proposal = self.proposal
         if self.estimate.low is None:
-            return f"nothing was measured yet: nobody can tell whether this fits into {within}"
+            return (
+                f"nothing was measured yet, so nobody can tell whether this fits into {within} "
+                "(`trial plan --calibrate` tells)"
+            )
         if proposal is None:
             fits = "fits" if self.fits else "may or may not fit"
             return f"this {fits} into {within}"
         problem = f"this does not fit into {within}"
         if not proposal.changed:
-            return f"{problem}, and less would compare nothing"
+            # of a trial that gave more seeds or rates than it began with, nothing can be taken back
+            return problem if proposal.fits else f"{problem}, and less would compare nothing"
         took = f"{format_quantity(proposal.seconds, 'seconds')}, one run after another"
         if proposal.fits:
             return f"{problem}; it would with {proposal.text}: at most {took}"

@@ -81,7 +81,14 @@ def test_a_plan_says_whether_it_fits(made: SimpleNamespace) -> None:
     tight = planned(protocol, left, run, 99.0)
     assert tight.fits is False
     assert tight.proposal is not None
+    assert f"it would with {tight.proposal.text}" in tight.advice("99s")
+    least = asking(made, rates=2, seeds=2, steps=50, many=2)
+    assert "less would compare nothing" in planned(least, left, run, 9.0).advice("9s")
+    # what came later than the question is none of its numbers
+    assert planned(least, left, run, 99.0).advice("99s") == "this does not fit into 99s"
+    assert planned(protocol, left, run, 150.0).advice("150s") == "this may or may not fit into 150s"
     unknown = estimate(protocol, {}, None)
+    assert "nobody can tell" in planned(protocol, unknown, None, 1.0).advice("1s")
     assert planned(protocol, unknown, None, 1.0).fits is None
 
 
