@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from peft_shop.trial.running import Running
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from peft_shop.trial.costing import Calibration
+    from peft_shop.trial.costing import Calibration, RunTime
     from peft_shop.trial.driver import Attempt
     from peft_shop.trial.records import Job, Protocol
     from peft_shop.trial.results import Result
@@ -53,46 +54,54 @@ class Remaining:
         low, high, known = 0.0, 0.0, True
         for attempt in attempts:
             elapsed = now - attempt.started if isinstance(attempt, Running) else None
-            left = self.of_run(attempt.job, elapsed or 0.0)
+            said = attempt.progress()
+            left = self.of_run(attempt.job, elapsed or 0.0, _step(said))
             known = known and left is not None
-            word = f"{attempt.id}: {attempt.progress()}"
+            word = f"{attempt.id}: {said}"
             if left is not None:
                 low, high = low + left[0], high + left[1]
                 if elapsed is not None:
                     word += f" ({_told(left)})"
             parts.append(word)
-        waiting = self._typical()
-        known = known and waiting is not None and self._slots is not None
-        if known and waiting is not None and self._slots is not None:
+        each = self._typical()
+        if known and each is not None and self._slots is not None:
             number = max(0, total - len(self._results) - len(attempts))
-            whole = tuple(
-                (part + number * each) / self._slots
-                for part, each in zip((low, high), waiting, strict=True)
-            )
-            parts.insert(0, f"in all {_told((whole[0], whole[1]))}")
+            least, most = self._whole(each)
+            low, high = low + number * least, high + number * most
+            parts.insert(0, f"in all {_told((low / self._slots, high / self._slots))}")
         return "; ".join(parts)
 
-    def of_run(self, job: Job, elapsed: float) -> tuple[float, float] | None:
+    def of_run(self, job: Job, elapsed: float, step: int = 0) -> tuple[float, float] | None:
         """The least and the most that a run still takes [s]; `None` where nothing was measured.
 
-        Other runs of its candidate tell it best, then all runs, then the calibration.
+        Other runs of its candidate tell it best, then all runs, then the calibration; its own pace
+        widens the interval, since more may run on this machine now than did then.
 
         Args:
             job: what it does.
             elapsed: time since it began [s].
+            step: its last one that is over.
         """
-        whole = self._typical(job.contestant) or self._typical()
-        if whole is None:
+        each = self._typical(job.contestant) or self._typical()
+        if each is None:
             return None
+        if step:
+            left, pace = max(0, self._protocol.asked.steps - step), elapsed / step
+            return left * min(each.low, pace), left * max(each.high, pace) + each.overhead
+        whole = self._whole(each)
         if job.stage == "base":  # it has no steps
             if self._calibration is None:
                 return None
             whole = (self._calibration.overhead_seconds,) * 2
-        low, high = (max(0.0, each - elapsed) for each in whole)
-        return low, high
+        return max(0.0, whole[0] - elapsed), max(0.0, whole[1] - elapsed)
 
-    def _typical(self, contestant: str | None = None) -> tuple[float, float] | None:
-        """Time of a run of a candidate that has finished some, or of any run [s]."""
+    def _whole(self, each: RunTime) -> tuple[float, float]:
+        """Time of a whole run [s]."""
+        steps = self._protocol.asked.steps
+        return each.overhead + steps * each.low, each.overhead + steps * each.high
+
+    def _typical(self, contestant: str | None = None) -> RunTime | None:
+        """What a run of a candidate takes that has finished some, or any run."""
         results = self._results
         if contestant is not None:
             results = {
@@ -102,11 +111,17 @@ class Remaining:
             }
             if not results:
                 return None
-        each = run_time(self._protocol, results, self._calibration)
-        if each is None:
-            return None
-        steps = self._protocol.asked.steps
-        return each.overhead + steps * each.low, each.overhead + steps * each.high
+        return run_time(self._protocol, results, self._calibration)
+
+
+def _step(word: str) -> int:
+    """Number of the step that a training's last word tells of; 0 before the first one is over.
+
+    >>> _step("step 12 loss 1.5"), _step("loading")
+    (12, 0)
+    """
+    told = re.match(r"step (\d+) ", word)
+    return 0 if told is None else int(told[1])
 
 
 def _told(left: tuple[float, float]) -> str:

@@ -32,7 +32,7 @@ def words(protocol: Protocol, *parts: Any, begun: list[Any], slots: int | None =
 def begun(protocol: Protocol, job: Job, monkeypatch: pytest.MonkeyPatch) -> Running:
     """A run of this machine that began 60 s ago."""
     monkeypatch.setattr(Running, "__init__", lambda *_: None)
-    monkeypatch.setattr(Running, "progress", lambda _: "step 3 loss 2.0")
+    monkeypatch.setattr(Running, "progress", lambda _: "loading")
     monkeypatch.setattr(time, "monotonic", lambda: 1060.0)
     run = Running(None, protocol, job)  # type: ignore[arg-type]
     run.job, run.id, run.started = job, job.id(protocol), 1000.0
@@ -45,7 +45,7 @@ def test_where_nothing_was_measured_no_time_is_told(
     protocol = made.protocol()
     (base,) = next_jobs(protocol, {})
     run = begun(protocol, base, monkeypatch)
-    assert words(protocol, {}, None, begun=[run]) == f"{run.id}: step 3 loss 2.0"
+    assert words(protocol, {}, None, begun=[run]) == f"{run.id}: loading"
 
 
 def test_a_calibration_tells_of_each_run_and_of_all(
@@ -58,7 +58,7 @@ def test_a_calibration_tells_of_each_run_and_of_all(
     # 100 s and 500 steps of 0.5 s, 60 s of which are over
     assert Remaining(protocol, results, CALIBRATION, 1).of_run(job, 60) == (290, 290)
     whole = (expected_jobs(protocol, results) - 1) * 350 - 60
-    run_text = f"{run.id}: step 3 loss 2.0 ({span(290, 290)} left)"
+    run_text = f"{run.id}: loading ({span(290, 290)} left)"
     for slots in (1, 2):
         told = words(protocol, results, CALIBRATION, begun=[run], slots=slots)
         assert told == f"in all {span(whole / slots, whole / slots)} left; {run_text}"
@@ -66,6 +66,11 @@ def test_a_calibration_tells_of_each_run_and_of_all(
     assert words(protocol, results, CALIBRATION, begun=[run], slots=None) == run_text
     monkeypatch.setattr(time, "monotonic", lambda: 2000.0)
     assert "(longer than forecast)" in words(protocol, results, CALIBRATION, begun=[run])
+    # once it trains its own pace tells too: 400 steps in 800 s, and 100 that are left
+    monkeypatch.setattr(Running, "progress", lambda _: "step 400 loss 2.0")
+    monkeypatch.setattr(time, "monotonic", lambda: 1800.0)
+    told = words(protocol, results, CALIBRATION, begun=[run], slots=None)
+    assert told == f"{run.id}: step 400 loss 2.0 ({span(100 * 0.5, 100 * 2 + 100)} left)"
 
 
 def test_finished_runs_tell_better_and_those_of_the_candidate_best(made: SimpleNamespace) -> None:
