@@ -193,10 +193,12 @@ def halving_notes(protocol: Protocol, results: Mapping[str, Result]) -> tuple[st
 
 
 def sharing_notes(results: Mapping[str, Result]) -> tuple[str, ...]:
-    """That runs met on an accelerator, and what is no evidence for that reason."""
+    """That runs went at the same time, and what is no evidence for that reason."""
     if not any(result.shared for result in results.values()):
         return ()
-    return ("runs shared an accelerator: memory and time are no metrics of this trial",)
+    return (
+        "several runs at the same time (--share): memory and time are no metrics of this trial",
+    )
 
 
 def _caveats(protocol: Protocol, results: Mapping[str, Result]) -> tuple[str, ...]:

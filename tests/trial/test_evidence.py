@@ -214,7 +214,7 @@ def test_where_runs_shared_an_accelerator_memory_and_time_are_absent(
     assert not any(costs & set(run.metrics) for run in runs)
     gone = {spoiled.metric_by_id[each].field for each in spoiled.benchmarks[0].metrics}
     assert not costs & gone
-    note = "runs shared an accelerator: memory and time are no metrics of this trial"
+    note = "several runs at the same time (--share): memory and time are no metrics of this trial"
     assert note in spoiled.benchmarks[0].caveats
     assert note in status_of(protocol, results).notes
     answer = recommend(catalog=spoiled, peft_version="any")
