@@ -244,7 +244,7 @@ def test_an_answer_is_zero_and_nothing_met_is_one(run: Command) -> None:
         (["recommend", "--max", "peak_memory"], "METRIC=VALUE"),
         (["recommend", "--min", "evidence=3"], "unknown metric 'evidence'"),
         (["recommend", "-b", "metamath"], "did you mean 'metamathqa'"),
-        (["recommend", "--quantization", "bnb4"], "did you mean 'bnb_4bit'"),
+        (["recommend", "--quantization", "bnb_4bt"], "did you mean 'bnb_4bit'"),
         (["recommend", "--quantization", ""], "expected a name"),
         (["recommend", "--min-evidence", "seen"], "evidence level"),
         (["recommend", "--rank-by", "memory"], "did you mean"),

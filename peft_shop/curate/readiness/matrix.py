@@ -55,6 +55,8 @@ PACKAGES: Final = ("diffusers", "peft", "torch", "transformers")
 def subjects(catalog: Catalog, methods: Iterable[str] | None = None) -> dict[str, Method | Run]:
     """What is put on every architecture, by name: methods, then recipes of the newest snapshots.
 
+    Recipes of benchmarks that only answer on request are variations of rates, and left out.
+
     Args:
         catalog: where they come from.
         methods: only these methods and their runs; all when `None`.
@@ -70,6 +72,8 @@ def subjects(catalog: Catalog, methods: Iterable[str] | None = None) -> dict[str
     found: dict[str, Method | Run] = {name: known[name] for name in sorted(chosen)}
     order = [snapshot.id for snapshot in catalog.snapshots]
     for benchmark, runs in sorted(catalog.runs_by_benchmark.items()):
+        if catalog.benchmark_by_id[benchmark].on_request:
+            continue
         named = {name for run in runs for name in run.snapshots}
         newest = max(named, key=order.index, default=None)
         for run in sorted(runs, key=lambda one: one.id):
