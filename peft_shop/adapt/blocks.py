@@ -62,7 +62,7 @@ def other_mixers(
     Returns:
         Linear attention's and state-space mixers' own inputs and outputs, gates left out.
     """
-    found: list[ModuleGroup] = []
+    module_groups: list[ModuleGroup] = []
     for asked, instead in _INSTEAD:
         if asked.isdisjoint(roles):
             continue
@@ -75,8 +75,8 @@ def other_mixers(
             if group.role in instead and not covered >= blocks_of([group]) and group not in picked
         ]
         widest = max((group.out_features for group in there), default=0)
-        found += [group for group in there if group.out_features * _NARROW > widest]
-    return found
+        module_groups += [group for group in there if group.out_features * _NARROW > widest]
+    return module_groups
 
 
 def share_of_blocks(

@@ -132,15 +132,15 @@ def _tell_share(case: RetargetCase) -> None:
 def _own(case: RetargetCase, own: frozenset[str]) -> list[ModuleGroup]:
     """Groups of exactly these names, and the parameters that the recipe states."""
     stated = set(case.draft.value("target_parameters") or ())
-    found = []
+    module_groups = []
     for group in case.structure.groups:
         if group.kind == "parameter":
             names = tuple(name for name in group.names if stated.intersection(endings(name)))
         else:
             names = tuple(name for name in group.names if name in own)
         if names:
-            found.append(group.model_copy(update={"names": names}))
-    return found
+            module_groups.append(group.model_copy(update={"names": names}))
+    return module_groups
 
 
 def _wanted(case: RetargetCase, intent: Intent) -> list[ModuleGroup]:
@@ -179,7 +179,7 @@ def _wanted(case: RetargetCase, intent: Intent) -> list[ModuleGroup]:
     if mixers:
         case.because(
             f"{len(blocks_of(mixers))} blocks mix tokens without this attention: taken there: "
-            f"{', '.join(dict.fromkeys(one.suffix for one in mixers))}"
+            f"{', '.join(dict.fromkeys(mixer.suffix for mixer in mixers))}"
         )
     return [group for group in groups if group in picked or group in mixers]
 

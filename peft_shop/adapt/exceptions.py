@@ -126,13 +126,13 @@ RENAMED_MODULES: Final = frozenset(_MODEL_TYPES["renamed_modules"])
 
 def refused_module(peft_type: str, structure: Structure, group: ModuleGroup) -> str | None:
     """Why a method does not take modules of this name in this model; `None` where it does."""
-    for one in _REFUSALS:
+    for refusal in _REFUSALS:
         if (
-            (not one.methods or peft_type in one.methods)
-            and (not one.models or structure.model_type in one.models)
-            and group.suffix in one.modules
+            (not refusal.methods or peft_type in refusal.methods)
+            and (not refusal.models or structure.model_type in refusal.models)
+            and group.suffix in refusal.modules
         ):
-            return one.because
+            return refusal.because
     if (
         peft_type == PLAIN_TYPE
         and structure.model_type in LISTED_EXPERTS
@@ -145,11 +145,11 @@ def refused_module(peft_type: str, structure: Structure, group: ModuleGroup) -> 
 
 def refused_model(peft_type: str, structure: Structure) -> str | None:
     """Why a method does not work with this model at all; `None` where nothing is known."""
-    for one in _REFUSALS:
+    for refusal in _REFUSALS:
         if (
-            peft_type in one.methods
-            and not one.modules
-            and (not one.models or structure.model_type in one.models)
+            peft_type in refusal.methods
+            and not refusal.modules
+            and (not refusal.models or structure.model_type in refusal.models)
         ):
-            return one.because
+            return refusal.because
     return None

@@ -77,10 +77,10 @@ def intent_of(case: RetargetCase) -> Intent:
             own = _own(case, expression, forward_names)
             if own.own:
                 return own
-        for one in candidates:
-            found = _read(expression, forward_names, one)
-            if found.roles:
-                return found
+        for candidate in candidates:
+            intent = _read(expression, forward_names, candidate)
+            if intent.roles:
+                return intent
     except re.error as error:
         case.draft.problem(f"target_modules {expression!r} is no regular expression: {error}")
         return Intent(roles=default, feedforward=forward)

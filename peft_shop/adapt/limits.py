@@ -37,11 +37,11 @@ def fit_values(case: RetargetCase) -> None:
 
 
 def _inputs(case: RetargetCase) -> list[int]:
-    return [one.in_features * math.prod(one.kernel) for one in case.groups]
+    return [group.in_features * math.prod(group.kernel) for group in case.groups]
 
 
 def _outputs(case: RetargetCase) -> list[int]:
-    return [one.out_features for one in case.groups]
+    return [group.out_features for group in case.groups]
 
 
 def _least(case: RetargetCase) -> int:
@@ -143,19 +143,19 @@ def _psoft(case: RetargetCase) -> None:
 
 def _shira(case: RetargetCase) -> None:
     most = min(
-        one.in_features * one.out_features // (one.in_features + one.out_features)
-        for one in case.groups
+        group.in_features * group.out_features // (group.in_features + group.out_features)
+        for group in case.groups
     )
     _at_most(case, "r", most, "r * (in + out) values in a layer of in * out")
 
 
 def _frequencies(case: RetargetCase) -> None:
-    most = min(one.in_features * one.out_features for one in case.groups)
+    most = min(group.in_features * group.out_features for group in case.groups)
     _at_most(case, "n_frequency", most, "the entries of the smallest target")
 
 
 def _supertuning(case: RetargetCase) -> None:
-    size = min(one.in_features * one.out_features for one in case.groups)
+    size = min(group.in_features * group.out_features for group in case.groups)
     sparsity = case.draft.value("sparsity")
     if isinstance(sparsity, float) and int(size * (1 - sparsity)) < 1:
         fit = math.floor((1 - 1.5 / size) * 1000) / 1000 if size > 1 else 0.0
@@ -208,7 +208,7 @@ def _lily(case: RetargetCase) -> None:
     stride = case.draft.value("stride_A")
     recipe = case.recipe
     measured = MEASURED.get(recipe.training.model_id) if recipe else None
-    depth = case.structure.dimensions.layers or max(one.count for one in case.groups)
+    depth = case.structure.dimensions.layers or max(group.count for group in case.groups)
     if not isinstance(stride, int):
         return
     if measured and stride > 1:
@@ -222,7 +222,7 @@ def _lily(case: RetargetCase) -> None:
 
 
 def _transposed(case: RetargetCase) -> None:
-    kinds = {one.kind for one in case.groups}
+    kinds = {group.kind for group in case.groups}
     if kinds and kinds <= {"transformers_conv1d"}:
         case.draft.set(
             "fan_in_fan_out", value=True, because="these layers store their weights transposed"

@@ -87,7 +87,7 @@ def _name_feedforward(case: RetargetCase, wanted: set[str], because: str) -> Non
         if inside and _scaled_by(stated, wanted) == scaled:
             return
     if isinstance(targets, list):
-        entries = [one for one in targets if _scaled_by([one], wanted) <= scaled]
+        entries = [target for target in targets if _scaled_by([target], wanted) <= scaled]
     else:
         entries = _endings_of(scaled, wanted - scaled)
     draft.set("feedforward_modules", sorted(entries), because)
@@ -103,7 +103,9 @@ def _endings_of(names: set[str], others: set[str]) -> list[str]:
     found: dict[str, None] = {}
     for name in sorted(names):
         if not name.endswith(tuple(found)):
-            found[next(one for one in endings(name) if not _scaled_by([one], others))] = None
+            found[next(ending for ending in endings(name) if not _scaled_by([ending], others))] = (
+                None
+            )
     return list(found)
 
 
@@ -122,5 +124,7 @@ def _name_parameters(case: RetargetCase, because: str) -> None:
     entries: list[str] = []
     for name in (name for group in case.parameters for name in group.names):
         if not named_by(entries, [name]):
-            entries.append(next(one for one in endings(name) if named_by([one], every) <= wanted))
+            entries.append(
+                next(ending for ending in endings(name) if named_by([ending], every) <= wanted)
+            )
     case.draft.set("target_parameters", sorted(entries), because)

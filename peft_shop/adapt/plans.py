@@ -221,7 +221,7 @@ def _embedding(case: RetargetCase) -> None:
         case.draft.problem(f"{case.method.title} needs a token embedding, and this model has none")
     elif not takes_text_alone(structure) and not case.draft.value("target_modules"):
         vocabulary = structure.dimensions.vocabulary
-        fit = [one for one in tables if one.in_features == vocabulary] or tables[:1]
+        fit = [table for table in tables if table.in_features == vocabulary] or tables[:1]
         names = {name for one in fit for name in one.names}
         case.draft.set(
             "target_modules", case.names.shortest(names), "the token embedding of this model"
@@ -282,7 +282,9 @@ def _shadow(case: RetargetCase) -> None:
 def _shadow_of_flux(case: RetargetCase) -> None:
     """A shadow of FLUX.2 copies the base's heads and blocks, and can have no more of them."""
     draft, groups = case.draft, case.structure.groups
-    sizes = {one.pattern: (one.in_features, one.out_features, one.count) for one in groups}
+    sizes = {
+        group.pattern: (group.in_features, group.out_features, group.count) for group in groups
+    }
     query, norm = (sizes.get(f"transformer_blocks.*.attn.{end}") for end in ("to_q", "norm_q"))
     down = sizes.get("transformer_blocks.*.ff.linear_out")
     single = sizes.get("single_transformer_blocks.*.attn.to_out", (0, 0, 0))[2]

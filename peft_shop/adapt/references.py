@@ -43,7 +43,7 @@ def _fit_table(case: RetargetCase, name: str) -> None:
     kept = {
         key: value
         for key, value in table.items()
-        if any(re.fullmatch(rf"(.*\.)?({key})", one) for one in layers)
+        if any(re.fullmatch(rf"(.*\.)?({key})", layer) for layer in layers)
     }
     because = "its other keys name no adapted layer of this model"
     if not kept:
@@ -73,7 +73,7 @@ def _fit_tokens(case: RetargetCase) -> None:
 
 
 def _tell(case: RetargetCase) -> None:
-    bare = [one for one in case.groups if not one.bias]
+    bare = [group for group in case.groups if not group.bias]
     if bare and case.peft_type == "BEFT":
         case.draft.note("layers without a bias of their own: the trained adapter cannot be merged")
     if len(bare) == len(case.groups) > 0 and case.peft_type == "GLORA":

@@ -31,27 +31,29 @@ def nearest_divisor(value: int, number: int, *, even: bool = False) -> int | Non
         for one in (small, number // small)
         if not even or one % 2 == 0
     }
-    return min(divisors, key=lambda one: (abs(math.log(one / value)), one), default=None)
+    return min(
+        divisors, key=lambda divisor: (abs(math.log(divisor / value)), divisor), default=None
+    )
 
 
 def fit_blocks(case: RetargetCase) -> None:
     """BD-LoRA: which targets are cut along the input (A), which along the output (B)."""
     stated = dict(case.draft.value("use_bdlora"))
-    rows = [one for one in case.groups if one.role in _ROW_PARALLEL]
-    columns = [one for one in case.groups if one not in rows]
+    rows = [group for group in case.groups if group.role in _ROW_PARALLEL]
+    columns = [group for group in case.groups if group not in rows]
     along = {
-        "target_modules_bd_a": ({n for one in rows for n in one.names}, rows),
-        "target_modules_bd_b": ({n for one in columns for n in one.names}, columns),
+        "target_modules_bd_a": ({n for row in rows for n in row.names}, rows),
+        "target_modules_bd_b": ({n for column in columns for n in column.names}, columns),
     }
     changed = dict(stated)
-    every = {name for one in case.groups for name in one.names}
+    every = {name for group in case.groups for name in group.names}
     for key, (names, _) in along.items():
         # peft looks for these words anywhere in a module's full name
         hit = {name for name in every if any(word in name for word in stated.get(key) or ())}
         if hit != names:
             changed[key] = _words(names, every - names)
     ranks = [int(case.draft.value("r"))]
-    widths = [one.in_features for one in rows] + [one.out_features for one in columns]
+    widths = [row.in_features for row in rows] + [column.out_features for column in columns]
     blocks = stated.get("nblocks", 1)
     fit = nearest_divisor(blocks, math.gcd(*widths, *ranks))
     if fit is not None and fit != blocks:
@@ -69,7 +71,8 @@ def _words(names: set[str], others: set[str]) -> list[str]:
     while rest:
         name = next(iter(rest))
         word = next(
-            (one for one in endings(name) if not any(one in other for other in others)), name
+            (ending for ending in endings(name) if not any(ending in other for other in others)),
+            name,
         )
         words.append(word)
         rest = {one: None for one in rest if word not in one}

@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["recipe_of_run", "retargeted", "routed", "trained_by"]
 
 
-def retargeted(catalog: Catalog, query: Query, one: Contender) -> Retargeted | None:
+def retargeted(catalog: Catalog, query: Query, contender: Contender) -> Retargeted | None:
     """The contender's configuration for the question's model; `None` where it names none.
 
     Worked out once per catalog and model; a run of full fine-tuning has none.
     """
-    if query.model is None or one.method == FULL_FINETUNING:
+    if query.model is None or contender.method == FULL_FINETUNING:
         return None
     options = query.adapt
     if options.peft_version is None:
         options = options.model_copy(update={"peft_version": query.peft_version})
-    subject = one.run or catalog.method_by_id[one.method]
+    subject = contender.run or catalog.method_by_id[contender.method]
     key = ("retargeted", query.benchmark, subject.id, options, query.model)
     if key not in catalog.derived:
         from peft_shop.adapt.retarget import retarget  # noqa: PLC0415 - only where a model is named
@@ -52,14 +52,14 @@ def retargeted(catalog: Catalog, query: Query, one: Contender) -> Retargeted | N
     return found if refusal is None else found.model_copy(update={"problems": (refusal,)})
 
 
-def routed(catalog: Catalog, query: Query, one: Contender, engine: str) -> Route:
+def routed(catalog: Catalog, query: Query, contender: Contender, engine: str) -> Route:
     """The contender's route to an engine, on the question's model where it names one."""
-    adapted = retargeted(catalog, query, one)
+    adapted = retargeted(catalog, query, contender)
     return candidate_route(
         catalog,
         engine,
         query.benchmark,
-        one.run or one.method,
+        contender.run or contender.method,
         model=query.model,
         config=None if adapted is None else adapted.config,
     )
@@ -86,7 +86,7 @@ def recipe_of_run(
 def trained_by(
     catalog: Catalog,
     query: Query,
-    one: Contender,
+    contender: Contender,
     demand: str,
     *,
     settings: Settings | None = None,
@@ -96,7 +96,7 @@ def trained_by(
     Args:
         catalog: holds the facts.
         query: the question.
-        one: the contender.
+        contender: the contender.
         demand: as `resolve_trainer_demand` gave it.
         settings: the training step; by default that of its setup, else the question's, else as
             measured.
@@ -104,14 +104,14 @@ def trained_by(
     name, version, _ = demanded_trainer(demand)
     step = settings
     if step is None:
-        step = one.setup.settings if one.setup is not None else query.training
+        step = contender.setup.settings if contender.setup is not None else query.training
     models = catalog.benchmark_by_id[query.benchmark].modality
-    adapted = retargeted(catalog, query, one)
-    if one.run is not None:
-        recipe = recipe_of_run(one.run, models, step)
+    adapted = retargeted(catalog, query, contender)
+    if contender.run is not None:
+        recipe = recipe_of_run(contender.run, models, step)
     else:
         recipe = TrainerRecipe(
-            name=one.name, method=one.method, variants=one.variants, models=models
+            name=contender.name, method=contender.method, variants=contender.variants, models=models
         )
         if step is not None:
             recipe = recipe.under(step)
@@ -124,5 +124,5 @@ def trained_by(
     if key not in catalog.derived:
         trainer = resolve_trainer(catalog, name)
         catalog.derived[key] = accepts(catalog, recipe, trainer, version=version)
-    found: Acceptance = catalog.derived[key]
-    return found
+    acceptance: Acceptance = catalog.derived[key]
+    return acceptance

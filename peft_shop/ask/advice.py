@@ -39,7 +39,7 @@ def relaxations(
         for one, verdict in zip(contenders, verdicts, strict=True)
         if one.run is not None and verdict.failures
     }
-    by_name = {one.name: one for one in contenders}
+    by_name = {contender.name: contender for contender in contenders}
     headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
 
     def preference(name: str) -> tuple[float, str]:
@@ -196,7 +196,9 @@ def warnings(
         yield from _about_model(query, query.model)
     for text in query.variants:
         method, _, variant = text.partition(":")
-        if not any(one.method == method and variant in one.variants for one in contenders):
+        if not any(
+            contender.method == method and variant in contender.variants for contender in contenders
+        ):
             known = catalog.method_by_id[method].variants
             title = next(one.title for one in known if one.id == variant)
             yield f"no run of {title} is on file for {query.benchmark}"

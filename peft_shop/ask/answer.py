@@ -174,9 +174,13 @@ class Recommendation(Record):
         """The catalog that answered; for an answer that was read from JSON, the embedded one."""
         return load() if self._again.catalog is None else self._again.catalog
 
-    def short(self, one: Candidate | Dropped) -> str:
+    def short(self, candidate: Candidate | Dropped) -> str:
         """Short name of a candidate, such as `lora/rank64-rslora`; unique on its benchmark."""
-        return one.name if one.run is None else shortened(self.catalog, one.run, one.name)
+        return (
+            candidate.name
+            if candidate.run is None
+            else shortened(self.catalog, candidate.run, candidate.name)
+        )
 
     def preflighted(self) -> Recommendation:
         """The answer with a preflight for every member of the front.
@@ -187,10 +191,10 @@ class Recommendation(Record):
         Raises:
             ConfigError: the question was not about a model, or only about its structure.
         """
-        found: Recommendation = self
+        recommendation: Recommendation = self
         while True:
             front = []
-            for one in found.front:
+            for one in recommendation.front:
                 try:
                     front.append(one.model_copy(update={"preflighted": one.preflight()}))
                 except ConfigError:
@@ -198,8 +202,8 @@ class Recommendation(Record):
                         raise
                     break
             else:
-                return found.model_copy(update={"front": tuple(front)})
-            found = self._again.ask()
+                return recommendation.model_copy(update={"front": tuple(front)})
+            recommendation = self._again.ask()
 
     @property
     def best(self) -> FrontMember:
@@ -212,7 +216,7 @@ class Recommendation(Record):
             names = ", ".join(one.name for one in self.too_close[:3])
             raise QueryError(f"nothing surely fits; too close to call: {names} (`.too_close`)")
         if not self.front:
-            advice = "; ".join(one.suggestion for one in self.relaxations)
+            advice = "; ".join(relaxation.suggestion for relaxation in self.relaxations)
             raise QueryError(f"nothing meets the constraints: {advice or 'nothing was measured'}")
         return self.front[0]
 
@@ -277,11 +281,15 @@ class Recommendation(Record):
             return self.front[name]
         # a baseline may be a candidate too, whose own record says more
         groups = (self.baselines, self.too_close, self.dominated, self.ties, self.front)
-        found: dict[str, Candidate] = {self.short(one): one for group in groups for one in group}
-        found |= {one.name: one for group in groups for one in group}
-        if name not in found:
-            raise UnknownNameError("candidate", name, found, hint="dropped ones are in `.dropped`")
-        return found[name]
+        candidates: dict[str, Candidate] = {
+            self.short(one): one for group in groups for one in group
+        }
+        candidates |= {one.name: one for group in groups for one in group}
+        if name not in candidates:
+            raise UnknownNameError(
+                "candidate", name, candidates, hint="dropped ones are in `.dropped`"
+            )
+        return candidates[name]
 
     def plot(
         self,

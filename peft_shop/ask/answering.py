@@ -159,7 +159,9 @@ class _Records:
         benchmark = catalog.benchmark_by_id[query.benchmark]
         self.benchmark = benchmark
         # runs under other conditions try something else
-        self.tried = Counter(one.method for one in contenders if benchmark.headline in one.values)
+        self.tried = Counter(
+            contender.method for contender in contenders if benchmark.headline in contender.values
+        )
         self.rivals = Rivals(placed.kept, placed.costs)
         self.titles: dict[tuple[str, tuple[str, ...]], str] = {}
         self.engines = tuple(_engines(query))
@@ -325,17 +327,17 @@ def _fitting(
         yield advice
 
 
-def _unmeasured(catalog: Catalog, query: Query, one: Contender) -> Unmeasured:
-    method = catalog.method_by_id[one.method]
+def _unmeasured(catalog: Catalog, query: Query, contender: Contender) -> Unmeasured:
+    method = catalog.method_by_id[contender.method]
     return Unmeasured(
         method=method.id,
         title=method.title,
         summary=method.summary,
         capabilities=method.capabilities,
-        retargeted=retargeted(catalog, query, one),
-        forecasted=one.forecast,
-        setup=one.setup,
-        notes=(*one.notes, *base_notes(catalog, query, one)),
+        retargeted=retargeted(catalog, query, contender),
+        forecasted=contender.forecast,
+        setup=contender.setup,
+        notes=(*contender.notes, *base_notes(catalog, query, contender)),
     )
 
 
@@ -378,7 +380,11 @@ def _baselines(
         sound = [one for one in usable if not is_unfit(one.run)] or usable
         return min(sound, key=lambda one: (reasons.cost(one, headline), one.name), default=None)
 
-    plain = best(one for one in contenders if one.method == PLAIN and not one.variants)
+    plain = best(
+        contender
+        for contender in contenders
+        if contender.method == PLAIN and not contender.variants
+    )
     whole = best(full)
     kinds: list[tuple[BaselineKind, Contender | None]] = [
         (PLAIN, plain),
@@ -387,12 +393,12 @@ def _baselines(
     return [(kind, contender) for kind, contender in kinds if contender is not None]
 
 
-def _difference(one: Contender, baseline: Contender) -> Difference:
+def _difference(contender: Contender, baseline: Contender) -> Difference:
     return Difference(
         baseline=baseline.name,
         values={
             name: value - baseline.values[name]
-            for name, value in one.values.items()
+            for name, value in contender.values.items()
             if name in baseline.values
         },
     )

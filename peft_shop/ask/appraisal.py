@@ -80,32 +80,32 @@ def appraised(
     if settings is None or query.model is None:
         return tuple(contenders)
     found = []
-    for one in contenders:
-        forecast, reason = forecast_of(catalog, query, one, settings)
-        if forecast is None and one.name in traced:
-            forecast, reason = traced[one.name].forecast, traced[one.name].reason
-        costed = with_figures(one, forecast, reason)
+    for contender in contenders:
+        forecast, reason = forecast_of(catalog, query, contender, settings)
+        if forecast is None and contender.name in traced:
+            forecast, reason = traced[contender.name].forecast, traced[contender.name].reason
+        costed = with_figures(contender, forecast, reason)
         if forecast is not None:
-            notes = (*one.notes, *_closeness(query, forecast), *forecast.warnings)
+            notes = (*contender.notes, *_closeness(query, forecast), *forecast.warnings)
             costed = replace(costed, notes=notes)
         found.append(costed)
     return tuple(found)
 
 
 def with_figures(
-    one: Contender, forecast: Forecast | None, reason: str, *, peak: float | None = None
+    contender: Contender, forecast: Forecast | None, reason: str, *, peak: float | None = None
 ) -> Contender:
     """The contender with a forecast's figures in place of the measured ones.
 
     Args:
-        one: the contender.
+        contender: the contender.
         forecast: of its training; `None` where there is none.
         reason: why there is none.
         peak: memory to compare it by [B]; by default the forecast's own.
     """
-    values = {key: value for key, value in one.values.items() if key not in REPLACED}
-    sds = {key: value for key, value in one.sds.items() if key not in REPLACED}
-    unusable = {key: value for key, value in one.unusable.items() if key not in REPLACED}
+    values = {key: value for key, value in contender.values.items() if key not in REPLACED}
+    sds = {key: value for key, value in contender.sds.items() if key not in REPLACED}
+    unusable = {key: value for key, value in contender.unusable.items() if key not in REPLACED}
     if peak is None and forecast is not None:
         peak = forecast.peak_memory.value
     if peak is not None:
@@ -113,14 +113,14 @@ def with_figures(
     if forecast is None:
         missing = [name for name in REPLACED if name not in values]
         unusable |= dict.fromkeys(missing, reason)
-        return replace(one, values=values, sds=sds, unusable=unusable)
+        return replace(contender, values=values, sds=sds, unusable=unusable)
     values["trainable_parameters"] = forecast.trainable_parameters
     values["total_parameters"] = forecast.total_parameters
     if forecast.checkpoint_bytes is not None:
         values["checkpoint_size"] = forecast.checkpoint_bytes
     else:
         unusable["checkpoint_size"] = "its size cannot be told beforehand"
-    return replace(one, values=values, sds=sds, unusable=unusable, forecast=forecast)
+    return replace(contender, values=values, sds=sds, unusable=unusable, forecast=forecast)
 
 
 def _closeness(query: Query, found: Forecast) -> Iterable[str]:
@@ -131,17 +131,19 @@ def _closeness(query: Query, found: Forecast) -> Iterable[str]:
 
 
 def forecast_of(
-    catalog: Catalog, query: Query, one: Contender, settings: Settings
+    catalog: Catalog, query: Query, contender: Contender, settings: Settings
 ) -> tuple[Forecast | None, str]:
     """The forecast, or why there is none; once per catalog, model and training step."""
     if query.model is None:
         return None, "no model"
-    adapted = retargeted(catalog, query, one)
+    adapted = retargeted(catalog, query, contender)
     if adapted is not None and adapted.problems:
         return None, "it cannot work on this model"
-    settings = own_settings(catalog, query, one, settings)
-    config = None if one.method == FULL_FINETUNING or adapted is None else adapted.whole_config
-    subject = one.run.id if one.run is not None else one.method
+    settings = own_settings(catalog, query, contender, settings)
+    config = (
+        None if contender.method == FULL_FINETUNING or adapted is None else adapted.whole_config
+    )
+    subject = contender.run.id if contender.run is not None else contender.method
     key = ("forecast", query.benchmark, subject, settings, query.adapt, query.model)
     if key not in catalog.derived:
         try:
@@ -172,15 +174,19 @@ def _beside(
         return None
 
 
-def own_settings(catalog: Catalog, query: Query, one: Contender, settings: Settings) -> Settings:
+def own_settings(
+    catalog: Catalog, query: Query, contender: Contender, settings: Settings
+) -> Settings:
     """The settings with what the contender cannot do without: its optimizer, its way of loading."""
-    if one.run is not None:
-        settings = settings_of(one.run, settings)
+    if contender.run is not None:
+        settings = settings_of(contender.run, settings)
     backend = settings.quantization
-    if backend is None or one.method == FULL_FINETUNING or "prepare_kbit" in query.fixed:
+    if backend is None or contender.method == FULL_FINETUNING or "prepare_kbit" in query.fixed:
         return settings
-    capability = catalog.method_by_id[one.method].capability(feature_of(backend), one.variants)
-    if condition(capability, circumstances(catalog, query, one)) == "loaded":
+    capability = catalog.method_by_id[contender.method].capability(
+        feature_of(backend), contender.variants
+    )
+    if condition(capability, circumstances(catalog, query, contender)) == "loaded":
         return settings.model_copy(update={"prepare_kbit": False})
     return settings
 
@@ -202,7 +208,7 @@ def fitting_advice(catalog: Catalog, query: Query, contenders: Sequence[Contende
     settings, limit = query.training, query.memory
     if settings is None or limit is None or not contenders:
         return None
-    known = [one for one in contenders if one.forecast is not None]
+    known = [contender for contender in contenders if contender.forecast is not None]
     if not known:
         reason = contenders[0].unusable["peak_memory"]
         return (
@@ -231,7 +237,10 @@ def fitting_advice(catalog: Catalog, query: Query, contenders: Sequence[Contende
     count = _admitted(catalog, query, contenders, every, limit.bytes)
     if count and changes:
         return f"nothing fits into {limit.text}: only {together} together would let {count} fit"
-    least = min((one.forecast.peak_memory.low for one in contenders if one.forecast), default=None)
+    least = min(
+        (contender.forecast.peak_memory.low for contender in contenders if contender.forecast),
+        default=None,
+    )
     need = "" if least is None else f"; the least needs {format_quantity(least, 'bytes')}"
     return (
         f"nothing fits into {limit.text}, and no setting tried here changes that{need}: take a "
@@ -269,10 +278,10 @@ def _admitted(
     if wanted is not None and settings.gradient_checkpointing != wanted.gradient_checkpointing:
         needs.append("gradient_checkpointing")
     count = 0
-    for one in contenders:
-        method = catalog.method_by_id[one.method]
-        if any(method.capability(name, one.variants).support != "yes" for name in needs):
+    for contender in contenders:
+        method = catalog.method_by_id[contender.method]
+        if any(method.capability(name, contender.variants).support != "yes" for name in needs):
             continue
-        found, _ = forecast_of(catalog, query, one, settings)
+        found, _ = forecast_of(catalog, query, contender, settings)
         count += found is not None and found.peak_memory.low <= limit
     return count

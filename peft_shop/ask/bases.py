@@ -80,7 +80,7 @@ def weakest(method: Method, variants: tuple[str, ...], backend: str) -> Capabili
     return own if _ORDER[own.support] <= _ORDER[plain.support] else plain
 
 
-def circumstances(catalog: Catalog, query: Query, one: Contender) -> Given:
+def circumstances(catalog: Catalog, query: Query, contender: Contender) -> Given:
     """What is known of a contender's base that verdicts depend on, the choices of a script aside.
 
     Of the question's model, or of the one that the benchmark's runs were measured on.
@@ -91,7 +91,7 @@ def circumstances(catalog: Catalog, query: Query, one: Contender) -> Given:
         known = measured_circumstances(benchmark.model_id)
         given = dict(shared_circumstances()) if known else {}
     else:
-        adapted = retargeted(catalog, query, one)
+        adapted = retargeted(catalog, query, contender)
         config = None if adapted is None else adapted.whole_config
         given = dict(model_circumstances(query.model, config))
     settings = query.training

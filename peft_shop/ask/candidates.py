@@ -290,12 +290,12 @@ class Candidate(Record):
     def _applied(
         self, model: object, adapt: TargetOptions | Mapping[str, Any] | None
     ) -> Retargeted:
-        found = self.retarget(model, adapt)
-        if found.problems:
+        retargeted = self.retarget(model, adapt)
+        if retargeted.problems:
             name = structure_of(model).name
-            msg = f"{self.name} cannot work on {name}: {'; '.join(found.problems)}"
+            msg = f"{self.name} cannot work on {name}: {'; '.join(retargeted.problems)}"
             raise ConfigError(msg)
-        return found
+        return retargeted
 
     def route(self, engine: str, *, model: object = None, catalog: Catalog | None = None) -> Route:
         """How the run's adapter reaches `engine`, asked for in the question or not.

@@ -48,13 +48,13 @@ class Comparison:
         benchmark = self.catalog.benchmark_by_id[self.query.benchmark]
         named: Sequence[str] = metrics or self.query.objectives
         chosen = [resolve_metric(self.catalog, benchmark, name) for name in named]
-        figures = [one.contender for one in self.subjects]
+        figures = [subject.contender for subject in self.subjects]
         return plot_side_by_side(self._names(), figures, chosen, ax=ax)
 
     def _names(self) -> list[str]:
         from peft_shop.show.naming import in_short  # noqa: PLC0415 - only when drawn
 
-        return [in_short(self.catalog, one.name) for one in self.subjects]
+        return [in_short(self.catalog, subject.name) for subject in self.subjects]
 
     def __str__(self) -> str:
         from peft_shop.show.comparisons import compare_document  # noqa: PLC0415 - only when shown

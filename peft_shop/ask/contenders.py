@@ -198,7 +198,7 @@ def _field(catalog: Catalog, query: Query) -> Field:
 
     everyone = [contender(group) for group in groups]
     if asked and catalog.pairings:
-        pairings = [one for one in catalog.pairings if one.benchmark == benchmark.id]
+        pairings = [pairing for pairing in catalog.pairings if pairing.benchmark == benchmark.id]
         everyone = with_pairings(everyone, pairings)
     measured = {one.method for one in everyone}
     everyone += [_unmeasured(method) for method in catalog.methods if method.id not in measured]

@@ -41,40 +41,40 @@ _RANK: Final = {"no": 0, "unknown": 0, "partial": 1, "yes": 2}
 
 
 def demand_failures(
-    catalog: Catalog, method: Method, one: Contender, query: Query
+    catalog: Catalog, method: Method, contender: Contender, query: Query
 ) -> Iterable[Failure]:
     """Every demand on the method that it does not meet."""
-    if query.methods and one.method not in query.methods:
+    if query.methods and contender.method not in query.methods:
         yield Failure(
             constraint="methods",
-            reason=f"{one.method} is not among those asked for",
+            reason=f"{contender.method} is not among those asked for",
             demanded=" or ".join(query.methods),
-            found=one.method,
+            found=contender.method,
         )
-    if one.method in query.exclude:
+    if contender.method in query.exclude:
         yield Failure(
             constraint="exclude",
-            reason=f"{one.method} is excluded",
-            demanded=f"not {one.method}",
-            found=one.method,
+            reason=f"{contender.method} is excluded",
+            demanded=f"not {contender.method}",
+            found=contender.method,
         )
-    yield from _variant_failures(one, query)
+    yield from _variant_failures(contender, query)
     if query.peft_version is not None:
-        yield from _version_failures(catalog, method, one, query.peft_version)
+        yield from _version_failures(catalog, method, contender, query.peft_version)
     asked = query.requirements or quantized_base(query) is not None
-    given = circumstances(catalog, query, one) if asked else {}
+    given = circumstances(catalog, query, contender) if asked else {}
     for requirement in query.requirements:
         if requirement.name == SERVE:
-            yield from _serve_failures(catalog, query, one, requirement)
+            yield from _serve_failures(catalog, query, contender, requirement)
         elif requirement.name == TRAINER:
-            yield from _trainer_failures(catalog, query, one, requirement)
+            yield from _trainer_failures(catalog, query, contender, requirement)
         else:
-            yield from _requirement_failures(method, one, requirement, query, given)
-    yield from _base_failures(method, one, query, given)
+            yield from _requirement_failures(method, contender, requirement, query, given)
+    yield from _base_failures(method, contender, query, given)
 
 
 def _requirement_failures(
-    method: Method, one: Contender, requirement: Requirement, query: Query, given: Given
+    method: Method, contender: Contender, requirement: Requirement, query: Query, given: Given
 ) -> Iterable[Failure]:
     name = requirement.name
     wanted = tuple(dict.fromkeys(requirement.values))
@@ -83,10 +83,12 @@ def _requirement_failures(
         have = {mine} if isinstance(mine, str) else set(mine)
         lacking = [value for value in wanted if value not in have]
     elif name in GROUPS:
-        faults = {value: _fault(method, one, f"{name}.{value}", query, given) for value in wanted}
+        faults = {
+            value: _fault(method, contender, f"{name}.{value}", query, given) for value in wanted
+        }
         lacking = [f"{value}: {fault}" for value, fault in faults.items() if fault]
     else:
-        fault = _fault(method, one, f"{name}:{wanted[0]}", query, given)
+        fault = _fault(method, contender, f"{name}:{wanted[0]}", query, given)
         lacking = [fault] if fault else []
     if requirement.mode == "any" and len(lacking) < len(wanted):
         return
@@ -98,13 +100,13 @@ def _requirement_failures(
 
 
 def _serve_failures(
-    catalog: Catalog, query: Query, one: Contender, requirement: Requirement
+    catalog: Catalog, query: Query, contender: Contender, requirement: Requirement
 ) -> Iterable[Failure]:
     """A route that rests on something unknown reaches nothing."""
     lacking = []
     for text in requirement.values:
         engine, kinds = demanded(text)
-        found = routed(catalog, query, one, engine)
+        found = routed(catalog, query, contender, engine)
         if not found.reaches(kinds):
             lacking.append(f"{text}: {found.obstacles(kinds)}")
     if requirement.mode == "any" and len(lacking) < len(requirement.values):
@@ -119,12 +121,12 @@ def _serve_failures(
 
 
 def _trainer_failures(
-    catalog: Catalog, query: Query, one: Contender, requirement: Requirement
+    catalog: Catalog, query: Query, contender: Contender, requirement: Requirement
 ) -> Iterable[Failure]:
     """What a trainer loses, refuses, or of which nobody knows, is not taken."""
     lacking = []
     for text in requirement.values:
-        found = trained_by(catalog, query, one, text)
+        found = trained_by(catalog, query, contender, text)
         if not found.satisfies(partly=demanded_trainer(text)[2]):
             lacking.append(f"{text}: {found.verdict}: {found.obstacles}")
     if requirement.mode == "any" and len(lacking) < len(requirement.values):
@@ -142,13 +144,15 @@ def _told(requirement: Requirement) -> str:
     return (" or " if requirement.mode == "any" else " and ").join(requirement.values)
 
 
-def _base_failures(method: Method, one: Contender, query: Query, given: Given) -> Iterable[Failure]:
+def _base_failures(
+    method: Method, contender: Contender, query: Query, given: Given
+) -> Iterable[Failure]:
     """A method that was seen not to train on the base that the question is about."""
     base = quantized_base(query)
-    if base is None or one.method == FULL_FINETUNING:
+    if base is None or contender.method == FULL_FINETUNING:
         return
     backend, option = base
-    capability = weakest(method, one.variants, backend)
+    capability = weakest(method, contender.variants, backend)
     if trains_on(capability, given, fixed=fixed_loading(query)) == "no":
         note = f" ({capability.note})" if capability.note else ""
         yield Failure(
@@ -160,14 +164,16 @@ def _base_failures(method: Method, one: Contender, query: Query, given: Given) -
         )
 
 
-def _fault(method: Method, one: Contender, demand: str, query: Query, given: Given) -> str | None:
+def _fault(
+    method: Method, contender: Contender, demand: str, query: Query, given: Given
+) -> str | None:
     """Why a capability does not satisfy a demand, such as `merging:partial`; `None` when it does.
 
     Conditions that the script or the model meets are met.
     """
     feature, _, least_support = demand.partition(":")
     demanded = least_support or "yes"
-    capability = method.capability(feature, one.variants)
+    capability = method.capability(feature, contender.variants)
     level = capability.level
     support = trains_on(capability, given, fixed=fixed_loading(query))
     satisfied = support == "no" if demanded == "no" else _RANK[support] >= _RANK[demanded]
@@ -180,16 +186,16 @@ def _fault(method: Method, one: Contender, demand: str, query: Query, given: Giv
     return None
 
 
-def _variant_failures(one: Contender, query: Query) -> Iterable[Failure]:
+def _variant_failures(contender: Contender, query: Query) -> Iterable[Failure]:
     """A run of none of the variants that alone are wanted, or of one that is not."""
-    if one.run is None:
+    if contender.run is None:
         return
-    own = {f"{one.method}:{variant}" for variant in one.variants}
-    found = ", ".join(sorted(one.variants)) or None
-    wanted = [text for text in query.variants if text.partition(":")[0] == one.method]
+    own = {f"{contender.method}:{variant}" for variant in contender.variants}
+    found = ", ".join(sorted(contender.variants)) or None
+    wanted = [text for text in query.variants if text.partition(":")[0] == contender.method]
     if wanted and not own.intersection(wanted):
         names = " or ".join(text.partition(":")[2] for text in wanted)
-        reason = f"{one.name} is not {names}"
+        reason = f"{contender.name} is not {names}"
         yield Failure(constraint="methods", reason=reason, demanded=names, found=found)
     if unwanted := own.intersection(query.excluded_variants):
         names = " and ".join(sorted(text.partition(":")[2] for text in unwanted))
@@ -202,7 +208,7 @@ def _variant_failures(one: Contender, query: Query) -> Iterable[Failure]:
 
 
 def _version_failures(
-    catalog: Catalog, method: Method, one: Contender, version: str
+    catalog: Catalog, method: Method, contender: Contender, version: str
 ) -> Iterable[Failure]:
     have = version_key(version)
 
@@ -219,16 +225,16 @@ def _version_failures(
         )
         return
     for variant in method.variants:
-        if variant.id in one.variants and variant.since and late(variant.since):
+        if variant.id in contender.variants and variant.since and late(variant.since):
             yield Failure(
                 constraint="peft_version",
                 reason=f"{variant.title} needs peft {variant.since} or newer, not {version}",
                 demanded=version,
                 found=variant.since,
             )
-    if one.run is None or not method.fields:
+    if contender.run is None or not method.fields:
         return
-    for key in one.run.recipe.config:
+    for key in contender.run.recipe.config:
         first = method.fields.get(key)
         if first is None or version_key(first) > have:
             needed = f"needs peft {first} or newer" if first else "is not known to any release"

@@ -38,8 +38,10 @@ def judge(catalog: Catalog, query: Query, contenders: Iterable[Contender]) -> li
     """A verdict for every contender, in their order, with every constraint that it fails."""
     terms = _terms(catalog, query)
     return [
-        Verdict(candidate=one.name, failures=tuple(_failures(catalog, terms, query, one)))
-        for one in contenders
+        Verdict(
+            candidate=contender.name, failures=tuple(_failures(catalog, terms, query, contender))
+        )
+        for contender in contenders
     ]
 
 
@@ -73,17 +75,19 @@ def _terms(catalog: Catalog, query: Query) -> _Terms:
     )
 
 
-def _failures(catalog: Catalog, terms: _Terms, query: Query, one: Contender) -> Iterable[Failure]:
-    method = catalog.method_by_id[one.method]
-    yield from demand_failures(catalog, method, one, query)
-    found = retargeted(catalog, query, one)
+def _failures(
+    catalog: Catalog, terms: _Terms, query: Query, contender: Contender
+) -> Iterable[Failure]:
+    method = catalog.method_by_id[contender.method]
+    yield from demand_failures(catalog, method, contender, query)
+    found = retargeted(catalog, query, contender)
     if found is not None and found.problems:
         problems = "; ".join(found.problems)
         yield Failure(constraint=MODEL, reason=problems, found=problems)
     if query.memory is not None:
-        yield from _memory_failures(query.memory, one)
-    if one.run is not None:
-        yield from _run_failures(catalog, terms, query, one, one.run)
+        yield from _memory_failures(query.memory, contender)
+    if contender.run is not None:
+        yield from _run_failures(catalog, terms, query, contender, contender.run)
 
 
 def asked_metrics(query: Query) -> Iterable[str]:
@@ -103,7 +107,7 @@ def era_matters(catalog: Catalog, query: Query) -> bool:
 
 
 def _run_failures(
-    catalog: Catalog, terms: _Terms, query: Query, one: Contender, run: Run
+    catalog: Catalog, terms: _Terms, query: Query, contender: Contender, run: Run
 ) -> Iterable[Failure]:
     if terms.compares_eras and run.era != query.era:
         if run.era not in terms.strangers:
@@ -117,17 +121,17 @@ def _run_failures(
     if run.flags and not query.include_flagged:
         yield from _flag_failures(catalog, terms, run)
     for name in query.objectives:
-        if name not in one.values and not _unforecast(query, name):
-            reason = f"{name}: {one.unusable.get(name, 'not measured')}"
+        if name not in contender.values and not _unforecast(query, name):
+            reason = f"{name}: {contender.unusable.get(name, 'not measured')}"
             yield Failure(constraint="objectives", reason=reason, demanded=name)
     for bound in query.bounds:
         if (
             bound.kind == "min"
-            or bound.metric in one.values
+            or bound.metric in contender.values
             or not _unforecast(query, bound.metric)
         ):
-            yield from _bound_failures(catalog, one, bound)
-    yield from _floor_failures(terms, query, one)
+            yield from _bound_failures(catalog, contender, bound)
+    yield from _floor_failures(terms, query, contender)
 
 
 def _flag_failures(catalog: Catalog, terms: _Terms, run: Run) -> Iterable[Failure]:
@@ -138,12 +142,12 @@ def _flag_failures(catalog: Catalog, terms: _Terms, run: Run) -> Iterable[Failur
             yield Failure(constraint="flagged", reason=reason, found=flag.code)
 
 
-def _floor_failures(terms: _Terms, query: Query, one: Contender) -> Iterable[Failure]:
+def _floor_failures(terms: _Terms, query: Query, contender: Contender) -> Iterable[Failure]:
     headline = terms.headline
-    score = one.values.get(headline.id)
+    score = contender.values.get(headline.id)
     if score is None:
         if query.floor > 0:
-            reason = one.unusable.get(headline.id, "not measured")
+            reason = contender.unusable.get(headline.id, "not measured")
             yield Failure(
                 constraint="floor", reason=f"{headline.id}: {reason}", demanded=terms.least
             )
@@ -166,11 +170,11 @@ def _worse(metric: Metric, value: float, limit: float) -> bool:
     return value < limit if metric.better == "higher" else value > limit
 
 
-def _bound_failures(catalog: Catalog, one: Contender, bound: Bound) -> Iterable[Failure]:
+def _bound_failures(catalog: Catalog, contender: Contender, bound: Bound) -> Iterable[Failure]:
     name = f"{bound.kind}_{bound.metric}"
-    value = one.values.get(bound.metric)
+    value = contender.values.get(bound.metric)
     if value is None:
-        reason = f"{bound.metric}: {one.unusable.get(bound.metric, 'not measured')}"
+        reason = f"{bound.metric}: {contender.unusable.get(bound.metric, 'not measured')}"
         yield Failure(constraint=name, reason=reason, demanded=bound.text)
     elif value > bound.value if bound.kind == "max" else value < bound.value:
         unit = catalog.metric_by_id[bound.metric].unit
@@ -184,17 +188,23 @@ def _bound_failures(catalog: Catalog, one: Contender, bound: Bound) -> Iterable[
         )
 
 
-def _memory_failures(limit: MemoryLimit, one: Contender) -> Iterable[Failure]:
+def _memory_failures(limit: MemoryLimit, contender: Contender) -> Iterable[Failure]:
     """A forecast whose whole interval lies above the limit.
 
     One that straddles it is kept, and so is what cannot be forecast: unknown is not too much.
     """
-    if one.misfit is not None:
-        yield Failure(constraint=MEMORY, reason=one.misfit, demanded=limit.text, found=one.misfit)
-    elif one.setup is None and one.forecast and one.forecast.peak_memory.low > limit.bytes:
+    if contender.misfit is not None:
+        yield Failure(
+            constraint=MEMORY, reason=contender.misfit, demanded=limit.text, found=contender.misfit
+        )
+    elif (
+        contender.setup is None
+        and contender.forecast
+        and contender.forecast.peak_memory.low > limit.bytes
+    ):
         low, high = (
             format_quantity(value, "bytes")
-            for value in (one.forecast.peak_memory.low, one.forecast.peak_memory.high)
+            for value in (contender.forecast.peak_memory.low, contender.forecast.peak_memory.high)
         )
         yield Failure(
             constraint=MEMORY,

@@ -183,13 +183,14 @@ def parameters(query: Query, catalog: Catalog) -> dict[str, str]:
         value = getattr(query, name)
         if value != getattr(usual, name) and value is not None:
             found[name] = value
-    found |= {one.name: _demanded(one) for one in query.requirements}
+    found |= {requirement.name: _demanded(requirement) for requirement in query.requirements}
     found |= _picked(query)
     if query.min_evidence is not None:
         found["min_evidence"] = query.min_evidence
     known = catalog.metric_by_id
     found |= {
-        f"{one.kind}_{one.metric}": _limit(one, known[one.metric].unit) for one in query.bounds
+        f"{bound.kind}_{bound.metric}": _limit(bound, known[bound.metric].unit)
+        for bound in query.bounds
     }
     if query.floor != usual.floor:
         headline = known[catalog.benchmark_by_id[query.benchmark].headline]

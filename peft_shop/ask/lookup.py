@@ -178,7 +178,11 @@ def choose_subject(
 
 def _best_of(catalog: Catalog, runs: Sequence[Run], meaning: Meaning) -> Choice[Run]:
     """The run of `meaning` with the best headline score, on the first benchmark that has one."""
-    places = [one for one in catalog.benchmarks if any(run.benchmark == one.id for run in runs)]
+    places = [
+        benchmark
+        for benchmark in catalog.benchmarks
+        if any(run.benchmark == benchmark.id for run in runs)
+    ]
     here = [run for run in runs if run.benchmark == places[0].id]
     headline = catalog.metric_by_id[places[0].headline]
     best = _best(here, headline) or here[0]
@@ -275,7 +279,11 @@ def resolve_subjects(catalog: Catalog, query: Query, names: Sequence[str]) -> tu
         UnknownNameError: neither a run there nor a method; names the nearest.
     """
     field = field_of_play(catalog, query)
-    measured = [one for one in (*field.contenders, *field.baselines) if one.run is not None]
+    measured = [
+        contender
+        for contender in (*field.contenders, *field.baselines)
+        if contender.run is not None
+    ]
     return tuple(
         {
             subject.name: subject

@@ -268,8 +268,8 @@ def _index(catalog: Catalog) -> dict[str, tuple[Meaning, ...]]:
             if known is not None and meaning.variant in {None, *(v.id for v in known.variants)}:
                 variants[fold(name)] = (meaning,)
         catalog.derived["meanings"] = variants | {key: (one,) for key, one in methods.items()}
-    found: dict[str, tuple[Meaning, ...]] = catalog.derived["meanings"]
-    return found
+    meanings: dict[str, tuple[Meaning, ...]] = catalog.derived["meanings"]
+    return meanings
 
 
 def _keys_of_variant(method: Method, variant: Variant) -> set[str]:

@@ -308,7 +308,7 @@ def default_benchmark(catalog: Catalog, model: Structure | None) -> Benchmark | 
     if model.benchmark is not None and model.benchmark in catalog.benchmark_by_id:
         return catalog.benchmark_by_id[model.benchmark]
     kind = _GUESSES.get(model.modality)
-    usual = (one for one in catalog.benchmarks if not one.on_request)
+    usual = (benchmark for benchmark in catalog.benchmarks if not benchmark.on_request)
     return next((one for one in usual if one.modality == kind), None)
 
 

@@ -41,13 +41,15 @@ def resolve_picks(catalog: Catalog, names: object, option: str) -> Picks:
     meanings = [
         method_meaning(catalog, name, keyword=option) for name in names_stated(names, option).values
     ]
-    whole = tuple(dict.fromkeys(one.method for one in meanings if one.variant is None))
-    variants = [f"{one.method}:{one.variant}" for one in meanings if one.method not in whole]
+    whole = tuple(dict.fromkeys(meaning.method for meaning in meanings if meaning.variant is None))
+    variants = [
+        f"{meaning.method}:{meaning.variant}" for meaning in meanings if meaning.method not in whole
+    ]
     return Picks(
-        methods=tuple(dict.fromkeys(one.method for one in meanings)),
+        methods=tuple(dict.fromkeys(meaning.method for meaning in meanings)),
         whole=whole,
         variants=tuple(dict.fromkeys(variants)),
-        quantization=tuple(dict.fromkeys(q for one in meanings if (q := one.quantization))),
+        quantization=tuple(dict.fromkeys(q for meaning in meanings if (q := meaning.quantization))),
     )
 
 

@@ -80,12 +80,12 @@ def places(catalog: Catalog, method: str, *variants: str) -> tuple[Place, ...]:
 
 def _comparable(catalog: Catalog, benchmark: Benchmark) -> Iterable[Contender]:
     query = build_query(catalog, benchmark=benchmark.id)
-    for one in field_of_play(catalog, query).contenders:
-        run = one.run
-        if run is None or benchmark.headline not in one.values or run.era != query.era:
+    for contender in field_of_play(catalog, query).contenders:
+        run = contender.run
+        if run is None or benchmark.headline not in contender.values or run.era != query.era:
             continue
         if not any(
             flag.code in UNFIT and (not flag.metrics or benchmark.headline in flag.metrics)
             for flag in run.flags
         ):
-            yield one
+            yield contender

@@ -100,10 +100,10 @@ def _plans(
 ) -> Plans:
     found = _fitting(catalog, query, (*contenders, *baselines))
 
-    def plan(one: Contender) -> Contender:
-        return _planned(catalog, query, one, found, traced.get(one.name))
+    def plan(contender: Contender) -> Contender:
+        return _planned(catalog, query, contender, found, traced.get(contender.name))
 
-    setups = [traced[one.name].setup for one in contenders if one.name in traced]
+    setups = [traced[contender.name].setup for contender in contenders if contender.name in traced]
     return Plans(
         tuple(map(plan, contenders)),
         tuple(map(plan, baselines)),
@@ -142,10 +142,12 @@ def _fitting(catalog: Catalog, query: Query, everyone: Sequence[Contender]) -> F
                 effective_batch=query.effective_batch or settings.batch_size,
             )
         except ConfigError as error:  # no closed form for anything of this model
-            made = Fitting(None, {}, {}, unknown={one.key: str(error) for one in fittables})
+            made = Fitting(
+                None, {}, {}, unknown={fittable.key: str(error) for fittable in fittables}
+            )
         catalog.derived[key] = made
-    found: Fitting = catalog.derived[key]
-    return found
+    fitting: Fitting = catalog.derived[key]
+    return fitting
 
 
 def _looked_at(query: Query) -> int:
@@ -165,35 +167,38 @@ def device_in(query: Query) -> Device | int:
 
 
 def _planned(
-    catalog: Catalog, query: Query, one: Contender, found: Fitting, traced: Traced | None
+    catalog: Catalog, query: Query, contender: Contender, found: Fitting, traced: Traced | None
 ) -> Contender:
     """The contender with its setup and the figures under it."""
-    setup, name = found.setups.get(one.name), one.name
+    setup, name = found.setups.get(contender.name), contender.name
     if name not in found.setups or name in found.unknown:
         reason = found.unknown.get(name, "it cannot work on this model")
-        if name in found.unknown and (too_much := _base_alone(catalog, query, one)) is not None:
-            return replace(with_figures(one, None, too_much), misfit=too_much)
+        if (
+            name in found.unknown
+            and (too_much := _base_alone(catalog, query, contender)) is not None
+        ):
+            return replace(with_figures(contender, None, too_much), misfit=too_much)
         if traced is None:
-            return with_figures(one, None, f"no forecast: {reason}")
-        planned = with_figures(one, traced.forecast, traced.reason)
+            return with_figures(contender, None, f"no forecast: {reason}")
+        planned = with_figures(contender, traced.forecast, traced.reason)
         return replace(planned, setup=traced.setup, misfit=traced.misfit)
     peak = found.compared.get(name)
     if setup is None:
-        misfit = _misfit(catalog, query, one, found.lacking.get(name, ()))
-        return replace(with_figures(one, None, misfit, peak=peak), misfit=misfit)
-    forecast, reason = forecast_of(catalog, query, one, setup.settings)
-    planned = with_figures(one, forecast, reason, peak=peak)
+        misfit = _misfit(catalog, query, contender, found.lacking.get(name, ()))
+        return replace(with_figures(contender, None, misfit, peak=peak), misfit=misfit)
+    forecast, reason = forecast_of(catalog, query, contender, setup.settings)
+    planned = with_figures(contender, forecast, reason, peak=peak)
     notes = () if forecast is None else forecast.warnings
-    return replace(planned, setup=setup, notes=(*one.notes, *notes))
+    return replace(planned, setup=setup, notes=(*contender.notes, *notes))
 
 
-def _base_alone(catalog: Catalog, query: Query, one: Contender) -> str | None:
+def _base_alone(catalog: Catalog, query: Query, contender: Contender) -> str | None:
     """Why a contender whose memory is not known does not fit all the same: the base is too large.
 
     `None` where the base alone would fit in some setup that it can take.
     """
     model, limit = query.model, query.memory
-    asked = fittable_of(catalog, query, one)
+    asked = fittable_of(catalog, query, contender)
     if asked is None or model is None or limit is None:
         return None
     try:
@@ -234,17 +239,17 @@ def rungs_of(query: Query, asked: Fittable) -> list[Rung]:
     return [rung for rung in rungs if not lacks(rung)]
 
 
-def _misfit(catalog: Catalog, query: Query, one: Contender, lacking: Iterable[str]) -> str:
+def _misfit(catalog: Catalog, query: Query, contender: Contender, lacking: Iterable[str]) -> str:
     """Why no setup fits: what it would need and cannot do, or that it needs too much."""
     limit = "the limit" if query.memory is None else query.memory.text
     needs = []
     for name in lacking:
-        method = catalog.method_by_id[one.method]
+        method = catalog.method_by_id[contender.method]
         group, _, backend = name.partition(".")
         capability = (
-            weakest(method, one.variants, backend)
+            weakest(method, contender.variants, backend)
             if group == "quantization"
-            else method.capability(name, one.variants)
+            else method.capability(name, contender.variants)
         )
         if capability.support == "yes":
             takers = " and ".join(_names(query))
@@ -300,14 +305,16 @@ def fittable_of(catalog: Catalog, query: Query, contender: Contender) -> Fittabl
 
 def _trainers(query: Query) -> tuple[Requirement, ...]:
     """What the question demands of trainers."""
-    return tuple(one for one in query.requirements if one.name == TRAINER)
+    return tuple(requirement for requirement in query.requirements if requirement.name == TRAINER)
 
 
 def _names(query: Query) -> Iterable[str]:
-    return (demanded_trainer(text)[0] for one in _trainers(query) for text in one.values)
+    return (demanded_trainer(text)[0] for trainer in _trainers(query) for text in trainer.values)
 
 
-def _taken(catalog: Catalog, query: Query, one: Contender, settings: Settings) -> tuple[bool, bool]:
+def _taken(
+    catalog: Catalog, query: Query, contender: Contender, settings: Settings
+) -> tuple[bool, bool]:
     """Whether the demanded trainers take it with gradient checkpointing, and on a quantized base.
 
     So a plan goes around what only some setups meet. One that they take in no setup is not held
@@ -321,7 +328,7 @@ def _taken(catalog: Catalog, query: Query, one: Contender, settings: Settings) -
         step = settings.model_copy(update={"gradient_checkpointing": False, **changes})
 
         def met(text: str) -> bool:
-            found = trained_by(catalog, query, one, text, settings=step)
+            found = trained_by(catalog, query, contender, text, settings=step)
             return found.satisfies(partly=demanded_trainer(text)[2])
 
         return all(

@@ -67,10 +67,10 @@ def _bracket(text: str) -> str:
     return f" ({text})" if text else ""
 
 
-def _figure(one: Contender, metric: Metric) -> str:
-    if metric.id not in one.values:
+def _figure(contender: Contender, metric: Metric) -> str:
+    if metric.id not in contender.values:
         return "not known"
-    return format_quantity(one.values[metric.id], metric.unit)
+    return format_quantity(contender.values[metric.id], metric.unit)
 
 
 def why(place: int, rivals: Rivals, objectives: Sequence[Metric]) -> str:
@@ -117,42 +117,44 @@ def why(place: int, rivals: Rivals, objectives: Sequence[Metric]) -> str:
     return text + tail
 
 
-def gives_up(one: Contender, front: Sequence[Contender], objectives: Sequence[Metric]) -> str:
+def gives_up(contender: Contender, front: Sequence[Contender], objectives: Sequence[Metric]) -> str:
     """What the nearest better member of the front offers, and for how much."""
     first, others = objectives[0], objectives[1:]
     if len(front) == 1:
         return "Nothing: it is the whole front."
-    if first.id not in one.values:
+    if first.id not in contender.values:
         return "Nothing that is known."
     front = [other for other in front if first.id in other.values]
-    better = [other for other in front if lead(other, one, first) > 0]
+    better = [other for other in front if lead(other, contender, first) > 0]
     if better:
-        other = min(better, key=lambda o: (lead(o, one, first), o.name))
-        gain = f"{amount(lead(other, one, first), first)} of {first.label}"
-        sure = _bracket(certainty(other, one, first))
-        price = _changes(other, one, others, better=False) or "what it needs is not known"
+        other = min(better, key=lambda o: (lead(o, contender, first), o.name))
+        gain = f"{amount(lead(other, contender, first), first)} of {first.label}"
+        sure = _bracket(certainty(other, contender, first))
+        price = _changes(other, contender, others, better=False) or "what it needs is not known"
         return f"{other.name} is ahead by {gain}{sure}, but {price}."
-    rest = [other for other in front if other is not one]
+    rest = [other for other in front if other is not contender]
     if not rest:
         return "Nothing that is known."
     other = min(rest, key=lambda o: (cost(o, first), o.name))
-    saving = _changes(other, one, others, better=True)
-    behind = lead(one, other, first)
+    saving = _changes(other, contender, others, better=True)
+    behind = lead(contender, other, first)
     if behind == 0 or not saving:
         return f"Nothing in {first.label}; {other.name} is the nearest alternative."
-    sure = _bracket(certainty(one, other, first))
+    sure = _bracket(certainty(contender, other, first))
     return (
         f"{other.name} {saving}, but is behind by {amount(behind, first)} of {first.label}{sure}."
     )
 
 
-def _changes(other: Contender, one: Contender, metrics: Sequence[Metric], *, better: bool) -> str:
-    """Where `other` is better (or worse) than `one`: "needs 2.84 GiB more peak memory"."""
+def _changes(
+    other: Contender, contender: Contender, metrics: Sequence[Metric], *, better: bool
+) -> str:
+    """Where `other` is better (or worse) than `contender`: "needs 2.84 GiB more peak memory"."""
     found = []
     for metric in metrics:
-        if metric.id not in one.values or metric.id not in other.values:
+        if metric.id not in contender.values or metric.id not in other.values:
             continue
-        ahead = lead(other, one, metric)
+        ahead = lead(other, contender, metric)
         if ahead == 0 or (ahead > 0) != better:
             continue
         less = better == (metric.better == "lower")
@@ -166,7 +168,7 @@ def _changes(other: Contender, one: Contender, metrics: Sequence[Metric], *, bet
 
 
 def tie_reason(
-    one: Contender,
+    contender: Contender,
     dominator: Contender,
     objectives: Sequence[Metric],
     confidence: float,
@@ -176,17 +178,17 @@ def tie_reason(
     """Why a dominated run still counts as a tie.
 
     Args:
-        one: the run.
+        contender: the run.
         dominator: the front member that is formally better.
         objectives: the metrics optimised.
         confidence: one-sided, of a lead that counts.
         rivals: with how many others the run is compared.
     """
     parts = []
-    objectives = [m for m in objectives if m.id in one.values and m.id in dominator.values]
+    objectives = [m for m in objectives if m.id in contender.values and m.id in dominator.values]
     for metric in objectives:
-        ahead = lead(dominator, one, metric)
-        spread = between(one, dominator, metric.id)
+        ahead = lead(dominator, contender, metric)
+        spread = between(contender, dominator, metric.id)
         needed = factor(confidence, spread.degrees, rivals) * spread.sd
         if spread.sd > 0 and ahead <= needed:
             name = metric.label
@@ -201,9 +203,9 @@ def tie_reason(
     if parts:
         return "; ".join(parts) + "."
     sizes = ", ".join(
-        f"{amount(lead(dominator, one, metric), metric)} of {metric.label}"
+        f"{amount(lead(dominator, contender, metric), metric)} of {metric.label}"
         for metric in objectives
-        if lead(dominator, one, metric) > 0
+        if lead(dominator, contender, metric) > 0
     )
     return f"{dominator.name} is ahead by {sizes or 'nothing'}, within what counts as equal."
 

@@ -48,7 +48,7 @@ __all__ = ["DEMANDS", "installed_peft_version", "read_question", "recommend"]
 ANY_VERSION = "any"
 DEMANDS: Final = (
     *("quantization", "layer_types"),
-    *(one.id for one in SINGLES),
+    *(single.id for single in SINGLES),
     *(*ATTRIBUTES, SERVE, TRAINER),
 )
 """Keywords that say what a method must be or be able to do."""

@@ -118,7 +118,7 @@ def separated(
             suspects.append((chance, name, estimate, others))
         if not suspects:
             return Estimates(common, own)
-        chance, name, estimate, others = min(suspects, key=lambda one: one[:2])
+        chance, name, estimate, others = min(suspects, key=lambda suspect: suspect[:2])
         if chance * len(suspects) >= _LEVEL:
             return Estimates(common, own)
         own[name], rest = estimate, others

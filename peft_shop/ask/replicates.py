@@ -21,11 +21,11 @@ def is_unfit(run: Run | None) -> bool:
     return any(flag.code in UNFIT and not flag.metrics for flag in flags)
 
 
-def alike(one: Recipe, other: Recipe) -> bool:
+def alike(recipe: Recipe, other: Recipe) -> bool:
     """Whether two recipes differ in nothing but the seed."""
-    if one.config != other.config:
+    if recipe.config != other.config:
         return False
-    mine, theirs = one.training, other.training
+    mine, theirs = recipe.training, other.training
     return mine == theirs or mine.model_copy(update={"seed": theirs.seed}) == theirs
 
 

@@ -79,32 +79,32 @@ def settled(
     looks = able and (seconds is None or seconds >= _BASE_SECONDS)
     end = begun + (USUAL_SECONDS if seconds is None else seconds)
     looked = looks and _look_at_base(query, target, end)
-    found = answer(catalog, query)
-    if looked and _lacks_room(found):
+    recommendation = answer(catalog, query)
+    if looked and _lacks_room(recommendation):
         _look_at_base(query, target, end, every=True)
-        found = answer(catalog, query)
-    waiting = list(_waiting(found))
+        recommendation = answer(catalog, query)
+    waiting = list(_waiting(recommendation))
     if not waiting or not _can_run():
-        return found
+        return recommendation
     if seconds is None:
-        known = any("peak_memory" in one.values for one in found.candidates)
-        known = known or any(one.forecasted is not None for one in found.unmeasured)
+        known = any("peak_memory" in candidate.values for candidate in recommendation.candidates)
+        known = known or any(one.forecasted is not None for one in recommendation.unmeasured)
         seconds = USUAL_SECONDS if looked or not known else 0.0
         if not query.ranked:
             begun, seconds = time.monotonic(), min(seconds, _LISTED_SECONDS)
     field = field_of_play(catalog, query)
     everyone = (*field.contenders, *field.baselines)
     runs = _DryRuns(catalog, query, target, everyone, begun + seconds)
-    runs.usual = None if found.setup is None else found.setup.settings
+    runs.usual = None if recommendation.setup is None else recommendation.setup.settings
     while waiting and runs.time_left():
         for name in waiting:
             if not runs.time_left() and not runs.hopeless:
                 break
             told(len(runs.traced), len(runs.traced) + len(waiting), name)
             runs.trace(name)
-        found = answer(catalog, query, runs.traced)
-        waiting = [name for name in _waiting(found) if name not in runs.traced]
-    return found
+        recommendation = answer(catalog, query, runs.traced)
+        waiting = [name for name in _waiting(recommendation) if name not in runs.traced]
+    return recommendation
 
 
 def _lacks_room(found: Recommendation) -> bool:
@@ -174,12 +174,12 @@ def plans_of(
     structure = model if isinstance(model, Structure) else model.structure
     step = read_training(training, structure, quantization)
     contenders = [
-        Contender(one.experiment, one.method, one.variants, one)
-        if isinstance(one, Run)
-        else Contender(one.id, one.id, (), None)
-        for one in subjects
+        Contender(subject.experiment, subject.method, subject.variants, subject)
+        if isinstance(subject, Run)
+        else Contender(subject.id, subject.id, (), None)
+        for subject in subjects
     ]
-    runs = [one for one in subjects if isinstance(one, Run)]
+    runs = [subject for subject in subjects if isinstance(subject, Run)]
     query = build_query(
         catalog,
         benchmark=runs[0].benchmark if runs else None,
@@ -195,7 +195,11 @@ def plans_of(
     # these are not the contenders of a whole question, whose plans are remembered
     alone = catalog.model_copy()
     planned_ones = planned(alone, query, contenders, (), {}).contenders
-    unknown = [one for one in planned_ones if one.setup is None and one.misfit is None]
+    unknown = [
+        planned_one
+        for planned_one in planned_ones
+        if planned_one.setup is None and planned_one.misfit is None
+    ]
     if not unknown or isinstance(model, Structure) or not _can_run():
         return list(planned_ones)
     runs_dry = _DryRuns(alone, query, model, contenders, time.monotonic() + USUAL_SECONDS)
@@ -243,7 +247,7 @@ class _DryRuns:
         self.target = target
         self.end = end
         self.traced: dict[str, Traced] = {}
-        self.contenders = {one.name: one for one in contenders}
+        self.contenders = {contender.name: contender for contender in contenders}
         self.usual: Settings | None = None
         self.failed: list[str] = []
         self.worked = False
@@ -304,8 +308,8 @@ class _DryRuns:
                 if isinstance(error, ForecastError):
                     self.failed.append(_core(reason))
             self.catalog.derived[key] = made
-        found: Traced = self.catalog.derived[key]
-        return found
+        traced: Traced = self.catalog.derived[key]
+        return traced
 
     def _fitted(self, contender: Contender) -> Traced:
         """The cheapest setup that surely fits, else one that may; tried one by one."""

@@ -140,11 +140,11 @@ def _rates(
 ) -> RatesTried:
     sign = 1 if headline.better == "higher" else -1
 
-    def score(one: Contender) -> float:
-        return sign * one.values[headline.id]
+    def score(contender: Contender) -> float:
+        return sign * contender.values[headline.id]
 
-    def rate(one: Contender) -> float:
-        return one.run.recipe.training.learning_rate if one.run is not None else 0.0
+    def rate(contender: Contender) -> float:
+        return contender.run.recipe.training.learning_rate if contender.run is not None else 0.0
 
     most = max(configurations, key=lambda group: (len({*map(rate, group)}), max(map(score, group))))
     best, worst = max(most, key=score), min(most, key=score)

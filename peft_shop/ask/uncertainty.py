@@ -50,7 +50,7 @@ class Deviation(NamedTuple):
 def knows_questions(catalog: Catalog, benchmark: Benchmark) -> bool:
     """Whether it can be told what other questions would do to a score of `benchmark`."""
     return benchmark.sample_size is not None or any(
-        one.benchmark == benchmark.id for one in catalog.pairings
+        pairing.benchmark == benchmark.id for pairing in catalog.pairings
     )
 
 

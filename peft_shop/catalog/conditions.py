@@ -64,7 +64,7 @@ def _allowed(demanded: object, values: frozenset[object]) -> bool:
 
 def conditions_met(conditions: Iterable[Circumstances], given: Given) -> bool | None:
     """Whether one of `conditions` holds; `None` where that depends on what is not known."""
-    verdicts = [one.hold(given) for one in conditions]
+    verdicts = [condition.hold(given) for condition in conditions]
     if True in verdicts:
         return True
     return None if None in verdicts else False
@@ -88,12 +88,12 @@ def in_words(conditions: Iterable[Circumstances]) -> str:
     >>> in_words([Circumstances(bias=False), Circumstances(prepared=True, dtype="bfloat16")])
     'on layers without a bias, or after `prepare_model_for_kbit_training` in bfloat16'
     """
-    return ", or ".join(" ".join(_phrases(one)) for one in conditions)
+    return ", or ".join(" ".join(_phrases(condition)) for condition in conditions)
 
 
-def _phrases(one: Circumstances) -> Iterable[str]:
+def _phrases(circumstances: Circumstances) -> Iterable[str]:
     for name in Circumstances.model_fields:
-        value = getattr(one, name)
+        value = getattr(circumstances, name)
         if name == "inputs" and value is not None:
             yield f"on inputs of {' or '.join(str(n) for n in value)} dimensions"
         elif value is not None:

@@ -149,7 +149,10 @@ def diff(old: Catalog, new: Catalog) -> CatalogDifference:
         for side, catalog in (("old", old), ("new", new))
     }
     conversions = {
-        side: {_conversion_name(one): _conversion(one) for one in catalog.conversions}
+        side: {
+            _conversion_name(conversion): _conversion(conversion)
+            for conversion in catalog.conversions
+        }
         for side, catalog in (("old", old), ("new", new))
     }
     return CatalogDifference(
@@ -287,52 +290,56 @@ def _fidelity_changes(old: Catalog, new: Catalog, methods: Iterable[str]) -> Ite
     yield from _record_changes(before, after)
 
 
-def _fidelity(one: Fidelity | None) -> dict[str, Any]:
-    return {} if one is None else one.model_dump(mode="json", exclude={"grid"})
+def _fidelity(fidelity: Fidelity | None) -> dict[str, Any]:
+    return {} if fidelity is None else fidelity.model_dump(mode="json", exclude={"grid"})
 
 
-def _engine(one: Engine) -> dict[str, Any]:
+def _engine(engine: Engine) -> dict[str, Any]:
     """What an engine does, flat, without the words that explain it."""
     flat: dict[str, Any] = {
-        "version": one.version,
-        "models": list(one.models),
-        "whole_alpha": one.whole_alpha,
+        "version": engine.version,
+        "models": list(engine.models),
+        "whole_alpha": engine.whole_alpha,
     }
-    for topic, fact in one.facts.items():
+    for topic, fact in engine.facts.items():
         layout = "" if fact.layout == "peft" else f" ({fact.layout})"
         flat[topic] = f"{fact.value}{layout}" + (" if arranged for" if fact.needs else "")
-    for kind, fact in one.kinds.items():
+    for kind, fact in engine.kinds.items():
         flat[f"base: {kind}"] = fact.value + (" if arranged for" if fact.needs else "")
-    for group in one.architectures:
+    for group in engine.architectures:
         classes = f"classes: {group.value}"
         flat[classes] = flat.get(classes, 0) + len(group.names)
-    for rule in one.rules:
+    for rule in engine.rules:
         about = " ".join([rule.when, *rule.names[:3]])
         flat[f"where: {about}"] = rule.value + (" if arranged for" if rule.needs else "")
-    ranks = one.ranks.model_dump(mode="json", exclude={"note", "source"}, exclude_defaults=True)
+    ranks = engine.ranks.model_dump(mode="json", exclude={"note", "source"}, exclude_defaults=True)
     return flat | {f"ranks.{name}": value for name, value in ranks.items()}
 
 
-def _trainer(one: Trainer) -> dict[str, Any]:
+def _trainer(trainer: Trainer) -> dict[str, Any]:
     """What a trainer takes and how it is asked, flat, without the words that explain it."""
-    flat: dict[str, Any] = {"version": one.version, "models": list(one.models), "file": one.file}
-    flat["retired"] = one.retired is not None
-    for topic, fact in one.facts.items():
+    flat: dict[str, Any] = {
+        "version": trainer.version,
+        "models": list(trainer.models),
+        "file": trainer.file,
+    }
+    flat["retired"] = trainer.retired is not None
+    for topic, fact in trainer.facts.items():
         flat[topic] = fact.value + (" if arranged for" if fact.needs else "")
-    for rule in one.rules:
+    for rule in trainer.rules:
         about = " ".join([rule.when, *rule.topics[:3]])
         flat[f"where: {about}"] = rule.value + (" if arranged for" if rule.needs else "")
-    flat |= {f"default: {name}": value for name, value in one.defaults.items()}
-    return flat | {f"key: {name}": value for name, value in one.keys.items()}
+    flat |= {f"default: {name}": value for name, value in trainer.defaults.items()}
+    return flat | {f"key: {name}": value for name, value in trainer.keys.items()}
 
 
-def _conversion_name(one: Conversion) -> str:
-    return ":".join([one.way, one.method or "any", *one.traits])
+def _conversion_name(conversion: Conversion) -> str:
+    return ":".join([conversion.way, conversion.method or "any", *conversion.traits])
 
 
-def _conversion(one: Conversion) -> dict[str, Any]:
+def _conversion(conversion: Conversion) -> dict[str, Any]:
     kept = {"verdict", "rank", "defaults", "initial_model", "level"}
-    return one.model_dump(mode="json", include=kept)
+    return conversion.model_dump(mode="json", include=kept)
 
 
 def _record_changes(

@@ -156,13 +156,13 @@ def _topics() -> tuple[Topic, ...]:
         "quantized_base": "Does it serve adapters on a quantized base?",
         "merge_at_load": "Does it merge an adapter while loading it?",
     }
-    found = [
+    topics = [
         Topic(id=key, group="format", question=f"Does it load {what} as peft saves it?")
         for key, what in formats.items()
     ]
-    found += [Topic(id=key, group="trait", question=text) for key, text in traits.items()]
-    found += [Topic(id=key, group="engine", question=text) for key, text in engine.items()]
-    return tuple(found)
+    topics += [Topic(id=key, group="trait", question=text) for key, text in traits.items()]
+    topics += [Topic(id=key, group="engine", question=text) for key, text in engine.items()]
+    return tuple(topics)
 
 
 TOPICS: Final[tuple[Topic, ...]] = _topics()

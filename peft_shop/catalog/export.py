@@ -168,7 +168,9 @@ def _capability_row(
         "source": capability.source,
         "note": capability.note,
         "measured": _compact(capability.measured) if capability.measured else None,
-        "conditions": _compact([one.model_dump(exclude_none=True) for one in capability.conditions])
+        "conditions": _compact(
+            [condition.model_dump(exclude_none=True) for condition in capability.conditions]
+        )
         if capability.conditions
         else None,
         "peft": environment.peft,

@@ -225,7 +225,7 @@ def _features() -> tuple[Feature, ...]:
         "inc": "Intel Neural Compressor",
         "torchao": "torchao",
     }
-    found = [
+    features = [
         Feature(
             id=f"layer_types.{layer}",
             group="layer_types",
@@ -234,7 +234,7 @@ def _features() -> tuple[Feature, ...]:
         )
         for layer, cls in layers.items()
     ]
-    found += [
+    features += [
         Feature(
             id=f"quantization.{backend}",
             group="quantization",
@@ -243,11 +243,11 @@ def _features() -> tuple[Feature, ...]:
         )
         for backend, title in backends.items()
     ]
-    found += [
+    features += [
         Feature(id=single.id, title=single.id.replace("_", " "), question=single.question)
         for single in SINGLES
     ]
-    return tuple(found)
+    return tuple(features)
 
 
 FEATURES: Final[tuple[Feature, ...]] = _features()

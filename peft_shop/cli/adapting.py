@@ -33,9 +33,10 @@ def adapted(
         if options:
             raise QueryError("--adapt is about the model that you name: give --model too")
         return None
-    found = retarget(catalog, run, target.structure, for_installed(read_options(options)))
-    if found.problems:
+    retargeted = retarget(catalog, run, target.structure, for_installed(read_options(options)))
+    if retargeted.problems:
         raise QueryError(
-            f"{run.experiment} cannot work on {target.structure.name}: {'; '.join(found.problems)}"
+            f"{run.experiment} cannot work on {target.structure.name}: "
+            f"{'; '.join(retargeted.problems)}"
         )
-    return found
+    return retargeted

@@ -18,7 +18,7 @@ __all__ = [
 
 def benchmark_names(incomplete: str) -> list[str]:
     """Benchmarks and their aliases."""
-    found = (name for one in load().benchmarks for name in (one.id, *one.aliases))
+    found = (name for benchmark in load().benchmarks for name in (benchmark.id, *benchmark.aliases))
     return _starting(found, incomplete)
 
 
@@ -35,7 +35,7 @@ def method_names(incomplete: str) -> list[str]:
 def run_names(incomplete: str) -> list[str]:
     """Runs by their short names; by their whole ones where the beginning is of one."""
     catalog = load()
-    names = [short_names(catalog, one.id) for one in catalog.benchmarks]
+    names = [short_names(catalog, benchmark.id) for benchmark in catalog.benchmarks]
     short = _starting((short for known in names for short in known.values()), incomplete)
     return short or _starting((name for known in names for name in known), incomplete)
 

@@ -40,12 +40,12 @@ def takes(*blocks: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callabl
 
         def run(**given: Any) -> Any:
             made = [
-                block(**{one.name: given.pop(one.name) for one in parameters})
+                block(**{parameter.name: given.pop(parameter.name) for parameter in parameters})
                 for block, parameters in zip(blocks, shared, strict=True)
             ]
             return command(*made, **given)
 
-        every = [*own, *(one for parameters in shared for one in parameters)]
+        every = [*own, *(parameter for parameters in shared for parameter in parameters)]
         run.__name__ = command.__name__
         run.__doc__ = command.__doc__
         run.__annotations__ = {one.name: one.annotation for one in every}

@@ -114,7 +114,7 @@ class ModuleBase:
     def skeleton(self) -> Any:
         """The model on the meta device."""
         if self._skeleton is None:
-            stands = {id(one): _on_meta(one) for one in self._weights.values()}
+            stands = {id(weight): _on_meta(weight) for weight in self._weights.values()}
             self._skeleton = copy.deepcopy(self.model, stands)
         return self._skeleton
 

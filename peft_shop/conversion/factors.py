@@ -108,9 +108,9 @@ def decompose(matrix: Any, *, most: int, allowed: float, first: int | None = Non
         return Spectrum(left, values, right, norm, 0.0)
     count = most if allowed == 0 else min(most, (first or _START))
     while True:
-        found = _sketched(matrix, min(side, count + _SPARE))
-        if count >= most or found.least(allowed) is not None:
-            return found
+        spectrum = _sketched(matrix, min(side, count + _SPARE))
+        if count >= most or spectrum.least(allowed) is not None:
+            return spectrum
         count = min(most, 2 * count)
 
 

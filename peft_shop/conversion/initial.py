@@ -92,7 +92,7 @@ class Start:
         missing = [key for key in keys if key not in source.shapes]
         if missing:
             raise ConversionError(f"{source.weights}: there is no {missing[0]}")
-        a, b = (one.double() for one in source.tensors(keys).values())
+        a, b = (tensor.double() for tensor in source.tensors(keys).values())
         return b @ a, _scale(self.trained.config, name, int(a.shape[0]))
 
 

@@ -319,7 +319,7 @@ def target_modules(skeleton: Any, names: Sequence[str]) -> list[str]:
     chosen: dict[str, None] = {}
     for name in names:
         suffix = name.rpartition(".")[2]
-        alike = {one for one in modules if one == suffix or one.endswith(f".{suffix}")}
+        alike = {module for module in modules if module == suffix or module.endswith(f".{suffix}")}
         chosen[suffix if alike <= wanted else name] = None
     config = LoraConfig(target_modules=list(chosen))
     matched = {name for name in modules if bool(check_target_module_exists(config, name))}

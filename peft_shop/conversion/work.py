@@ -190,7 +190,7 @@ class ConversionJob:
             change = change_of(adapted)
             yield change, adapted
             if adapted.name in self.plan.tokens or self.source.adapter.method == "trainable_tokens":
-                yield from ((one, None) for one in self._twins(change))
+                yield from ((twin, None) for twin in self._twins(change))
 
     def _twins(self, change: LayerChange) -> Iterator[LayerChange]:
         """The same change of weights that are one with an embedding: peft trains both."""

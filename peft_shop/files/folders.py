@@ -98,12 +98,12 @@ def _exchange(made: Path, place: Path, work: Path) -> None:
         raise
 
 
-def _swapped(one: Path, other: Path) -> bool:
+def _swapped(path: Path, other: Path) -> bool:
     """Swaps two names in one step; `False` where the system or the disk cannot."""
     import ctypes  # noqa: PLC0415 - every command imports this file, and few come here
 
     here, swap = -100, 2  # AT_FDCWD; RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
-    paths = os.fsencode(one), os.fsencode(other)
+    paths = os.fsencode(path), os.fsencode(other)
     calls = {"renameat2": (here, paths[0], here, paths[1], swap), "renamex_np": (*paths, swap)}
     with contextlib.suppress(OSError, TypeError):  # no such library
         system = ctypes.CDLL(None)

@@ -26,7 +26,7 @@ _HALF: Final = 0.5
 
 
 def denials(
-    one: Fittable,
+    fittable: Fittable,
     rung: Rung,
     *,
     stored: QuantizationBackend | None,
@@ -36,7 +36,7 @@ def denials(
     """Capabilities that a candidate lacks for a rung; '' for what is not its own way.
 
     Args:
-        one: the candidate.
+        fittable: the candidate.
         rung: the setup.
         stored: backend of a base that is quantized already.
         fixed: fields that the user stated.
@@ -44,22 +44,22 @@ def denials(
     """
     step = rung.settings
     backend = step.quantization or stored
-    if step.gradient_checkpointing and not one.checkpointing and one.config is not None:
+    if step.gradient_checkpointing and not fittable.checkpointing and fittable.config is not None:
         yield "gradient_checkpointing"
-    if step.fused_loss and not one.chunked:
+    if step.fused_loss and not fittable.chunked:
         yield ""
-    if step.optimizer == "adamw_8bit" and "optimizer" in rung.changes and not one.plain_adamw:
+    if step.optimizer == "adamw_8bit" and "optimizer" in rung.changes and not fittable.plain_adamw:
         yield ""
     if backend is None:
         return
-    if one.config is None:
+    if fittable.config is None:
         yield ""
         return
-    ways = {"bnb_4bit": one.bnb_4bit, "bnb_8bit": one.bnb_8bit}
+    ways = {"bnb_4bit": fittable.bnb_4bit, "bnb_8bit": fittable.bnb_8bit}
     way = ways.get(backend, "yes")
     if way == "no":
         yield f"quantization.{backend}"
-    if backend == "bnb_8bit" and "quantization" in rung.changes and one.bnb_4bit != "no":
+    if backend == "bnb_8bit" and "quantization" in rung.changes and fittable.bnb_4bit != "no":
         yield ""
     if backend not in ways:
         if step.prepare_kbit and "prepare_kbit" not in fixed:
@@ -122,9 +122,9 @@ class GridChoice:
         self._alike = [rung.alike for rung in rungs]
         self.near = (grid.low <= usable) & self.allowed & ~self.sure
 
-    def _denials(self, one: Fittable, rung: Rung) -> Iterator[str]:
+    def _denials(self, fittable: Fittable, rung: Rung) -> Iterator[str]:
         return denials(
-            one,
+            fittable,
             rung,
             stored=self.grid.structure.quantization,
             fixed=self.fixed,

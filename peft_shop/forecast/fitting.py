@@ -102,8 +102,12 @@ def fitted(
         base, rungs = (base, known) if known else (None, rungs)
     reference = _reference(structure)
     grid = Grid(structure, [*fittables, *reference], rungs, base=base)
-    unknown = {one.key: grid.unknown[one.key] for one in fittables if one.key in grid.unknown}
-    nobody: dict[str, Setup | None] = {one.key: None for one in fittables}
+    unknown = {
+        fittable.key: grid.unknown[fittable.key]
+        for fittable in fittables
+        if fittable.key in grid.unknown
+    }
+    nobody: dict[str, Setup | None] = {fittable.key: None for fittable in fittables}
     if len(unknown) == len(fittables):
         return Fitting(None, nobody, {}, unknown=unknown)
     usable = device.usable_bytes if isinstance(device, Device) else device
@@ -132,7 +136,7 @@ def fitted(
 
 def _backends(fittables: Sequence[Fittable]) -> list[QuantizationBackend]:
     """4 bit, and 8 bit where a candidate trains on nothing smaller."""
-    eight = any(one.bnb_4bit == "no" and one.bnb_8bit != "no" for one in fittables)
+    eight = any(fittable.bnb_4bit == "no" and fittable.bnb_8bit != "no" for fittable in fittables)
     return ["bnb_4bit", "bnb_8bit"] if eight else ["bnb_4bit"]
 
 
@@ -183,16 +187,16 @@ class _Records:
 
     def _setups(self, columns: Mapping[int, int | None]) -> dict[str, Setup | None]:
         longest = self._longest(columns)
-        found: dict[str, Setup | None] = {}
+        setups: dict[str, Setup | None] = {}
         for row, column in columns.items():
             key = self.grid.rows[row].key
             if column is None:
-                found[key] = None
+                setups[key] = None
                 continue
             other = self.choice.alternative(row, column)
             alternative = None if other is None else self._setup(row, other)
-            found[key] = self._setup(row, column, longest.get(row), alternative)
-        return found
+            setups[key] = self._setup(row, column, longest.get(row), alternative)
+        return setups
 
     def _setup(
         self,
@@ -279,15 +283,15 @@ class _Records:
         row = self.choice.wanted[place]
         step = grid.rungs[column].settings
         holds = [
-            one
-            for one in devices()
-            if grid.high[row, column] <= one.usable_bytes
-            and (one.bfloat16 or step.dtype != "bfloat16")
+            device
+            for device in devices()
+            if grid.high[row, column] <= device.usable_bytes
+            and (device.bfloat16 or step.dtype != "bfloat16")
             # bitsandbytes and the forecast's allocator are those of CUDA
-            and one.platform == "cuda"
-            and not one.shared
+            and device.platform == "cuda"
+            and not device.shared
         ]
-        smallest = min(holds, key=lambda one: one.memory_bytes, default=None)
+        smallest = min(holds, key=lambda hold: hold.memory_bytes, default=None)
         longest = None
         lengths = grid.any_length and grid.structure.modality != "image"
         if lengths and step.sequence_length > _SHORTEST:

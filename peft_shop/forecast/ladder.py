@@ -307,7 +307,7 @@ def time_factor(structure: Structure, settings: Settings) -> float:
 
 
 def _seconds(structure: Structure, settings: Settings) -> float:
-    costs = next(one for one in constants().steps if one.benchmark == _SUITE)
+    costs = next(step for step in constants().steps if step.benchmark == _SUITE)
     work = remembered(structure, "work", lambda: _work_of(structure))
     again = settings.gradient_checkpointing
     times = settings.accumulation

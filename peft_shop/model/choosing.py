@@ -82,7 +82,7 @@ def unmapped(config: Any, cls: type[nn.Module]) -> tuple[str, ...]:
     """What to say where a configuration names another class than the one that is shown."""
     named = None if isinstance(config, dict) else getattr(config, "architectures", None)
     names = [one for one in named or () if isinstance(one, str)]
-    if not names or cls.__name__ in names or any(hasattr(transformers, one) for one in names):
+    if not names or cls.__name__ in names or any(hasattr(transformers, name) for name in names):
         return ()
     text = (
         f"Its configuration names the class {names[0]}, which transformers "

@@ -153,7 +153,7 @@ def structure_from(checkpoint: Checkpoint) -> Structure | None:
     evidence = evidence_for(architecture, "text", "CAUSAL_LM")
     dtype = stated_dtype(content, checkpoint.place) or most_of(checkpoint.stored_types)
     storage = storage_of_types(checkpoint.stored_types)
-    found = Structure(
+    structure = Structure(
         name=checkpoint.name,
         architecture=architecture,
         model_type=kind,
@@ -174,8 +174,8 @@ def structure_from(checkpoint: Checkpoint) -> Structure | None:
         ),
         dimensions=sizes,
     )
-    told = [f"{text[0].upper()}{text[1:]}." for text in cautions(found)]
-    return found.model_copy(update={"notes": (*checkpoint.remarks, *told)})
+    told = [f"{text[0].upper()}{text[1:]}." for text in cautions(structure)]
+    return structure.model_copy(update={"notes": (*checkpoint.remarks, *told)})
 
 
 def _plain(content: Mapping[str, Any], known: _Type) -> bool:
@@ -191,7 +191,7 @@ def _plain(content: Mapping[str, Any], known: _Type) -> bool:
     if layers is not None and not (
         isinstance(layers, list)
         and len(layers) == content.get("num_hidden_layers", known.layers)
-        and all(type(one) is str and one in _KINDS_OF_LAYER for one in layers)
+        and all(type(layer) is str and layer in _KINDS_OF_LAYER for layer in layers)
     ):
         return False
     ropes = (content.get("rope_scaling"), content.get("rope_parameters"))

@@ -64,7 +64,7 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
     evidence = evidence_for(architecture, modality, task)
     tied, parameters, dtype = _parameters(instance, layers)
     backend = backend_of(instance, config)
-    others = sum(one.count for one in groups if one.role == "other")
+    others = sum(group.count for group in groups if group.role == "other")
     checkpoint = loaded.checkpoint
     storage = (
         storage_of(config)
@@ -75,7 +75,7 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
     notes = [*evidence.note, *loaded.remarks, *remarks(instance, config, backend)]
     if others:
         notes.append(f"What {others} linear layers do is not understood: their role is other.")
-    found = Structure(
+    structure = Structure(
         name=loaded.name,
         architecture=architecture,
         model_type=getattr(config, "model_type", None) or None,
@@ -94,8 +94,8 @@ def describe(loaded: Loaded, task_type: TaskType | None) -> Structure:
         dimensions=dimensions(config, groups, unet="UNet" in architecture),
         takes_embeddings=loaded.library != "transformers" or names_embeddings(instance),
     )
-    notes += [f"{text[0].upper()}{text[1:]}." for text in cautions(found)]
-    return found.model_copy(update={"notes": tuple(notes)})
+    notes += [f"{text[0].upper()}{text[1:]}." for text in cautions(structure)]
+    return structure.model_copy(update={"notes": tuple(notes)})
 
 
 def _groups(
@@ -175,7 +175,7 @@ def _modality(loaded: Loaded, groups: Sequence[ModuleGroup]) -> Any:
     given = modalities_of(loaded.instance)
     if loaded.library != "transformers" or not given:
         return "unknown"
-    if {one.tower for one in groups} == {"text"}:
+    if {group.tower for group in groups} == {"text"}:
         given = frozenset({"text"})  # the class can take more, but this instance has no part for it
     if len(given) > 1:
         return "multimodal"

@@ -137,11 +137,13 @@ def dimensions(config: Any, groups: Sequence[ModuleGroup], *, unet: bool = False
         found["encoder_layers"] = _first(text, ("num_layers",))
     if unet:
         return Dimensions()
-    main = [one for one in groups if one.tower in {"text", "decoder", "image"}] or list(groups)
+    main = [group for group in groups if group.tower in {"text", "decoder", "image"}] or list(
+        groups
+    )
     for name, value in _from_shapes(main).items():
         if found.get(name) is None:
             found[name] = value
-    if not any(one.role.startswith("expert") for one in groups):
+    if not any(group.role.startswith("expert") for group in groups):
         found["active_experts"] = None
     hidden, heads, head = (found[one] for one in ("hidden_size", "attention_heads", "head_dim"))
     if head is None and hidden and heads and hidden % heads == 0:
@@ -164,9 +166,9 @@ def _from_shapes(groups: Sequence[ModuleGroup]) -> dict[str, int]:
 
     def common(name: str, role: str, field: Literal["in_features", "out_features"]) -> None:
         sizes: Counter[int] = Counter()
-        for one in groups:
-            if one.role == role:
-                sizes[getattr(one, field)] += one.count
+        for group in groups:
+            if group.role == role:
+                sizes[getattr(group, field)] += group.count
         if sizes and name not in found:
             found[name] = sizes.most_common(1)[0][0]
 
@@ -175,7 +177,7 @@ def _from_shapes(groups: Sequence[ModuleGroup]) -> dict[str, int]:
     common("hidden_size", "mixer_out", "out_features")
     common("intermediate_size", "mlp_down", "in_features")
     common("intermediate_size", "expert_down", "in_features")
-    rows = [one.in_features for one in groups if one.role == "embedding"]
+    rows = [group.in_features for group in groups if group.role == "embedding"]
     if rows:
         found["vocabulary"] = max(rows)
     blocks = [
@@ -212,19 +214,19 @@ def task_type_of(instance: nn.Module, config: Any, library: str) -> TaskType | N
     if library != "transformers":
         return "IMAGE" if library == "diffusers" else None
     architecture = type(instance).__name__
-    found: TaskType | None = next((task for end, task in _TASKS if end in architecture), None)
-    if found is None and "ForConditionalGeneration" in architecture:
+    task_type: TaskType | None = next((task for end, task in _TASKS if end in architecture), None)
+    if task_type is None and "ForConditionalGeneration" in architecture:
         both = getattr(config, "is_encoder_decoder", False)
-        found = "SEQ_2_SEQ_LM" if both else "CAUSAL_LM"
-    elif found is None and architecture.endswith(("Model", "Encoder")):
-        found = "FEATURE_EXTRACTION"
-    if found == "SEQ_2_SEQ_LM" and getattr(instance, "main_input_name", "") != "input_ids":
+        task_type = "SEQ_2_SEQ_LM" if both else "CAUSAL_LM"
+    elif task_type is None and architecture.endswith(("Model", "Encoder")):
+        task_type = "FEATURE_EXTRACTION"
+    if task_type == "SEQ_2_SEQ_LM" and getattr(instance, "main_input_name", "") != "input_ids":
         return None
-    if found == "FEATURE_EXTRACTION":
+    if task_type == "FEATURE_EXTRACTION":
         given = getattr(type(instance), "input_modalities", "")
         several = not isinstance(given, str) and len(given) != 1
-        return None if several or not _takes_embeddings(instance) else found
-    return found
+        return None if several or not _takes_embeddings(instance) else task_type
+    return task_type
 
 
 def _takes_embeddings(instance: nn.Module) -> bool:

@@ -116,11 +116,11 @@ def inspect_model(
     known = (structure_from(checkpoint) or cached_structure(checkpoint)) if alone else None
     if known is not None:
         return Target(known, load=lambda: _loaded(checkpoint), from_files=True)
-    found = _inspected(checkpoint, trust_remote_code=trust_remote_code, task_type=task_type)
+    target = _inspected(checkpoint, trust_remote_code=trust_remote_code, task_type=task_type)
     if alone:
-        keep_structure(checkpoint, found.structure)
-        found.from_files = True
-    return found
+        keep_structure(checkpoint, target.structure)
+        target.from_files = True
+    return target
 
 
 def _inspected(model: Any, *, trust_remote_code: bool, task_type: TaskType | None) -> Target:

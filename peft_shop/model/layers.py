@@ -112,7 +112,7 @@ def _make(
 ) -> Layer:
     weight = getattr(module, "weight", None)
     shape = tuple(getattr(weight, "shape", ()))
-    own = sum(one.numel() for one in module.parameters(recurse=False))
+    own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
     facts = {
         "shape": shape,
         "parameters": own,
@@ -213,7 +213,7 @@ def _width(module: nn.Module) -> int:
             return size
         if isinstance(size, tuple):
             return math.prod(size)
-    return max((one.numel() for one in module.parameters(recurse=False)), default=0)
+    return max((parameter.numel() for parameter in module.parameters(recurse=False)), default=0)
 
 
 def _parameters(name: str, module: nn.Module) -> Iterator[Layer]:

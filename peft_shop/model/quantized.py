@@ -50,9 +50,9 @@ _METHODS: Final[dict[str, QuantizationBackend]] = {
 def backend_of(model: nn.Module, config: Any) -> QuantizationBackend | None:
     """Backend of the quantized layers that `model` has, or that `config` says it will have."""
     for module in model.modules():
-        found = _by_class(module)
-        if found is not None:
-            return found
+        quantization_backend = _by_class(module)
+        if quantization_backend is not None:
+            return quantization_backend
     method, stated = _stated(config)
     if "bitsandbytes" in method:
         return "bnb_8bit" if stated.get("load_in_8bit") else "bnb_4bit"
@@ -62,9 +62,9 @@ def backend_of(model: nn.Module, config: Any) -> QuantizationBackend | None:
 def _by_class(module: nn.Module) -> QuantizationBackend | None:
     for cls in type(module).__mro__:
         package = cls.__module__.partition(".")[0]
-        found = _CLASSES.get(cls.__name__)
-        if found:
-            return found
+        quantization_backend = _CLASSES.get(cls.__name__)
+        if quantization_backend:
+            return quantization_backend
         if package in {"gptqmodel", "auto_gptq"} and hasattr(module, "qweight"):
             return "awq" if "awq" in cls.__name__.lower() else "gptq"
     weight = getattr(module, "weight", None)
@@ -93,7 +93,7 @@ def _stated(config: Any) -> tuple[str, dict[str, Any]]:
 def remarks(model: nn.Module, config: Any, backend: QuantizationBackend | None) -> Iterator[str]:
     """What a reader should know of the quantization."""
     method, _ = _stated(config)
-    if method and backend is not None and not any(_by_class(one) for one in model.modules()):
+    if method and backend is not None and not any(_by_class(module) for module in model.modules()):
         yield (
             f"Its layers are shown as they are before {backend} replaces them: load the model and "
             "pass the instance to see them as they will be."

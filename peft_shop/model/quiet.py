@@ -19,10 +19,10 @@ _LOGGERS = ("transformers", "diffusers")
 def quiet_loggers() -> Iterator[None]:
     """Within it the libraries log errors alone; warnings of Python still pass."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [one.level for one in loggers]
+    levels = [logger.level for logger in loggers]
     try:
-        for one in loggers:
-            one.setLevel(logging.ERROR)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         yield
     finally:
         for one, level in zip(loggers, levels, strict=True):

@@ -107,11 +107,11 @@ class Roles:
     @cached_property
     def _members(self) -> dict[str, list[Layer]]:
         """Layers with a matrix by the block that they are in, in the model's order."""
-        found: dict[str, list[Layer]] = {}
+        layers: dict[str, list[Layer]] = {}
         for layer in self._layers:
             if layer.linear_like:
-                found.setdefault(self._block(layer.name)[1], []).append(layer)
-        return found
+                layers.setdefault(self._block(layer.name)[1], []).append(layer)
+        return layers
 
     # --- layers ---
 
@@ -149,22 +149,22 @@ class Roles:
         outside, before = self._outside(layer, words)
         if outside and before and kind not in {"experts", "router"}:
             return outside
-        found: Role | None = None
+        role: Role | None = None
         if layer.kind == "multihead_attention":
-            found = "attention_qkv"
+            role = "attention_qkv"
         elif kind == "attention":
-            found = self._attention(layer, leaf, block)
+            role = self._attention(layer, leaf, block)
         elif kind == "mixer":
-            found = self._mixer(layer, leaf, block)
+            role = self._mixer(layer, leaf, block)
         elif kind in {"mlp", "experts"}:
-            found = self._mlp(layer, leaf, block)
-            if found and any(one in {"expert", "experts"} for one in words):
-                found = EXPERT_OF.get(found, found)
+            role = self._mlp(layer, leaf, block)
+            if role and any(word in {"expert", "experts"} for word in words):
+                role = EXPERT_OF.get(role, role)
         elif kind == "router":
-            found = "other"
+            role = "other"
         elif kind in {"modulation", "other"}:
-            found = "modulation" if kind == "modulation" else "other"
-        return found or outside or self._loose(layer, words)
+            role = "modulation" if kind == "modulation" else "other"
+        return role or outside or self._loose(layer, words)
 
     def _is_router(self, layer: Layer, leaf: str, kind: str, block: str) -> bool:
         if layer.kind not in _WHOLE:
@@ -184,7 +184,7 @@ class Roles:
         members = self._members[block]
         if role == "attention_output" and len(members) == 1:
             return None
-        leaves = {one.name.rpartition(".")[2] for one in members}
+        leaves = {member.name.rpartition(".")[2] for member in members}
         if role == "attention_output" and any(
             ATTENTION_LEAVES.get(one) == "attention_mlp_in" for one in leaves
         ):
@@ -198,8 +198,8 @@ class Roles:
             return "mixer_state"
         role = ATTENTION_LEAVES.get(leaf)
         queries = any(
-            ATTENTION_LEAVES.get(one.name.rpartition(".")[2].lower()) == "attention_query"
-            for one in self._members[block]
+            ATTENTION_LEAVES.get(member.name.rpartition(".")[2].lower()) == "attention_query"
+            for member in self._members[block]
         )
         if queries and role in _QKVO:
             return role
@@ -213,8 +213,10 @@ class Roles:
             return "convolution"
         if POSITION.search(block.lower().rpartition(".")[2]):
             return "position_embedding"
-        members = [one for one in self._members[block] if one.kind in _WHOLE or one is layer]
-        leaves = [_leaf(one) for one in members]
+        members = [
+            member for member in self._members[block] if member.kind in _WHOLE or member is layer
+        ]
+        leaves = [_leaf(member) for member in members]
         role = MLP_LEAVES.get(leaf)
         if role is None and len(members) == 2:
             role = "mlp_up" if members[0] is layer else "mlp_down"
@@ -257,9 +259,9 @@ class Roles:
         """Last names of the layers that stand right beside it."""
         around = layer.name.rpartition(".")[0]
         return {
-            one.name.rpartition(".")[2]
-            for one in self._members[self._block(layer.name)[1]]
-            if one.name.rpartition(".")[0] == around
+            member.name.rpartition(".")[2]
+            for member in self._members[self._block(layer.name)[1]]
+            if member.name.rpartition(".")[0] == around
         }
 
     def _loose(self, layer: Layer, words: Sequence[str]) -> Role:
@@ -274,7 +276,7 @@ class Roles:
             return "position_embedding"
         if leaf.startswith("norm") or above.startswith("norm"):
             return "modulation"
-        repeated = any(one.isdigit() for one in words)
+        repeated = any(word.isdigit() for word in words)
         role = MLP_LEAVES.get(leaf) or ATTENTION_LEAVES.get(leaf)
         return role if role and role != "attention_output" and repeated else "other"
 
@@ -282,19 +284,19 @@ class Roles:
 def _of_three(members: Sequence[Layer], layer: Layer) -> Role | None:
     """Role in a gated MLP whose names say nothing: the one that turns the widths round is last."""
     last = [
-        one
-        for one in members
+        member
+        for member in members
         if all(
-            (one.in_features, one.out_features) == (other.out_features, other.in_features)
+            (member.in_features, member.out_features) == (other.out_features, other.in_features)
             for other in members
-            if other is not one
+            if other is not member
         )
     ]
     if len(last) != 1 or last[0].in_features == last[0].out_features:
         return None
     if layer is last[0]:
         return "mlp_down"
-    first = next(one for one in members if one is not last[0])
+    first = next(member for member in members if member is not last[0])
     return "mlp_gate" if layer is first else "mlp_up"
 
 

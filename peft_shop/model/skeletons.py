@@ -42,7 +42,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
     for module in model.modules():
         # random number generators cannot be copied
         memo.update(
-            (id(one), one) for one in vars(module).values() if isinstance(one, torch.Generator)
+            (id(var), var) for var in vars(module).values() if isinstance(var, torch.Generator)
         )
     with _NoData():
         return copy.deepcopy(model, memo)
@@ -50,8 +50,8 @@ def meta_copy(model: nn.Module) -> nn.Module:
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
     for module in model.modules():
-        yield from (one for one in module._parameters.values() if one is not None)  # noqa: SLF001 - with the tied ones
-        yield from (one for one in module._buffers.values() if one is not None)  # noqa: SLF001 - as above
+        yield from (parameter for parameter in module._parameters.values() if parameter is not None)  # noqa: SLF001 - with the tied ones
+        yield from (buffer for buffer in module._buffers.values() if buffer is not None)  # noqa: SLF001 - as above
 
 
 def _on_meta(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:

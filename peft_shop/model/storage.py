@@ -87,15 +87,15 @@ def storage_of(config: Any, files: Mapping[str, Any] | None = None) -> Storage |
             if name == "hf_quant_config.json":
                 usual = {"quant_method": "modelopt"}
             settings = inner if isinstance(inner, Mapping) else content
-            found = _read(usual | dict(settings))
-            if found is not None:
-                return found
+            storage = _read(usual | dict(settings))
+            if storage is not None:
+                return storage
     if isinstance((files or {}).get("quanto_qmap.json"), Mapping):
         return Storage("quanto")
     for settings in _statements(config):
-        found = _read(settings)
-        if found is not None:
-            return found
+        storage = _read(settings)
+        if storage is not None:
+            return storage
     return None
 
 
@@ -191,9 +191,9 @@ def _modelopt(stated: Mapping[str, Any], kept: tuple[str, ...]) -> Storage:
     layers = stated.get("quantized_layers")
     if isinstance(layers, Mapping):
         named = Counter(
-            str(one["quant_algo"]).lower()
-            for one in layers.values()
-            if isinstance(one, Mapping) and one.get("quant_algo")
+            str(layer["quant_algo"]).lower()
+            for layer in layers.values()
+            if isinstance(layer, Mapping) and layer.get("quant_algo")
         )
         algorithm = named.most_common(1)[0][0] if named else algorithm
     for name, (bits, scales) in _FLOATS.items():
@@ -226,7 +226,7 @@ def _compressed(name: str, stated: Mapping[str, Any], kept: tuple[str, ...]) -> 
     if not weights:
         return Storage(name, kept=kept)
     # where parts have different widths the widest counts: rather too much than too little
-    widest = max(weights, key=lambda one: _number(one, _BITS) or 0)
+    widest = max(weights, key=lambda weight: _number(weight, _BITS) or 0)
     bits_, group = _number(widest, _BITS), _group(widest)
     scales = (
         2 / group if group else _block_scales({"weight_block_size": widest.get("block_structure")})
@@ -264,7 +264,9 @@ def _hqq(name: str, stated: Mapping[str, Any], kept: tuple[str, ...]) -> Storage
     settings = stated.get("quant_config")
     if isinstance(settings, Mapping) and "weight_quant_params" not in settings:
         # settings by kind of layer
-        settings = next((one for one in settings.values() if isinstance(one, Mapping)), {})
+        settings = next(
+            (setting for setting in settings.values() if isinstance(setting, Mapping)), {}
+        )
     inner = settings.get("weight_quant_params") if isinstance(settings, Mapping) else None
     plain = inner if isinstance(inner, Mapping) else stated
     bits, group = _number(plain, _BITS), _group(plain)

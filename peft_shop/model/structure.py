@@ -226,7 +226,7 @@ class Structure(Record):
         """Groups of the given roles and towers, in the model's order; `None` means any."""
         wanted = set(ROLES if roles is None else roles)
         places = set(TOWERS if towers is None else towers)
-        return (one for one in self.groups if one.role in wanted and one.tower in places)
+        return (group for group in self.groups if group.role in wanted and group.tower in places)
 
     def stored_width(self, group: ModuleGroup) -> float | None:
         """Bytes of one weight of `group` as the files hold it; `None` where it is plain."""
@@ -240,10 +240,10 @@ class Structure(Record):
     @property
     def roles(self) -> tuple[Role, ...]:
         """Roles that are present, in the order of `ROLES`."""
-        present = {one.role for one in self.groups}
+        present = {group.role for group in self.groups}
         return tuple(role for role in ROLES if role in present)
 
     @property
     def layer_types(self) -> tuple[LayerKind, ...]:
         """Types of layers that are present, in the model's order."""
-        return tuple(dict.fromkeys(one.kind for one in self.groups))
+        return tuple(dict.fromkeys(group.kind for group in self.groups))

@@ -59,7 +59,7 @@ class Towers:
                 tower = self._tower(name, module)
                 if tower is not None:
                     self._parts.append((f"{name}.", tower))
-        self._parts.sort(key=lambda one: -len(one[0]))
+        self._parts.sort(key=lambda part: -len(part[0]))
         self._rest = self._remainder()
 
     def of(self, name: str, role: Role) -> Tower:

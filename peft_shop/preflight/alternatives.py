@@ -62,7 +62,7 @@ def alternatives(model: nn.Module, config: Any, sizes: Sizes, first: Batch | Non
         elif first is not None and "labels" in first:
             made += [{**one, "labels": first["labels"]} for one in made]
         starts += made
-    found: list[Batch] = []
+    batches: list[Batch] = []
     for start in starts:
         needed = [
             name
@@ -77,8 +77,8 @@ def alternatives(model: nn.Module, config: Any, sizes: Sizes, first: Batch | Non
             if (made := maker.beside(name)) is not None
         }
         bare = {name: value for name, value in start.items() if name not in _LABELS}
-        found += [{**start, **more}, {**bare, **more}, {**bare, **more, **also}]
-    return [one for one in found if one]
+        batches += [{**start, **more}, {**bare, **more}, {**bare, **more, **also}]
+    return [one for one in batches if one]
 
 
 def shapes_of(batch: Batch) -> frozenset[tuple[str, Any]]:

@@ -86,7 +86,7 @@ def _on_meta(target: Target, given: Any) -> Preflight:
 
 def _touched(structure: Structure, seen: Seen) -> tuple[Touched, ...]:
     """Adapted and wholly trained modules by group."""
-    found = []
+    toucheds = []
     for group in structure.groups:
         names = [name for name in group.names if name in seen.adapted or name in seen.whole]
         parts = [
@@ -99,7 +99,7 @@ def _touched(structure: Structure, seen: Seen) -> tuple[Touched, ...]:
         if not hit:
             continue
         size = sum(seen.adapted.get(name, 0) + seen.whole.get(name, 0) for name in names)
-        found.append(
+        toucheds.append(
             Touched(
                 role=group.role,
                 tower=group.tower,
@@ -109,7 +109,7 @@ def _touched(structure: Structure, seen: Seen) -> tuple[Touched, ...]:
                 parameters=size + sum(seen.whole[part] for part in parts),
             )
         )
-    return tuple(found)
+    return tuple(toucheds)
 
 
 def _scaled(target: Target, given: Any) -> Preflight:
@@ -153,14 +153,14 @@ def _everywhere(structure: Structure, first: Seen) -> Seen:
     adapted = {pattern_of(name): size for name, size in first.adapted.items()}
     whole = {pattern_of(name): size for name, size in first.whole.items()}
     idle = {pattern_of(name) for name in first.idle}
-    found = Seen(whole=dict(first.whole))
+    seen = Seen(whole=dict(first.whole))
     for group in structure.groups:
         for name in group.names:
             if group.pattern in adapted:
-                found.adapted[name] = adapted[group.pattern]
+                seen.adapted[name] = adapted[group.pattern]
             if group.pattern in idle:
-                found.idle.add(name)
+                seen.idle.add(name)
             for leaf in ("", ".weight", ".bias"):
                 if f"{group.pattern}{leaf}" in whole:
-                    found.whole[f"{name}{leaf}"] = whole[f"{group.pattern}{leaf}"]
-    return found
+                    seen.whole[f"{name}{leaf}"] = whole[f"{group.pattern}{leaf}"]
+    return seen

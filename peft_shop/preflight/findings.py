@@ -367,6 +367,6 @@ def _numbers(structure: Structure, given: Any, seen: Seen) -> Iterator[str]:
         [one for value in asked.values() for one in value] if isinstance(asked, dict) else asked
     )
     if rows and tokens:
-        beyond = sorted({one for one in tokens if one >= rows})
+        beyond = sorted({token for token in tokens if token >= rows})
         if beyond:
             yield f"token {beyond[0]} is beyond the vocabulary of {rows:,}: training fails"

@@ -55,8 +55,8 @@ class StayOnMeta(TorchFunctionMode):  # type: ignore[misc] # torch is not follow
         answer = self._answers.get(func)
         if answer is not None:
             return answer(*args, **named)
-        for one in args:
-            if type(one) in _PLACES:
+        for arg in args:
+            if type(arg) in _PLACES:
                 args = [_kept(other) for other in args if type(other) is not torch.Generator]
                 break
         return func(*args, **named)
@@ -72,13 +72,13 @@ def _same(tensor: Any, *_: Any, **__: Any) -> Any:
 
 def _moved(tensor: Any, *args: Any, **named: Any) -> Any:
     """`Tensor.to`, whose first argument is a device, a dtype or another tensor."""
-    where = [META if isinstance(one, str | torch.device) else one for one in args]
+    where = [META if isinstance(arg, str | torch.device) else arg for arg in args]
     return torch.Tensor.to(tensor, *where, **named)
 
 
 def _normal(*args: Any, **named: Any) -> Any:
     """`normal`, which makes a tensor only where neither mean nor deviation is one."""
-    if not any(isinstance(one, torch.Tensor) for one in (*args, *named.values())):
+    if not any(isinstance(arg, torch.Tensor) for arg in (*args, *named.values())):
         named["device"] = META
     return torch.normal(*args, **named)
 

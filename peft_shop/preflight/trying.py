@@ -134,10 +134,10 @@ def _words(error: Exception) -> str:
 
 def bare_of(target: Target) -> Bare:
     """How the model without an adapter fares; worked out once."""
-    found = _bare.get(target)
-    if found is None:
-        found = _bare[target] = _run_bare(target)
-    return found
+    bare = _bare.get(target)
+    if bare is None:
+        bare = _bare[target] = _run_bare(target)
+    return bare
 
 
 def _run_bare(target: Target) -> Bare:
@@ -230,7 +230,7 @@ def _heard(model: Any, shown: Pass, kinds: Mapping[str, tuple[str, ...]]) -> Tri
         name: module for name, module in root.named_modules() if isinstance(module, BaseTunerLayer)
     }
     learning = {
-        name: [id(one) for one in module.parameters() if one.requires_grad]
+        name: [id(parameter) for parameter in module.parameters() if parameter.requires_grad]
         for name, module in adapters.items()
     }
     owners = Counter(one for several in learning.values() for one in several)
@@ -253,6 +253,6 @@ def _heard(model: Any, shown: Pass, kinds: Mapping[str, tuple[str, ...]]) -> Tri
         # where the kept blocks differ, nothing follows for the others
         names = alike if speaking.isdisjoint(alike) else (name,)
         found |= dict.fromkeys(names, called)
-    trainable = [one for one in model.parameters() if one.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     reached = not trainable or any(id(one) in shown.reached for one in trainable)
     return Tried(passed=True, silent=found, reached=reached)

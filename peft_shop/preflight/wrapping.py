@@ -71,7 +71,7 @@ def inject(
         ConfigError: the model is not on meta, or peft refuses the configuration on this model.
     """
     own = as_config(config)
-    places = {str(one.device) for one in model.parameters()}
+    places = {str(parameter.device) for parameter in model.parameters()}
     if places - {"meta"}:
         msg = (
             f"the model has parameters on {', '.join(sorted(places))}; give a model made under "

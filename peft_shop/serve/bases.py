@@ -156,12 +156,12 @@ def base_of_folder(config: Mapping[str, Json], modules: Collection[str]) -> Base
         modules: names of adapted modules, or of parts of them, with indices or `*`.
     """
     name = config.get("base_model_name_or_path")
-    found = Base(name=plain(name) if isinstance(name, str) and name.strip() else None)
-    for evidence, architecture, kinds in _clues(config, found.name, modules):
-        found = _added(found, evidence, architecture, frozenset(kinds))
-    if found.kinds:
-        return found
-    return replace(found, among=_among(modules, str(config.get("task_type"))))
+    base = Base(name=plain(name) if isinstance(name, str) and name.strip() else None)
+    for evidence, architecture, kinds in _clues(config, base.name, modules):
+        base = _added(base, evidence, architecture, frozenset(kinds))
+    if base.kinds:
+        return base
+    return replace(base, among=_among(modules, str(config.get("task_type"))))
 
 
 def _added(

@@ -58,7 +58,9 @@ def _adapts_other(adapter: Adapter, rule: LoadRule) -> bool | None:
 
 def _experts(adapter: Adapter, _: LoadRule) -> bool | None:
     parameters = adapter.config.get("target_parameters")
-    if isinstance(parameters, list | tuple) and any("expert" in str(one) for one in parameters):
+    if isinstance(parameters, list | tuple) and any(
+        "expert" in str(parameter) for parameter in parameters
+    ):
         return True
     if any(_EXPERTS.search(place) for place in adapter.targets.places):
         return True

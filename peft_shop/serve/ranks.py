@@ -143,7 +143,7 @@ def loss(fidelities: Iterable[Fidelity], most: int | None = None) -> Loss | None
 
     `None` where nothing was measured at such a rank.
     """
-    measured = [one for one in fidelities if one.errors]
+    measured = [fidelity for fidelity in fidelities if fidelity.errors]
     fitting = [i for i, rank in enumerate(FIDELITY_RANKS) if most is None or rank <= most]
     if not measured or not fitting:
         return None

@@ -194,33 +194,35 @@ class _Case:
     cautions: list[str] = field(default_factory=list)
     basis: list[Basis] = field(default_factory=list)
 
-    def rest_on(self, topic: str, one: TrainerFact | TrainerRule) -> None:
-        source = self.trainer.sources[one.source]
+    def rest_on(self, topic: str, trainer_fact: TrainerFact | TrainerRule) -> None:
+        source = self.trainer.sources[trainer_fact.source]
         self.basis.append(
             Basis(
                 about=self.trainer.id,
                 version=source.version or self.trainer.version,
                 topic=topic,
-                value=f"{one.value}, {one.how}",
+                value=f"{trainer_fact.value}, {trainer_fact.how}",
                 place=source.place,
                 date=source.date,
             )
         )
 
-    def judge(self, name: str, topic: str, one: TrainerFact | TrainerRule, *, option: bool) -> None:
+    def judge(
+        self, name: str, topic: str, trainer_fact: TrainerFact | TrainerRule, *, option: bool
+    ) -> None:
         """Counts a fact for or against; without an option the rest can be trained."""
-        self.rest_on(topic, one)
-        note = one.note or _USUAL[one.value]
-        if one.value == "unknown":
+        self.rest_on(topic, trainer_fact)
+        note = trainer_fact.note or _USUAL[trainer_fact.value]
+        if trainer_fact.value == "unknown":
             self.doubts.append(f"{name}: {note}")
-        elif one.value in {"yes", "own"} or one.needs is not None:
-            self.own = self.own or one.value == "own"
-            if one.needs is not None:
-                because = "" if one.value in {"yes", "own"} else f" Otherwise: {note}"
-                self.needs.append(f"{one.needs}{because}")
-                if one.written:
+        elif trainer_fact.value in {"yes", "own"} or trainer_fact.needs is not None:
+            self.own = self.own or trainer_fact.value == "own"
+            if trainer_fact.needs is not None:
+                because = "" if trainer_fact.value in {"yes", "own"} else f" Otherwise: {note}"
+                self.needs.append(f"{trainer_fact.needs}{because}")
+                if trainer_fact.written:
                     self.written.append(self.needs[-1])
-        elif one.value == "silent" or option:
+        elif trainer_fact.value == "silent" or option:
             self.lost.append(Lost(option=name, change=note))
         else:
             self.refusals.append(f"{name}: {note}")
@@ -333,7 +335,10 @@ def _asked(recipe: TrainerRecipe, method: Method) -> list[tuple[str, str, str, b
     """Name, topic, what stands for it, and whether the rest trains without it."""
     found: list[tuple[str, str, str, bool]] = [(method.title, method.id, OTHER_METHODS, False)]
     titles = {variant.id: variant.title for variant in method.variants}
-    found += [(titles.get(one, one), one, OTHER_VARIANTS, False) for one in recipe.variants]
+    found += [
+        (titles.get(variant, variant), variant, OTHER_VARIANTS, False)
+        for variant in recipe.variants
+    ]
     spoken_for = {
         str(condition.config)
         for variant in method.variants

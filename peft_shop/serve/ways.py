@@ -86,7 +86,7 @@ def _extracted(catalog: Catalog, engine: Engine, adapter: Adapter) -> Way:
     method = catalog.method_by_id[adapter.method]
     ask_origin(case, adapter)
     fidelities = _fidelities(catalog, adapter)
-    kinds = list(dict.fromkeys(kind for one in fidelities for kind in one.delta))
+    kinds = list(dict.fromkeys(kind for fidelity in fidelities for kind in fidelity.delta))
     case.refusals += [NO_PLACE[kind] for kind in kinds if kind in NO_PLACE]
     if not case.refusals and _EXTRACTABLE in method.capabilities:
         ask_capability(
@@ -95,8 +95,8 @@ def _extracted(catalog: Catalog, engine: Engine, adapter: Adapter) -> Way:
     judge_rules(case, catalog, matching_rules(catalog.conversions, adapter, "extract"))
     if not fidelities:
         case.doubts.append("nobody measured how well a LoRA holds its update")
-    for one in fidelities:
-        case.basis.append(_measured(catalog, one))
+    for fidelity in fidelities:
+        case.basis.append(_measured(catalog, fidelity))
     if case.refusals:
         return case.way("convert", by="peft-shop", exact=False)
     exact = exact_rule(catalog.conversions, adapter)

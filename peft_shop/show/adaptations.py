@@ -18,10 +18,13 @@ _WIDTH: Final = 160
 """Characters of a value that are shown; a long list of names is told by its ends."""
 
 
-def adaptation_sentences(one: Candidate) -> tuple[str, ...]:
+def adaptation_sentences(candidate: Candidate) -> tuple[str, ...]:
     """What was changed for the model and what the configuration touches; empty without a model."""
-    found = [] if one.retargeted is None else list(_changes(one.retargeted))
-    return (*found, *(() if one.preflighted is None else preflight_sentences(one.preflighted)))
+    found = [] if candidate.retargeted is None else list(_changes(candidate.retargeted))
+    return (
+        *found,
+        *(() if candidate.preflighted is None else preflight_sentences(candidate.preflighted)),
+    )
 
 
 def _changes(retargeted: Retargeted) -> Iterable[str]:

@@ -44,15 +44,16 @@ def llms_text(catalog: Catalog) -> str:
         "## Benchmarks",
         "",
         *(
-            f"- {one.title} ({one.id}), {one.model_id}: {' '.join(one.description.split())}"
-            for one in catalog.benchmarks
+            f"- {benchmark.title} ({benchmark.id}), {benchmark.model_id}: "
+            f"{' '.join(benchmark.description.split())}"
+            for benchmark in catalog.benchmarks
         ),
         "",
         "## Methods",
         "",
         *(
-            f"- [{one.title}](methods/{one.id}.md): {' '.join(one.summary.split())}"
-            for one in catalog.methods
+            f"- [{method.title}](methods/{method.id}.md): {' '.join(method.summary.split())}"
+            for method in catalog.methods
         ),
     ]
     return "\n".join(lines) + "\n"

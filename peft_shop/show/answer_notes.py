@@ -43,6 +43,6 @@ def footnotes(recommendation: Recommendation, objectives: Sequence[Metric]) -> t
     return (*found, provenance(recommendation))
 
 
-def failures(one: Dropped) -> str:
+def failures(dropped: Dropped) -> str:
     """Every constraint that a candidate fails, with the reason."""
-    return "; ".join(f"{failure.constraint}: {failure.reason}" for failure in one.failures)
+    return "; ".join(f"{failure.constraint}: {failure.reason}" for failure in dropped.failures)

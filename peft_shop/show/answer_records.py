@@ -33,7 +33,7 @@ def answer_records(recommendation: Recommendation) -> list[_Record]:
         _record(recommendation, "front", one, f"{one.why} {one.gives_up}")
         for one in recommendation.front
     ]
-    found += [_record(recommendation, "tie", one, one.because) for one in recommendation.ties]
+    found += [_record(recommendation, "tie", tie, tie.because) for tie in recommendation.ties]
     found += [
         _record(recommendation, "too_close", one, one.because) for one in recommendation.too_close
     ]
@@ -47,8 +47,8 @@ def answer_records(recommendation: Recommendation) -> list[_Record]:
         if one.run is not None
     ]
     found += [
-        _record(recommendation, "baseline", one, f"baseline: {one.kind}")
-        for one in recommendation.baselines
+        _record(recommendation, "baseline", baseline, f"baseline: {baseline.kind}")
+        for baseline in recommendation.baselines
     ]
     return found
 
@@ -60,8 +60,10 @@ def frame_records(recommendation: Recommendation, *, reasons: bool = False) -> l
     first screen), yardstick (`lora`, `full_finetuning`: what it stands for beside the others).
     What is prose is left out unless `reasons`.
     """
-    kinds = {one.name: one.kind for one in recommendation.baselines}
-    by_name: dict[str, Candidate] = {one.name: one for one in recommendation.candidates}
+    kinds = {baseline.name: baseline.kind for baseline in recommendation.baselines}
+    by_name: dict[str, Candidate] = {
+        candidate.name: candidate for candidate in recommendation.candidates
+    }
     short = {one.name: recommendation.short(one) for one in recommendation.dropped}
     titles = {one.name: one.title for one in recommendation.dropped}
     noisy = [
@@ -98,24 +100,33 @@ def frame_records(recommendation: Recommendation, *, reasons: bool = False) -> l
     return [{key: value for key, value in row.items() if key in filled} for row in rows]
 
 
-def _record(recommendation: Recommendation, place: str, one: Candidate, reasons: str) -> _Record:
-    return _flat(recommendation, place, one, one.values, one.front_probability, reasons=reasons)
+def _record(
+    recommendation: Recommendation, place: str, candidate: Candidate, reasons: str
+) -> _Record:
+    return _flat(
+        recommendation,
+        place,
+        candidate,
+        candidate.values,
+        candidate.front_probability,
+        reasons=reasons,
+    )
 
 
-def _dropped_record(recommendation: Recommendation, one: Dropped, run: Run) -> _Record:
+def _dropped_record(recommendation: Recommendation, dropped: Dropped, run: Run) -> _Record:
     """Figures as measured, comparable or not: the reasons tell."""
     values = {
         metric.id: run.metrics[metric.field]
         for metric in recommendation.metrics
         if metric.field in run.metrics
     }
-    return _flat(recommendation, "dropped", one, values, None, reasons=failures(one))
+    return _flat(recommendation, "dropped", dropped, values, None, reasons=failures(dropped))
 
 
 def _flat(
     recommendation: Recommendation,
     place: str,
-    one: Candidate | Dropped,
+    candidate: Candidate | Dropped,
     values: Mapping[str, float],
     probability: float | None,
     *,
@@ -123,21 +134,21 @@ def _flat(
 ) -> _Record:
     return {
         "place": place,
-        "name": one.name,
-        "method": one.method,
-        "variants": " ".join(one.variants),
+        "name": candidate.name,
+        "method": candidate.method,
+        "variants": " ".join(candidate.variants),
         "front_probability": probability,
         **{metric.field: values.get(metric.id) for metric in recommendation.metrics},
         "reasons": reasons,
-        **_fit(recommendation, one),
+        **_fit(recommendation, candidate),
     }
 
 
-def _fit(recommendation: Recommendation, one: Candidate | Dropped) -> _Record:
+def _fit(recommendation: Recommendation, candidate: Candidate | Dropped) -> _Record:
     """Whether it fits and under which setup, where the question asks for one."""
     if recommendation.query.fit == "off":
         return {}
-    setup = getattr(one, "setup", None)
+    setup = getattr(candidate, "setup", None)
     if setup is None:
         return dict.fromkeys(("fits", "own_peak_bytes", "low_bytes", "high_bytes", "setup"))
     model = recommendation.query.model

@@ -55,7 +55,9 @@ def answer_document(recommendation: Recommendation, *, everything: bool = False)
         parts.append(
             Listing(
                 "Nothing meets the constraints. What to relax",
-                tuple(Item("", (one.suggestion,)) for one in recommendation.relaxations),
+                tuple(
+                    Item("", (relaxation.suggestion,)) for relaxation in recommendation.relaxations
+                ),
             )
         )
     if recommendation.ties:
@@ -131,35 +133,43 @@ def _counts(recommendation: Recommendation) -> str:
 # --- tables ---
 
 
-def _name(one: Candidate | Dropped) -> Cell:
-    return Cell(one.title, one.name, one.name)
+def _name(candidate: Candidate | Dropped) -> Cell:
+    return Cell(candidate.title, candidate.name, candidate.name)
 
 
 def _shared_columns(
     objectives: Sequence[Metric], further: Sequence[Metric], *, probability: bool = True
 ) -> tuple[Column, ...]:
-    found = [Column("name", "Configuration", least=30), Column("method", hidden=True)]
-    found += [metric_column(metric) for metric in objectives]
+    columns = [Column("name", "Configuration", least=30), Column("method", hidden=True)]
+    columns += [metric_column(metric) for metric in objectives]
     if probability:
-        found.append(Column("front_probability", "P(front)", right=True))
-    found += [metric_column(metric, 2 + place) for place, metric in enumerate(further)]
-    return tuple(found)
+        columns.append(Column("front_probability", "P(front)", right=True))
+    columns += [metric_column(metric, 2 + place) for place, metric in enumerate(further)]
+    return tuple(columns)
 
 
 def _shared_cells(
-    one: Candidate, objectives: Sequence[Metric], further: Sequence[Metric], *, place: bool = True
+    candidate: Candidate,
+    objectives: Sequence[Metric],
+    further: Sequence[Metric],
+    *,
+    place: bool = True,
 ) -> tuple[Cell, ...]:
-    found = [_name(one), label(one.method), *(figure(one, metric) for metric in objectives)]
+    found = [
+        _name(candidate),
+        label(candidate.method),
+        *(figure(candidate, metric) for metric in objectives),
+    ]
     if place:
-        found.append(chance(one.front_probability))
-    return (*found, *(figure(one, metric) for metric in further))
+        found.append(chance(candidate.front_probability))
+    return (*found, *(figure(candidate, metric) for metric in further))
 
 
 def _front_table(
     recommendation: Recommendation, objectives: Sequence[Metric], further: Sequence[Metric]
 ) -> Table:
-    def row(rank: int, one: FrontMember) -> Row:
-        name, *others = _shared_cells(one, objectives, further)
+    def row(rank: int, front_member: FrontMember) -> Row:
+        name, *others = _shared_cells(front_member, objectives, further)
         # the rank has no column of its own: names need the width
         ranked = replace(name, text=f"{rank}. {name.text}")
         return Row((Cell(str(rank), rank), ranked, *others))
@@ -176,17 +186,21 @@ def _front_table(
 def _reasons(recommendation: Recommendation) -> Listing:
     front = recommendation.front
 
-    def texts(one: FrontMember) -> tuple[str, ...]:
-        found = [*setup_sentences(recommendation, one), one.why, f"Gives up: {one.gives_up}"]
-        if one.warning:
-            found.append(f"Careful: {one.warning}")
-        if one.notes:
-            found.append(f"Note: {'; '.join(one.notes).rstrip('.')}.")
-        rates = rates_sentence(recommendation, one)
+    def texts(front_member: FrontMember) -> tuple[str, ...]:
+        found = [
+            *setup_sentences(recommendation, front_member),
+            front_member.why,
+            f"Gives up: {front_member.gives_up}",
+        ]
+        if front_member.warning:
+            found.append(f"Careful: {front_member.warning}")
+        if front_member.notes:
+            found.append(f"Note: {'; '.join(front_member.notes).rstrip('.')}.")
+        rates = rates_sentence(recommendation, front_member)
         found += [] if rates is None else [rates]
-        found += [route_sentence(route) for route in one.routes.values()]
-        found += [acceptance_sentence(taken) for taken in one.trainers.values()]
-        found += adaptation_sentences(one)
+        found += [route_sentence(route) for route in front_member.routes.values()]
+        found += [acceptance_sentence(taken) for taken in front_member.trainers.values()]
+        found += adaptation_sentences(front_member)
         return tuple(found)
 
     return Listing(
@@ -213,8 +227,8 @@ def _ties_table(
         title=title,
         columns=(*_shared_columns(objectives, further), Column("because", hidden=True)),
         rows=tuple(
-            Row((*_shared_cells(one, objectives, further), label(one.because)), note=one.because)
-            for one in ties[:shown]
+            Row((*_shared_cells(tie, objectives, further), label(tie.because)), note=tie.because)
+            for tie in ties[:shown]
         ),
     )
 
@@ -252,10 +266,10 @@ def _baseline_table(
         columns=_shared_columns(objectives, further, probability=False),
         rows=tuple(
             Row(
-                _shared_cells(one, objectives, further, place=False),
-                note=_versus(recommendation, one, objectives),
+                _shared_cells(baseline, objectives, further, place=False),
+                note=_versus(recommendation, baseline, objectives),
             )
-            for one in recommendation.baselines
+            for baseline in recommendation.baselines
         ),
     )
 
@@ -289,14 +303,14 @@ def _unmeasured(recommendation: Recommendation) -> Listing | Table:
 def _capable_table(recommendation: Recommendation) -> Table:
     """Methods that work on a model of which no benchmark tells anything."""
 
-    def row(one: Unmeasured) -> Row:
-        known = one.forecasted
+    def row(unmeasured: Unmeasured) -> Row:
+        known = unmeasured.forecasted
         none = Cell("-")
         size = None if known is None else known.checkpoint_bytes
-        texts = [*setup_sentences(recommendation, one), *one.notes]
+        texts = [*setup_sentences(recommendation, unmeasured), *unmeasured.notes]
         return Row(
             (
-                Cell(one.title, one.method, one.method),
+                Cell(unmeasured.title, unmeasured.method, unmeasured.method),
                 Cell("not known") if known is None else label(interval(known.peak_memory)),
                 none
                 if known is None

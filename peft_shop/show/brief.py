@@ -117,8 +117,8 @@ def brief_record(
         record["setup"] = " ".join(setup)
     if recommendation.relaxations:
         relax = [
-            _cut(in_short(recommendation.catalog, one.suggestion), longest)
-            for one in recommendation.relaxations[:3]
+            _cut(in_short(recommendation.catalog, relaxation.suggestion), longest)
+            for relaxation in recommendation.relaxations[:3]
         ]
         record["relax"] = relax
     record["careful"] = texts[:cautions_shown]
@@ -162,13 +162,13 @@ def _member(
     return record
 
 
-def _figures(one: Candidate | Unmeasured, metrics: Sequence[Metric]) -> dict[str, Any]:
+def _figures(candidate: Candidate | Unmeasured, metrics: Sequence[Metric]) -> dict[str, Any]:
     """`[value, sd]` where there is noise, a value where not, `None` for what is not known."""
-    if isinstance(one, Unmeasured):
+    if isinstance(candidate, Unmeasured):
         return {}
     found: dict[str, Any] = {}
     for metric in metrics:
-        value, sd = one.values.get(metric.id), one.sds.get(metric.id)
+        value, sd = candidate.values.get(metric.id), candidate.sds.get(metric.id)
         shown = None if value is None else _round(value)
         found[metric.id] = [shown, _round(sd)] if shown is not None and sd else shown
     return found

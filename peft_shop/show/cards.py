@@ -84,13 +84,14 @@ def _answer(recommendation: Recommendation, most: int, longest: int) -> str:
     if sentence:
         body.append(f"<div>{_text(sentence, longest)}</div>")
     body += [
-        f"<div><b>Careful:</b> {_text(in_short(recommendation.catalog, one.text), longest)}</div>"
-        for one in cautions(recommendation, rows, objectives)[:2]
-        if one.gravity < USUAL
+        "<div><b>Careful:</b> "
+        f"{_text(in_short(recommendation.catalog, caution.text), longest)}</div>"
+        for caution in cautions(recommendation, rows, objectives)[:2]
+        if caution.gravity < USUAL
     ]
     body += [
-        f"<div>{_text(in_short(recommendation.catalog, one.suggestion), longest)}</div>"
-        for one in recommendation.relaxations[:most]
+        f"<div>{_text(in_short(recommendation.catalog, relaxation.suggestion), longest)}</div>"
+        for relaxation in recommendation.relaxations[:most]
     ]
     body += [_details(recommendation, name, most, longest) for name in SECTIONS]
     return f'{_STYLE}<div class="peft-shop">{"".join(body)}</div>'
@@ -167,36 +168,38 @@ def _text(text: str, longest: int | None = None) -> str:
 # --- one member ---
 
 
-def candidate_html(one: Candidate) -> str:
+def candidate_html(candidate: Candidate) -> str:
     """A candidate as a card: figures, configuration as code, why, routes, what to call next."""
     metrics = load().metric_by_id
-    benchmark = one._benchmark  # noqa: SLF001 - which the answer set
+    benchmark = candidate._benchmark  # noqa: SLF001 - which the answer set
     shown = list(_FIGURES) if benchmark is None else [benchmark.headline, *_FIGURES]
     lines = [
-        (metrics[name].title, figure(one, metrics[name]).text)
+        (metrics[name].title, figure(candidate, metrics[name]).text)
         for name in shown
-        if name in one.values and name in metrics
+        if name in candidate.values and name in metrics
     ]
-    if one.front_probability is not None:
-        lines.append(("Again among the best", chance(one.front_probability).text))
-    if one.setup is not None:
-        lines.append(("Fits", f"{one.setup.fits}: {interval(one.setup.peak)}"))
+    if candidate.front_probability is not None:
+        lines.append(("Again among the best", chance(candidate.front_probability).text))
+    if candidate.setup is not None:
+        lines.append(("Fits", f"{candidate.setup.fits}: {interval(candidate.setup.peak)}"))
     lines += [
         (head, text)
         for head, name in (("Why", "why"), ("Gives up", "gives_up"), ("Careful", "warning"))
-        if (text := getattr(one, name, None))
+        if (text := getattr(candidate, name, None))
     ]
     lines += [("Careful", caveat) for caveat in (() if benchmark is None else benchmark.caveats)]
-    lines += [("Note", note) for note in one.notes]
-    lines += [("Serving", route_sentence(route)) for route in one.routes.values()]
+    lines += [("Note", note) for note in candidate.notes]
+    lines += [("Serving", route_sentence(route)) for route in candidate.routes.values()]
     listed = "".join(
         f"<tr><td><b>{_text(head)}</b></td><td>{_text(text, 600)}</td></tr>" for head, text in lines
     )
-    config = json.dumps(one.config_dict, indent=1, ensure_ascii=False, default=str)
+    config = json.dumps(candidate.config_dict, indent=1, ensure_ascii=False, default=str)
     code = "\n".join(_text(line, 300) for line in config.splitlines()[:60])
-    name = short_name(one.run.experiment, one.run.recipe.training.model_id, words_of(benchmark))
+    name = short_name(
+        candidate.run.experiment, candidate.run.recipe.training.model_id, words_of(benchmark)
+    )
     return (
-        f'{_STYLE}<div class="peft-shop"><b>{_text(one.title, 200)}</b> '
+        f'{_STYLE}<div class="peft-shop"><b>{_text(candidate.title, 200)}</b> '
         f'<code>{_text(name, 200)}</code><table class="card">{listed}</table><pre>{code}</pre>'
         "<div>Next: <code>.config</code>, <code>.snippet</code>, <code>.save(folder)</code>, "
         "<code>.forecast(model)</code>, <code>.route(engine)</code></div></div>"

@@ -80,7 +80,7 @@ def _about(entries: Iterable[Entry]) -> tuple[str, ...]:
 
 def _silent(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterable[Caution]:
     """Engines that load an adapter as it is and answer with something else."""
-    if not any(one.name == "serve" for one in recommendation.query.requirements):
+    if not any(requirement.name == "serve" for requirement in recommendation.query.requirements):
         return
     by_engine: dict[str, list[Entry]] = {}
     for entry in shown:
@@ -121,7 +121,7 @@ def _of_model(recommendation: Recommendation) -> Iterable[Caution]:
 
 
 def _unserved(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterable[Caution]:
-    named = any(one.name == "serve" for one in recommendation.query.requirements)
+    named = any(requirement.name == "serve" for requirement in recommendation.query.requirements)
     nowhere = [entry for entry in shown if entry.serving == "none"]
     unknown = [entry for entry in shown if entry.serving == "unknown"]
     if named or not recommendation.catalog.engines:
@@ -166,7 +166,7 @@ def _lucky(
     recommendation: Recommendation, shown: Sequence[Entry], objectives: Sequence[Metric]
 ) -> Iterable[Caution]:
     ranks = {entry.name: entry.rank for entry in shown}
-    named = any(one.name == "serve" for one in recommendation.query.requirements)
+    named = any(requirement.name == "serve" for requirement in recommendation.query.requirements)
     for entry in shown:
         one = entry.one
         if not isinstance(one, FrontMember) or one.warning is None:
@@ -182,26 +182,28 @@ def _lucky(
 
 
 def _rival(
-    recommendation: Recommendation, one: FrontMember, objectives: Sequence[Metric]
+    recommendation: Recommendation, front_member: FrontMember, objectives: Sequence[Metric]
 ) -> FrontMember | None:
     """The member of another method with the best score among those that cost no more."""
     first, others = objectives[0], objectives[1:]
 
     def no_worse(other: FrontMember) -> bool:
         return all(
-            metric.id in other.values and metric.id in one.values and lead(other, one, metric) >= 0
+            metric.id in other.values
+            and metric.id in front_member.values
+            and lead(other, front_member, metric) >= 0
             for metric in others
         )
 
     rivals = [
         other
         for other in recommendation.front
-        if other.method != one.method
+        if other.method != front_member.method
         and first.id in other.values
-        and first.id in one.values
+        and first.id in front_member.values
         and no_worse(other)
     ]
-    return min(rivals, key=lambda other: lead(one, other, first), default=None)
+    return min(rivals, key=lambda other: lead(front_member, other, first), default=None)
 
 
 def _flagged(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterable[Caution]:

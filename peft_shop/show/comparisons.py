@@ -52,7 +52,7 @@ def compare_document(
         parts.append(differences)
     orders = orders_of(catalog, benchmark)
     if orders is not None:
-        runs = [one.contender.run for one in subjects if one.contender]
+        runs = [subject.contender.run for subject in subjects if subject.contender]
         parts += beside_parts(orders, [run.experiment for run in runs if run is not None])
     parts += [
         _recipes(subjects, everything=everything),
@@ -73,17 +73,17 @@ def _letter(place: int) -> str:
     return chr(ord("A") + place) if place < 26 else str(place + 1)
 
 
-def _who(place: int, one: Subject) -> Item:
-    title = one.method.title if one.method else "Full fine-tuning"
-    variants = one.method.variants if one.method else ()
-    names = [variant.title for variant in variants if variant.id in one.variants]
+def _who(place: int, subject: Subject) -> Item:
+    title = subject.method.title if subject.method else "Full fine-tuning"
+    variants = subject.method.variants if subject.method else ()
+    names = [variant.title for variant in variants if variant.id in subject.variants]
     text = f"{title} ({', '.join(names)})" if names else title
-    if one.contender is None:
+    if subject.contender is None:
         text += ", without a run here"
-    elif one.chosen:
-        text += f", by its best run: {one.name}"
+    elif subject.chosen:
+        text += f", by its best run: {subject.name}"
     else:
-        text += f": {one.name}"
+        text += f": {subject.name}"
     return Item(f"{_letter(place)} =", (text,))
 
 
@@ -102,13 +102,13 @@ def _columns(
 def _figures(subjects: Sequence[Subject], metrics: Sequence[Metric]) -> Table:
     def row(metric: Metric) -> Row:
         cells = [
-            figure(one.contender, metric, below=True) if one.contender else Cell("-")
-            for one in subjects
+            figure(subject.contender, metric, below=True) if subject.contender else Cell("-")
+            for subject in subjects
         ]
         reasons = {
-            one.contender.unusable[metric.id]
-            for one in subjects
-            if one.contender and metric.id in one.contender.unusable
+            subject.contender.unusable[metric.id]
+            for subject in subjects
+            if subject.contender and metric.id in subject.contender.unusable
         }
         note = "; ".join(sorted(reasons - {"not measured"}))
         return Row((Cell(heading(metric), metric.field), *cells), note=note)
@@ -116,7 +116,7 @@ def _figures(subjects: Sequence[Subject], metrics: Sequence[Metric]) -> Table:
     shown = [
         metric
         for metric in metrics
-        if any(one.contender and metric.id in one.contender.values for one in subjects)
+        if any(subject.contender and metric.id in subject.contender.values for subject in subjects)
     ]
     return Table(
         key="figures",
@@ -181,7 +181,7 @@ def _differences(subjects: Sequence[Subject], objectives: Sequence[Metric]) -> L
 
 
 def _recipes(subjects: Sequence[Subject], *, everything: bool) -> Table:
-    found = [_recipe(one.contender.run) if one.contender else {} for one in subjects]
+    found = [_recipe(subject.contender.run) if subject.contender else {} for subject in subjects]
     keys = dict.fromkeys(key for recipe in found for key in recipe)
     rows = []
     for key in keys:
@@ -229,13 +229,15 @@ def _setting(value: Any) -> Cell:
 
 
 def _capabilities(catalog: Catalog, subjects: Sequence[Subject], *, everything: bool) -> Table:
-    methods: list[tuple[Subject, Method]] = [(one, one.method) for one in subjects if one.method]
+    methods: list[tuple[Subject, Method]] = [
+        (subject, subject.method) for subject in subjects if subject.method
+    ]
     rows = []
     for feature in catalog.features:
         found = [method.capability(feature.id, one.variants) for one, method in methods]
         if everything or len({one.support for one in found}) > 1:
             cells: Iterable[Value] = (one.support for one in found)
-            rows.append(Row((label(feature.id), *(Cell(str(one), one) for one in cells))))
+            rows.append(Row((label(feature.id), *(Cell(str(cell), cell) for cell in cells))))
     return Table(
         key="capabilities",
         title="Capabilities" if everything else "Capabilities that differ",

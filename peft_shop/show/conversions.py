@@ -42,7 +42,7 @@ def conversion_document(report: ConversionReport) -> Document:
     return Document(
         title=_title(report),
         paragraphs=tuple(_paragraphs(report)),
-        parts=(Table("layers", "Layers", _COLUMNS, tuple(_row(one) for one in report.layers)),),
+        parts=(Table("layers", "Layers", _COLUMNS, tuple(_row(layer) for layer in report.layers)),),
         warnings=report.warnings,
         footnotes=_FOOTNOTES,
     )

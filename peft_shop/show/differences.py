@@ -52,9 +52,16 @@ def _changes(difference: CatalogDifference) -> Iterable[tuple[Value, Value, Valu
             for name in getattr(difference, f"{kind}_{state}"):
                 there = (None, "present") if state == "added" else ("present", None)
                 yield (kind.removesuffix("s"), name, *there)
-    for one in difference.capabilities:
-        name = f"{one.method}/{one.variant}" if one.variant else one.method
-        yield ("capability", f"{name}: {one.feature}", _judged(one.old), _judged(one.new))
+    for capability in difference.capabilities:
+        name = (
+            f"{capability.method}/{capability.variant}" if capability.variant else capability.method
+        )
+        yield (
+            "capability",
+            f"{name}: {capability.feature}",
+            _judged(capability.old),
+            _judged(capability.new),
+        )
     yield from _record_changes(difference)
     for run in difference.runs_changed:
         for change in run.changes:

@@ -54,18 +54,18 @@ class Appraised:
         return _WORDS[self.fit]
 
 
-def forecast_document(one: Appraised, structure: Structure, device: str | None) -> Document:
+def forecast_document(appraised: Appraised, structure: Structure, device: str | None) -> Document:
     """One forecast: the verdict, what it costs, and the parts of the memory."""
-    found = one.forecast
+    found = appraised.forecast
     if found is None:
-        return Document(title=f"{one.name} on {structure.name}: {one.reason}")
+        return Document(title=f"{appraised.name} on {structure.name}: {appraised.reason}")
     paragraphs = [_settings(found.settings, structure)]
-    if one.fit is not None:
-        paragraphs.insert(0, f"{device}: {one.verdict}.")
-    if one.setup is not None:
-        words = setup_words(one.setup.settings, structure)
+    if appraised.fit is not None:
+        paragraphs.insert(0, f"{device}: {appraised.verdict}.")
+    if appraised.setup is not None:
+        words = setup_words(appraised.setup.settings, structure)
         paragraphs.append(f"Setup that fits: {words}.")
-        if one.setup.effect == "slight":
+        if appraised.setup.effect == "slight":
             paragraphs.append("A quantized base changes the result a little.")
     facts = [
         ("Peak memory:", _interval(found.peak_memory)),
@@ -91,7 +91,7 @@ def forecast_document(one: Appraised, structure: Structure, device: str | None) 
         for step in found.step_time
     ]
     return Document(
-        title=f"{one.name} on {structure.name}",
+        title=f"{appraised.name} on {structure.name}",
         paragraphs=tuple(paragraphs),
         parts=(
             Listing("What it costs", tuple(Item(name, (text,)) for name, text in facts)),
@@ -180,22 +180,22 @@ def forecasts_document(
     )
 
 
-def _row(one: Appraised) -> Row:
-    found = one.forecast
+def _row(appraised: Appraised) -> Row:
+    found = appraised.forecast
     if found is None:
         none = Cell("-")
-        return Row((label(one.name), none, none, none, none, label(one.reason)))
+        return Row((label(appraised.name), none, none, none, none, label(appraised.reason)))
     peak = found.peak_memory
     low, high = format_quantity(peak.low, "bytes"), format_quantity(peak.high, "bytes")
     size = found.checkpoint_bytes
     return Row(
         (
-            label(one.name),
+            label(appraised.name),
             Cell(format_quantity(peak.value, "bytes"), round(peak.value)),
             label(f"{low.removesuffix(' GiB')} to {high}"),
             Cell(f"{found.trainable_parameters:,}", found.trainable_parameters),
             Cell("-") if size is None else Cell(format_quantity(size, "bytes"), size),
-            label(one.verdict),
+            label(appraised.verdict),
         )
     )
 

@@ -140,7 +140,8 @@ def card_document(
             Listing(
                 "Benchmarks side by side, by the best comparable run of each method",
                 tuple(
-                    Item(f"{one.benchmark.title}:", (place_text(catalog, one),)) for one in stands
+                    Item(f"{stand.benchmark.title}:", (place_text(catalog, stand),))
+                    for stand in stands
                 ),
             )
         )
@@ -197,17 +198,17 @@ def _facts(catalog: Catalog, method: Method) -> Listing:
     return Listing("Facts", tuple(Item(f"{head}:", (text,)) for head, text in found))
 
 
-def _change(catalog: Catalog, method: Method, one: Fidelity) -> str:
+def _change(catalog: Catalog, method: Method, fidelity: Fidelity) -> str:
     """What a trained adapter changes, and at which rank a LoRA holds all of it."""
-    text = f"{' and '.join(kind.replace('_', ' ') for kind in one.delta)}"
-    if one.base_changed:
+    text = f"{' and '.join(kind.replace('_', ' ') for kind in fidelity.delta)}"
+    if fidelity.base_changed:
         text += ", and the base's own weight at the start"
     rule = exact_rule(catalog.conversions, Adapter(method.id, method.id, (), {}))
-    if one.rank is None:
+    if fidelity.rank is None:
         return text
     if rule is not None:
         text += f"; a LoRA holds all of it at rank {formula(rule)}"
-    layers = ", ".join(layer.replace("_", " ") for layer in one.layers)
+    layers = ", ".join(layer.replace("_", " ") for layer in fidelity.layers)
     return f"{text}; tried on {layers}" if layers else text
 
 
@@ -242,11 +243,13 @@ def _capability_table(
     )
 
 
-def _remark(one: Capability) -> str:
-    parts = [one.note] if one.note else []
-    if len(one.measured) <= _FEW:  # of many, people want the verdict; JSON has them all
-        parts += [f"{name.replace('_', ' ')} {value:.3g}" for name, value in one.measured.items()]
-    if one.source == "curated":
+def _remark(capability: Capability) -> str:
+    parts = [capability.note] if capability.note else []
+    if len(capability.measured) <= _FEW:  # of many, people want the verdict; JSON has them all
+        parts += [
+            f"{name.replace('_', ' ')} {value:.3g}" for name, value in capability.measured.items()
+        ]
+    if capability.source == "curated":
         parts.append("decided by a curator")
     return "; ".join(parts)
 

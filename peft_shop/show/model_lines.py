@@ -65,7 +65,7 @@ def serving_lines(recommendation: Recommendation, best: Entry | None) -> Iterabl
     for taken in getattr(best.one, "trainers", {}).values():
         who = best.rank if best.rank is not None else best.title
         yield f"{who} in {acceptance_sentence(taken)}"
-    if not any(one.name == "serve" for one in recommendation.query.requirements):
+    if not any(requirement.name == "serve" for requirement in recommendation.query.requirements):
         return
     for route in routes_of(recommendation, best.one):
         if route.best is not None and (route.best.conditions or route.best.warnings):

@@ -40,13 +40,13 @@ def briefly(catalog: Catalog, document: Document) -> Document:
     def cell(one: Cell) -> Cell:
         return replace(one, text=short(one.text), detail=short(one.detail))
 
-    def part(one: Table | Listing) -> Table | Listing:
-        if isinstance(one, Listing):
-            items = tuple(Item(short(item.label), texts(item.texts)) for item in one.items)
-            return Listing(short(one.title), items)
-        rows = tuple(Row(tuple(map(cell, row.cells)), short(row.note)) for row in one.rows)
-        columns = tuple(replace(column, title=short(column.title)) for column in one.columns)
-        return replace(one, title=short(one.title), columns=columns, rows=rows)
+    def part(table: Table | Listing) -> Table | Listing:
+        if isinstance(table, Listing):
+            items = tuple(Item(short(item.label), texts(item.texts)) for item in table.items)
+            return Listing(short(table.title), items)
+        rows = tuple(Row(tuple(map(cell, row.cells)), short(row.note)) for row in table.rows)
+        columns = tuple(replace(column, title=short(column.title)) for column in table.columns)
+        return replace(table, title=short(table.title), columns=columns, rows=rows)
 
     return Document(
         title=short(document.title),

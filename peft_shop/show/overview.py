@@ -78,21 +78,31 @@ def entries(recommendation: Recommendation) -> tuple[Entry, ...]:
     )
 
 
-def _entry(recommendation: Recommendation, one: Candidate, rank: int | None, again: str) -> Entry:
-    short = recommendation.short(one)
-    return Entry(rank, one.title, one.name, short, one, serving_word(recommendation, one), again)
+def _entry(
+    recommendation: Recommendation, candidate: Candidate, rank: int | None, again: str
+) -> Entry:
+    short = recommendation.short(candidate)
+    return Entry(
+        rank,
+        candidate.title,
+        candidate.name,
+        short,
+        candidate,
+        serving_word(recommendation, candidate),
+        again,
+    )
 
 
 def yardsticks(recommendation: Recommendation) -> tuple[Entry, ...]:
     """Plain LoRA and full fine-tuning, with their places instead of chances."""
     found = []
-    for one in recommendation.baselines:
-        plain = one.is_yardstick
+    for baseline in recommendation.baselines:
+        plain = baseline.is_yardstick
         title = "Plain LoRA, the yardstick" if plain else "Full fine-tuning"
-        serving = serving_word(recommendation, one) if plain else "-"
-        again = place_word(recommendation, one) if plain else "-"
-        short = recommendation.short(one)
-        found.append(Entry(None, title, one.name, short, one, serving, again))
+        serving = serving_word(recommendation, baseline) if plain else "-"
+        again = place_word(recommendation, baseline) if plain else "-"
+        short = recommendation.short(baseline)
+        found.append(Entry(None, title, baseline.name, short, baseline, serving, again))
     return tuple(found)
 
 
@@ -144,12 +154,12 @@ def header(metric: Metric) -> str:
     return words[0].upper() + words[1:]
 
 
-def figure_text(one: Candidate | Unmeasured, metric: Metric) -> str:
+def figure_text(candidate: Candidate | Unmeasured, metric: Metric) -> str:
     """A figure in few characters: "52.6 ± 0.9", "23.9 GiB"; what is not known is `unknown`."""
     value: float | None
     sd = 0.0
-    if isinstance(one, Unmeasured):
-        known = one.forecasted
+    if isinstance(candidate, Unmeasured):
+        known = candidate.forecasted
         costs: dict[str, float | None] = {}
         if known is not None:
             costs = {
@@ -161,7 +171,7 @@ def figure_text(one: Candidate | Unmeasured, metric: Metric) -> str:
         if value is None:
             return "-" if metric.scope in {"score", "time"} else "unknown"
     else:
-        value, sd = one.values.get(metric.id), one.sds.get(metric.id, 0.0)
+        value, sd = candidate.values.get(metric.id), candidate.sds.get(metric.id, 0.0)
         if value is None:
             return "unknown"
     if metric.unit == "bytes":
@@ -200,23 +210,29 @@ def _how_many(count: int) -> str:
     return {1: "in that", 2: "in both"}.get(count, f"in all {count}")
 
 
-def _beats(one: Candidate | Unmeasured, plain: Baseline, objectives: Sequence[Metric]) -> bool:
-    return not isinstance(one, Unmeasured) and all(
-        metric.id in one.values and lead(one, plain, metric) > 0 for metric in objectives
+def _beats(
+    candidate: Candidate | Unmeasured, plain: Baseline, objectives: Sequence[Metric]
+) -> bool:
+    return not isinstance(candidate, Unmeasured) and all(
+        metric.id in candidate.values and lead(candidate, plain, metric) > 0
+        for metric in objectives
     )
 
 
 def _differences(
-    one: Candidate | Unmeasured, plain: Baseline, objectives: Sequence[Metric], *, units: bool
+    candidate: Candidate | Unmeasured, plain: Baseline, objectives: Sequence[Metric], *, units: bool
 ) -> str:
     """Differences with signs; units the first time only."""
-    if isinstance(one, Unmeasured):
+    if isinstance(candidate, Unmeasured):
         return ""
     found = []
     for metric in objectives:
-        text = signed(one.values[metric.id] - plain.values[metric.id], metric)
-        if metric.unit == "bytes" and abs(one.values[metric.id] - plain.values[metric.id]) > 2**30:
-            size = (one.values[metric.id] - plain.values[metric.id]) / 2**30
+        text = signed(candidate.values[metric.id] - plain.values[metric.id], metric)
+        if (
+            metric.unit == "bytes"
+            and abs(candidate.values[metric.id] - plain.values[metric.id]) > 2**30
+        ):
+            size = (candidate.values[metric.id] - plain.values[metric.id]) / 2**30
             text = f"{size:+.1f} GiB"
         same = metric.unit in {"fraction", "bytes"}
         found.append(text if units or not same else _bare(text))

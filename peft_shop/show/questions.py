@@ -51,19 +51,25 @@ def demands(recommendation: Recommendation) -> list[str]:
 
 
 def _requirements(query: Query) -> Iterable[str]:
-    for one in query.requirements:
-        name = one.name.replace("_", " ")
-        if one.name == SERVE:
-            yield f"served on {(' or ' if one.mode == 'any' else ' and ').join(one.values)}"
-        elif one.name == TRAINER:
-            yield f"trained with {(' or ' if one.mode == 'any' else ' and ').join(one.values)}"
-        elif one.name in {*GROUPS, *ATTRIBUTES}:
-            values = [value.replace(":partial", ", at least partial") for value in one.values]
-            yield f"{name} {(' or ' if one.mode == 'any' else ' and ').join(values)}"
-        elif one.values == ("no",):
+    for requirement in query.requirements:
+        name = requirement.name.replace("_", " ")
+        if requirement.name == SERVE:
+            yield f"served on {_joined(requirement.values, requirement.mode)}"
+        elif requirement.name == TRAINER:
+            yield f"trained with {_joined(requirement.values, requirement.mode)}"
+        elif requirement.name in {*GROUPS, *ATTRIBUTES}:
+            values = [
+                value.replace(":partial", ", at least partial") for value in requirement.values
+            ]
+            yield f"{name} {_joined(values, requirement.mode)}"
+        elif requirement.values == ("no",):
             yield f"no {name}"
         else:
-            yield f"{name}, at least partial" if one.values == ("partial",) else name
+            yield f"{name}, at least partial" if requirement.values == ("partial",) else name
+
+
+def _joined(values: Iterable[str], mode: str) -> str:
+    return (" or " if mode == "any" else " and ").join(values)
 
 
 def provenance(recommendation: Recommendation) -> str:

@@ -195,11 +195,11 @@ def route_document(catalog: Catalog, adapter: Adapter, route: Route) -> Document
                         Cell(one.date or "-", one.date),
                     )
                 )
-                for one in dict.fromkeys(one for way in route.ways for one in way.basis)
+                for one in dict.fromkeys(basi for way in route.ways for basi in way.basis)
             ),
         ),
     ]
-    remarks = [one.text for one in engine.hazards]
+    remarks = [hazard.text for hazard in engine.hazards]
     if engine.layers:
         remarks.append(f"Layers: {engine.layers}")
     if remarks:

@@ -167,7 +167,7 @@ class _Writer:
         texts = []
         if answer.nothing_fits is None:
             texts.append("Nothing meets the constraints." if answer.relaxations else "Nothing.")
-        texts += [f"- {one.suggestion}" for one in answer.relaxations]
+        texts += [f"- {relaxation.suggestion}" for relaxation in answer.relaxations]
         lines: list[Line] = []
         for place, text in enumerate(texts):
             folded = fold(in_short(answer.catalog, text), self.width - 2)

@@ -128,18 +128,22 @@ def _columns(answer: Recommendation, wanted: Sequence[str]) -> dict[str, Metric 
     usual = {headline, "peak_memory", "checkpoint_size"}
     last: dict[str, Metric | None] = {"serving": None, "again": None}
     if not wanted:
-        further = {one.id: one for one in all_metrics(answer) if one.id not in usual}
+        further = {
+            all_metric.id: all_metric
+            for all_metric in all_metrics(answer)
+            if all_metric.id not in usual
+        }
         return {**known, **further, **last}
-    found: dict[str, Metric | None] = {}
+    metrics: dict[str, Metric | None] = {}
     for given in wanted:
         name = given.strip().lower().replace("-", "_")
         if name in known or name in last:
-            found[name] = known.get(name)
+            metrics[name] = known.get(name)
         elif name in by_id:
-            found[name] = by_id[name]
+            metrics[name] = by_id[name]
         else:
             raise UnknownNameError("column", given, [*known, *last, *by_id], keyword="columns")
-    return found
+    return metrics
 
 
 def row_lines(figures: Figures, entry: Entry, *, named: bool = True) -> list[Line]:

@@ -42,30 +42,40 @@ def _why(recommendation: Recommendation) -> Listing:
     return Listing("Why these (`peft-shop why NAME` tells all of one)", tuple(items))
 
 
-def _lead(recommendation: Recommendation, one: FrontMember, objectives: Sequence[Metric]) -> str:
+def _lead(
+    recommendation: Recommendation, front_member: FrontMember, objectives: Sequence[Metric]
+) -> str:
     first, others = objectives[0], objectives[1:]
-    if first.id not in one.values:
-        return one.why
+    if first.id not in front_member.values:
+        return front_member.why
     kept = [
         other
         for group in (recommendation.front, recommendation.ties, recommendation.dominated)
         for other in group
     ]
-    rivals = [other for other in kept if other is not one and _cheaper(other, one, first, others)]
+    rivals = [
+        other
+        for other in kept
+        if other is not front_member and _cheaper(other, front_member, first, others)
+    ]
     if not rivals:
         return f"least {' and '.join(metric.label for metric in others) or first.label} of all"
-    rival = max(rivals, key=lambda other: (-lead(one, other, first), other.name))
-    ahead = lead(one, rival, first)
+    rival = max(rivals, key=lambda other: (-lead(front_member, other, first), other.name))
+    ahead = lead(front_member, rival, first)
     if ahead == 0:
         return f"level with {rival.name}, nothing as cheap is better"
-    sure = certainty(one, rival, first)
+    sure = certainty(front_member, rival, first)
     tail = f" ({sure})" if sure else ""
     return f"{amount(ahead, first)} ahead of {rival.name} at no more cost{tail}"
 
 
-def _cheaper(other: Candidate, one: Candidate, first: Metric, others: Sequence[Metric]) -> bool:
+def _cheaper(
+    other: Candidate, candidate: Candidate, first: Metric, others: Sequence[Metric]
+) -> bool:
     return first.id in other.values and all(
-        metric.id in other.values and metric.id in one.values and lead(other, one, metric) >= 0
+        metric.id in other.values
+        and metric.id in candidate.values
+        and lead(other, candidate, metric) >= 0
         for metric in others
     )
 
@@ -73,14 +83,14 @@ def _cheaper(other: Candidate, one: Candidate, first: Metric, others: Sequence[M
 def _ties(recommendation: Recommendation) -> Listing:
     metrics = objectives_of(recommendation)
 
-    def item(one: Candidate, note: str) -> Item:
-        texts = [figure_text(one, metric) for metric in metrics]
-        if one.front_probability is not None:
-            texts.append(f"again {chance(one.front_probability).text}")
-        texts.append(serving_word(recommendation, one))
-        return Item(one.name, (", ".join(texts) + note,))
+    def item(candidate: Candidate, note: str) -> Item:
+        texts = [figure_text(candidate, metric) for metric in metrics]
+        if candidate.front_probability is not None:
+            texts.append(f"again {chance(candidate.front_probability).text}")
+        texts.append(serving_word(recommendation, candidate))
+        return Item(candidate.name, (", ".join(texts) + note,))
 
-    items = [item(one, "") for one in recommendation.ties]
+    items = [item(tie, "") for tie in recommendation.ties]
     items += [item(one, "; may fit or may not") for one in recommendation.too_close]
     share = recommendation.query.confidence * 100
     return Listing(
@@ -101,7 +111,10 @@ def _left_out(recommendation: Recommendation) -> Listing:
         names = [one.method for one in recommendation.unmeasured]
         head = f"never measured here ({len(names)}):"
         items.append(Item(head, (", ".join(names),)))
-    items += [Item("To let more in:", (one.suggestion,)) for one in recommendation.relaxations]
+    items += [
+        Item("To let more in:", (relaxation.suggestion,))
+        for relaxation in recommendation.relaxations
+    ]
     return Listing("Left out, by constraint (`peft-shop why NAME` tells the figures)", tuple(items))
 
 

@@ -28,24 +28,26 @@ WORDS: Final = {
 _BEST_FIRST: Final = tuple(WORDS)
 
 
-def routes_of(recommendation: Recommendation, one: Candidate | Unmeasured) -> tuple[Route, ...]:
+def routes_of(
+    recommendation: Recommendation, candidate: Candidate | Unmeasured
+) -> tuple[Route, ...]:
     """Routes to the engines that the question names, else to all for such models."""
-    return tuple(_routes(recommendation, one))
+    return tuple(_routes(recommendation, candidate))
 
 
-def _routes(recommendation: Recommendation, one: Candidate | Unmeasured) -> Iterator[Route]:
+def _routes(recommendation: Recommendation, candidate: Candidate | Unmeasured) -> Iterator[Route]:
     """See `routes_of`; each is worked out when it is taken."""
     catalog, query = recommendation.catalog, recommendation.query
     named = _demanded(recommendation)
     models = recommendation.benchmark.modality
-    engines = named or [one.id for one in catalog.engines if models in one.models]
-    adapted = one.retargeted
+    engines = named or [engine.id for engine in catalog.engines if models in engine.models]
+    adapted = candidate.retargeted
     return (
         candidate_route(
             catalog,
             engine,
             query.benchmark,
-            one.method if isinstance(one, Unmeasured) else one.run,
+            candidate.method if isinstance(candidate, Unmeasured) else candidate.run,
             model=query.model,
             config=None if adapted is None else adapted.config,
         )
@@ -54,13 +56,13 @@ def _routes(recommendation: Recommendation, one: Candidate | Unmeasured) -> Iter
     )
 
 
-def serving_word(recommendation: Recommendation, one: Candidate | Unmeasured) -> str:
+def serving_word(recommendation: Recommendation, candidate: Candidate | Unmeasured) -> str:
     """The best way to any engine, or to all that the question demands together: one of `WORDS`.
 
     `none` only where every engine that was looked at is known not to take it.
     """
     kinds = []
-    for route in _routes(recommendation, one):
+    for route in _routes(recommendation, candidate):
         kinds.append(route.kind)
         if route.kind == _BEST_FIRST[0] and not _all_of(recommendation):
             break  # no other way is better

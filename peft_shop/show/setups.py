@@ -188,12 +188,14 @@ def _many(count: int) -> str:
     return f"{max(1, round(count / 10**6))} million"
 
 
-def setup_sentences(recommendation: Recommendation, one: Candidate | Unmeasured) -> tuple[str, ...]:
+def setup_sentences(
+    recommendation: Recommendation, candidate: Candidate | Unmeasured
+) -> tuple[str, ...]:
     """Whether a candidate fits and how, as far as that differs from the answer's setup."""
     limit = recommendation.query.memory
     if limit is None or recommendation.query.fit == "off":
         return ()
-    setup = one.setup
+    setup = candidate.setup
     if setup is None:
         return ("Memory: not known; `peft-shop forecast` or `Candidate.forecast` may tell.",)
     text = "Fits" if setup.fits == "yes" else "Too close to call"
@@ -218,7 +220,7 @@ def setup_sentences(recommendation: Recommendation, one: Candidate | Unmeasured)
             f"{setup_words(other.settings, model)}; it would fail in the first steps if at "
             "all."
         )
-    time = _time(recommendation, one)
+    time = _time(recommendation, candidate)
     return (*found, *(() if time is None else (time,)))
 
 
@@ -231,12 +233,12 @@ def _differs(mine: Settings, common: Settings) -> bool:
     )
 
 
-def _time(recommendation: Recommendation, one: Candidate | Unmeasured) -> str | None:
+def _time(recommendation: Recommendation, candidate: Candidate | Unmeasured) -> str | None:
     """Its time against plain LoRA's: as both were measured, times what their setups cost."""
     plain = recommendation.yardstick
-    mine = getattr(one, "values", {}).get("train_time")
+    mine = getattr(candidate, "values", {}).get("train_time")
     theirs = None if plain is None else plain.values.get("train_time")
-    if one.setup is None or plain is None or plain.setup is None or not mine or not theirs:
+    if candidate.setup is None or plain is None or plain.setup is None or not mine or not theirs:
         return None
-    factor = mine / theirs * one.setup.time_factor / plain.setup.time_factor
+    factor = mine / theirs * candidate.setup.time_factor / plain.setup.time_factor
     return f"Takes about {factor:.1f} times as long as plain LoRA ({plain.name}) in its own setup."

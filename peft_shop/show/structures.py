@@ -34,19 +34,19 @@ def structure_records(structure: Structure) -> list[dict[str, Value]]:
     """Every group of modules, one dictionary each."""
     return [
         {
-            "pattern": one.pattern,
-            "role": one.role,
-            "tower": one.tower,
-            "count": one.count,
-            "in_features": one.in_features,
-            "out_features": one.out_features,
-            "experts": one.experts,
-            "kind": one.kind,
-            "class": one.class_name,
-            "bias": one.bias,
-            "parameters": one.parameters,
+            "pattern": group.pattern,
+            "role": group.role,
+            "tower": group.tower,
+            "count": group.count,
+            "in_features": group.in_features,
+            "out_features": group.out_features,
+            "experts": group.experts,
+            "kind": group.kind,
+            "class": group.class_name,
+            "bias": group.bias,
+            "parameters": group.parameters,
         }
-        for one in structure.groups
+        for group in structure.groups
     ]
 
 

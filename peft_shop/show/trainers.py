@@ -137,7 +137,7 @@ def trainer_document(
         _verdicts("variants", "Variants of LoRA", variants, {}),
     ]
     traps = [Item(f"{where(rule)}:", tuple(_texts(rule))) for rule in trainer.rules]
-    traps += [Item("", (one.text,)) for one in trainer.hazards]
+    traps += [Item("", (hazard.text,)) for hazard in trainer.hazards]
     if traps:
         parts.append(Listing("What goes wrong", tuple(traps)))
     if trainer.keys or trainer.defaults:
@@ -165,17 +165,19 @@ def _texts(rule: TrainerRule) -> Iterable[str]:
 
 
 def _verdicts(key: str, title: str, found: Sequence[Acceptance], titles: dict[str, str]) -> Table:
-    def row(one: Acceptance) -> Row:
-        known = one.basis[-1].value.partition(", ")[2] if one.basis else ""
-        texts = [*one.needs, *([f"{one.obstacles}."] if one.obstacles else [])]
-        if one.cautions:
+    def row(acceptance: Acceptance) -> Row:
+        known = acceptance.basis[-1].value.partition(", ")[2] if acceptance.basis else ""
+        texts = [*acceptance.needs, *([f"{acceptance.obstacles}."] if acceptance.obstacles else [])]
+        if acceptance.cautions:
             texts.append("Not under every circumstance: see what goes wrong, below.")
         todo = " ".join(texts) or "-"
         return Row(
             (
-                label(one.recipe),
-                Cell(titles.get(one.recipe, one.recipe), titles.get(one.recipe)),
-                label(one.verdict),
+                label(acceptance.recipe),
+                Cell(
+                    titles.get(acceptance.recipe, acceptance.recipe), titles.get(acceptance.recipe)
+                ),
+                label(acceptance.verdict),
                 label(known),
                 Cell(todo, None if todo == "-" else todo),
             )

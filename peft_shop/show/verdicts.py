@@ -73,7 +73,9 @@ class _Explanations:
         headline = recommendation.benchmark.headline
         self.metrics: list[Metric] = [
             by_id[one]
-            for one in sorted(recommendation.query.objectives, key=lambda one: one != headline)
+            for one in sorted(
+                recommendation.query.objectives, key=lambda objective: objective != headline
+            )
         ]
         self.recommendation = recommendation
         self.orders = orders_of(recommendation.catalog, recommendation.benchmark)
@@ -90,7 +92,10 @@ class _Explanations:
             (recommendation.dominated, self._dominated),
             (recommendation.too_close, self._too_close),
             (recommendation.dropped, self._dropped),
-            ((one for one in recommendation.baselines if _is_no_candidate(one)), self._baseline),
+            (
+                (baseline for baseline in recommendation.baselines if _is_no_candidate(baseline)),
+                self._baseline,
+            ),
         )
         for group, explain in groups:
             for one in group:
@@ -136,35 +141,43 @@ class _Explanations:
         cells = (label(place), label(name), label(one.method), chance(probability), label(reasons))
         self.rows.append(Row(cells))
 
-    def _figures(self, one: Candidate) -> list[tuple[str, str]]:
-        found = [("Figures", figures(one, self.metrics))]
-        if one.front_probability is not None:
-            found.append(("P(front)", chance(one.front_probability).text))
-        if one.configurations > 1:
-            found.append(("Tried", f"{one.configurations} configurations of {one.method}"))
-        row = None if self.orders is None else self.orders.row_of(one.run)
+    def _figures(self, candidate: Candidate) -> list[tuple[str, str]]:
+        found = [("Figures", figures(candidate, self.metrics))]
+        if candidate.front_probability is not None:
+            found.append(("P(front)", chance(candidate.front_probability).text))
+        if candidate.configurations > 1:
+            found.append(
+                ("Tried", f"{candidate.configurations} configurations of {candidate.method}")
+            )
+        row = None if self.orders is None else self.orders.row_of(candidate.run)
         if self.orders is not None and row is not None:
             text = f"{beside_sentence(self.orders, row)}. {agreement(self.orders)}"
             found.append(("Published beside yours", text))
-        rates = rates_sentence(self.recommendation, one)
+        rates = rates_sentence(self.recommendation, candidate)
         found += [] if rates is None else [("Rates", rates)]
-        found += [("Setup", text) for text in setup_sentences(self.recommendation, one)]
-        if one.notes:
-            found.append(("Notes", "; ".join(one.notes)))
-        if one.retargeted is not None:
-            found.append(("Your model", " ".join(adaptation_sentences(one))))
-            if one.retargeted.tried:
-                found.append(("On such a model", one.retargeted.tried))
+        found += [("Setup", text) for text in setup_sentences(self.recommendation, candidate)]
+        if candidate.notes:
+            found.append(("Notes", "; ".join(candidate.notes)))
+        if candidate.retargeted is not None:
+            found.append(("Your model", " ".join(adaptation_sentences(candidate))))
+            if candidate.retargeted.tried:
+                found.append(("On such a model", candidate.retargeted.tried))
         return found
 
-    def _front(self, rank: int, one: FrontMember) -> None:
-        texts = [*self._figures(one), ("Why", one.why), ("Gives up", one.gives_up)]
-        if one.warning:
-            texts.append(("Careful", one.warning))
-        texts += [("Serving", route_sentence(route)) for route in one.routes.values()]
-        texts += [("Training", acceptance_sentence(taken)) for taken in one.trainers.values()]
-        for versus in one.versus:
-            if versus.baseline == one.name:
+    def _front(self, rank: int, front_member: FrontMember) -> None:
+        texts = [
+            *self._figures(front_member),
+            ("Why", front_member.why),
+            ("Gives up", front_member.gives_up),
+        ]
+        if front_member.warning:
+            texts.append(("Careful", front_member.warning))
+        texts += [("Serving", route_sentence(route)) for route in front_member.routes.values()]
+        texts += [
+            ("Training", acceptance_sentence(taken)) for taken in front_member.trainers.values()
+        ]
+        for versus in front_member.versus:
+            if versus.baseline == front_member.name:
                 continue
             parts = [
                 f"{signed(versus.values[metric.id], metric)} of {metric.label}"
@@ -172,51 +185,62 @@ class _Explanations:
                 if metric.id in versus.values
             ]
             texts.append((f"Against {versus.baseline}", ", ".join(parts)))
-        self._add(f"on the front, place {rank}", one, one.name, texts, one.front_probability)
+        self._add(
+            f"on the front, place {rank}",
+            front_member,
+            front_member.name,
+            texts,
+            front_member.front_probability,
+        )
 
-    def _tie(self, one: Tied) -> None:
-        texts = [*self._figures(one), ("Tied because", one.because)]
-        self._add("tied with the front", one, one.name, texts, one.front_probability)
+    def _tie(self, tied: Tied) -> None:
+        texts = [*self._figures(tied), ("Tied because", tied.because)]
+        self._add("tied with the front", tied, tied.name, texts, tied.front_probability)
 
-    def _dominated(self, one: Dominated) -> None:
-        winner = self.recommendation[one.dominated_by]
-        text = f"{winner.name} is {comparison(winner, one, self.metrics)}"
-        texts = [*self._figures(one), ("Dominated by", text)]
-        self._add("dominated", one, one.name, texts, one.front_probability)
+    def _dominated(self, dominated: Dominated) -> None:
+        winner = self.recommendation[dominated.dominated_by]
+        text = f"{winner.name} is {comparison(winner, dominated, self.metrics)}"
+        texts = [*self._figures(dominated), ("Dominated by", text)]
+        self._add("dominated", dominated, dominated.name, texts, dominated.front_probability)
 
-    def _too_close(self, one: TooClose) -> None:
-        texts = [*self._figures(one), ("Why", one.because)]
-        self._add("too close to call", one, one.name, texts)
+    def _too_close(self, too_close: TooClose) -> None:
+        texts = [*self._figures(too_close), ("Why", too_close.because)]
+        self._add("too close to call", too_close, too_close.name, texts)
 
-    def _unmeasured(self, one: Unmeasured) -> None:
+    def _unmeasured(self, unmeasured: Unmeasured) -> None:
         text = (
             f"meets every demand, but no run of it on {_where(self.recommendation)} is on "
             "file, so it cannot be ranked"
         )
-        texts = [("Why", text), ("What it is", one.summary)]
-        texts += [("Setup", sentence) for sentence in setup_sentences(self.recommendation, one)]
-        self._add("not measured", one, one.method, texts)
+        texts = [("Why", text), ("What it is", unmeasured.summary)]
+        texts += [
+            ("Setup", sentence) for sentence in setup_sentences(self.recommendation, unmeasured)
+        ]
+        self._add("not measured", unmeasured, unmeasured.method, texts)
 
-    def _dropped(self, one: Dropped) -> None:
-        texts = [(failure.constraint, failure.reason) for failure in one.failures]
-        if one.run is not None:
+    def _dropped(self, dropped: Dropped) -> None:
+        texts = [(failure.constraint, failure.reason) for failure in dropped.failures]
+        if dropped.run is not None:
             values = [
-                f"{metric.label} {quantity(one.run.metrics[metric.field], metric).text}"
+                f"{metric.label} {quantity(dropped.run.metrics[metric.field], metric).text}"
                 for metric in self.metrics
-                if metric.field in one.run.metrics
+                if metric.field in dropped.run.metrics
             ]
             texts.append(("As measured", ", ".join(values)))
-        count = len(one.failures)
+        count = len(dropped.failures)
         self._add(
-            f"dropped, fails {count} constraint{'s' if count > 1 else ''}", one, one.name, texts
+            f"dropped, fails {count} constraint{'s' if count > 1 else ''}",
+            dropped,
+            dropped.name,
+            texts,
         )
 
-    def _baseline(self, one: Baseline) -> None:
+    def _baseline(self, baseline: Baseline) -> None:
         texts = [
-            *self._figures(one),
+            *self._figures(baseline),
             ("Why", "full fine-tuning is shown for orientation and is never a candidate"),
         ]
-        self._add("baseline", one, one.name, texts)
+        self._add("baseline", baseline, baseline.name, texts)
 
 
 def _where(recommendation: Recommendation) -> str:
@@ -227,5 +251,5 @@ def _where(recommendation: Recommendation) -> str:
     return model.name
 
 
-def _is_no_candidate(one: Baseline) -> bool:
-    return one.kind == "full_finetuning"
+def _is_no_candidate(baseline: Baseline) -> bool:
+    return baseline.kind == "full_finetuning"

@@ -102,9 +102,11 @@ def _counts(case: Case) -> dict[str, int]:
     assert case.config is not None  # noqa: S101 - the caller leaves full fine-tuning out
     adapter = adapter_of(case.structure, case.config)
     return {
-        "trainable_parameters": sum(one.elements for one in adapter.tensors if one.trained),
+        "trainable_parameters": sum(
+            tensor.elements for tensor in adapter.tensors if tensor.trained
+        ),
         "total_parameters": case.structure.parameters
-        + sum(one.elements for one in adapter.tensors if one.parameter),
+        + sum(tensor.elements for tensor in adapter.tensors if tensor.parameter),
         "checkpoint_bytes": saved_bytes(adapter, case.settings),
     }
 
@@ -203,7 +205,7 @@ def _summary(errors: Sequence[float]) -> dict[str, Any]:
 
 
 def _coverage(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    inside = sum(bool(one["inside"]) for one in runs)
+    inside = sum(bool(run["inside"]) for run in runs)
     return {"inside": inside, "coverage": round(inside / len(runs), 4) if runs else None}
 
 

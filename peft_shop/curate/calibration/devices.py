@@ -38,19 +38,19 @@ def read_devices(path: Path) -> tuple[Device, ...]:
             "cannot read the devices", [Problem(str(path), "", str(error))]
         ) from error
     problems: list[Problem] = []
-    found: list[Device] = []
+    devices: list[Device] = []
     for i, entry in enumerate(raw.get("devices", ())):
         problem = _mistake(entry)
         if problem:
             problems.append(Problem(str(path), f"devices[{i}]", problem))
             continue
-        if any(one.name == entry["name"] for one in found):
+        if any(one.name == entry["name"] for one in devices):
             problems.append(Problem(str(path), f"devices[{i}].name", "stands here twice"))
             continue
         size = entry["gib"] * 2**30
         # check bits in the same memory take a sixteenth of it
         usable = size * 15 // 16 if entry.get("ecc") == "inline" else size
-        found.append(
+        devices.append(
             Device(
                 name=entry["name"],
                 memory_bytes=usable,
@@ -63,7 +63,7 @@ def read_devices(path: Path) -> tuple[Device, ...]:
         )
     if problems:
         raise CatalogError("the devices break their format", problems)
-    return tuple(found)
+    return tuple(devices)
 
 
 def _mistake(entry: Mapping[str, Any]) -> str:

@@ -156,9 +156,10 @@ def figures_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Fits and figures per suite, from what `measure` gave."""
     suites = {}
     # in an order of their own, so that fits from the committed figures come out the same
-    for suite in sorted({one["benchmark"] for one in entries}):
+    for suite in sorted({entry["benchmark"] for entry in entries}):
         own = sorted(
-            (one for one in entries if one["benchmark"] == suite), key=lambda one: one["experiment"]
+            (entry for entry in entries if entry["benchmark"] == suite),
+            key=lambda entry: entry["experiment"],
         )
         suites[suite] = {"memory": _memory(own), "time": _time(own)}
     return {
@@ -171,7 +172,7 @@ def figures_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _memory(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Errors of memory; nothing is fitted to a method, so leaving one out moves intervals alone."""
-    traced = [one for one in entries if "error" in one]
+    traced = [entry for entry in entries if "error" in entry]
     usable = [one for one in traced if not one["excluded"] and not one["held_out"]]
     runs = []
     for one in traced:
@@ -193,21 +194,25 @@ def _memory(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
         )
     low, high = shares([one["error"] for one in usable])
-    kept = [one for one in runs if not one["excluded"] and not one["held_out"]]
-    new = [one for one in runs if one["held_out"] and not one["excluded"]]
+    kept = [run for run in runs if not run["excluded"] and not run["held_out"]]
+    new = [run for run in runs if run["held_out"] and not run["excluded"]]
     return {
         "residuals": {"low": round(low, 5), "high": round(high, 5), "runs": len(usable)},
         "method_left_out": _summary(kept),
         "hold_out": _summary(new),
-        "excluded": [one for one in runs if one["excluded"]],
-        "refused": {one["experiment"]: one["refused"] for one in entries if "refused" in one},
+        "excluded": [run for run in runs if run["excluded"]],
+        "refused": {
+            entry["experiment"]: entry["refused"] for entry in entries if "refused" in entry
+        },
         "runs": runs,
     }
 
 
 def costs_of(entries: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
     """Constants of step time that fit those of the entries that constants are fitted to."""
-    chosen = sorted((one for one in entries if _is_timed(one)), key=lambda one: one["experiment"])
+    chosen = sorted(
+        (entry for entry in entries if _is_timed(entry)), key=lambda entry: entry["experiment"]
+    )
     return fit_costs([one["work"] for one in chosen], [one["step_seconds"] for one in chosen])
 
 
@@ -217,7 +222,7 @@ def _is_timed(entry: Mapping[str, Any]) -> bool:
 
 def _time(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Constants of step time, fitted with one method left out at a time."""
-    traced = [one for one in entries if "work" in one]
+    traced = [entry for entry in entries if "work" in entry]
     fitted = [one for one in traced if _is_timed(one)]
     whole = costs_of(fitted)
     errors: dict[str, float] = {}
@@ -254,18 +259,18 @@ def _time(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "costs": dict(zip(COSTS, whole, strict=True)),
         "residuals": {"low": round(low, 4), "high": round(high, 4), "runs": len(fitted)},
         "method_left_out": _summary(
-            [one for one in runs if not one["held_out"] and one["method"] in methods]
+            [run for run in runs if not run["held_out"] and run["method"] in methods]
         ),
-        "hold_out": _summary([one for one in runs if one["held_out"]]),
+        "hold_out": _summary([run for run in runs if run["held_out"]]),
         "runs": runs,
     }
 
 
 def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    sizes = [abs(one["error"]) for one in runs]
+    sizes = [abs(run["error"]) for run in runs]
     if not sizes:
         return {"runs": 0}
-    inside = sum(bool(one["inside"]) for one in runs)
+    inside = sum(bool(run["inside"]) for run in runs)
     return {
         "runs": len(sizes),
         "mean": round(mean(sizes), 5),
@@ -313,7 +318,7 @@ def constants_of(figures: Mapping[str, Any]) -> DryRunConstants:
 def write_figures(data: Path, package: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     """Write the figures and the constants, each whole or not at all."""
     figures = figures_of(entries)
-    refused = [one for one in entries if "refused" in one]
+    refused = [entry for entry in entries if "refused" in entry]
     _write(data / FILE, {**figures, "untraced": refused})
     made = constants_of(figures).model_dump(mode="json")
     _write(package / "forecast" / "dry_run" / "constants.json", made)

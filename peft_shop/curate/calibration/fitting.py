@@ -92,9 +92,9 @@ def fit(samples: Sequence[Sample]) -> Fit:
     if not samples:
         msg = "no runs to fit the constants of the forecast to"
         raise ValueError(msg)
-    scale = np.array([1 / one.case.recorded for one in samples])
-    rows = np.array([[one.factor, one.parts.trained] for one in samples]) * scale[:, None]
-    goals = 1 - np.array([one.offset for one in samples]) * scale
+    scale = np.array([1 / sample.case.recorded for sample in samples])
+    rows = np.array([[sample.factor, sample.parts.trained] for sample in samples]) * scale[:, None]
+    goals = 1 - np.array([sample.offset for sample in samples]) * scale
     first, second = np.triu_indices(len(samples), k=1)
     systems = np.stack([rows[first], rows[second]], axis=1)
     right = np.stack([goals[first], goals[second]], axis=1)

@@ -222,13 +222,13 @@ def _commits(root: Path, problems: list[Problem]) -> dict[str, str]:
 def _tasks(path: Path) -> dict[str, Path]:
     """Folders of tasks, by name, when `path` is in a checkout of the suite."""
     for root in (path / SUITE, path):
-        found = {
+        paths = {
             name: folder
             for name, folder in _subfolders(root).items()
             if (folder / "results").is_dir()
         }
-        if found:
-            return found
+        if paths:
+            return paths
     if (path / "results").is_dir():
         return {path.resolve().name: path}
     return {}

@@ -78,7 +78,8 @@ def _on_inputs(bench: Bench, verdict: Capability) -> Capability:
     if verdict.support == "partial" and not verdict.conditions:
         return verdict.model_copy(update={"note": f"{verdict.note}; {note}"})
     terms = tuple(
-        one.model_copy(update={"inputs": left}) for one in verdict.conditions or (Circumstances(),)
+        condition.model_copy(update={"inputs": left})
+        for condition in verdict.conditions or (Circumstances(),)
     )
     whole = f"{note}; {verdict.note}" if verdict.note else note
     return verdict.model_copy(update={"support": "partial", "note": whole, "conditions": terms})

@@ -219,13 +219,13 @@ def _variant(
     return VariantObservation(capabilities=differing, fidelity=found_now)
 
 
-def _alike(one: Fidelity | None, other: Fidelity | None) -> bool:
+def _alike(fidelity: Fidelity | None, other: Fidelity | None) -> bool:
     """Whether two fidelities tell the same, errors give or take `CLOSE`."""
-    if one is None or other is None:
-        return one is other
+    if fidelity is None or other is None:
+        return fidelity is other
     apart: dict[str, object] = {"errors": (), "grid": ()}
-    return one.model_copy(update=apart) == other.model_copy(update=apart) and all(
-        abs(a - b) <= CLOSE for a, b in zip_longest(one.errors, other.errors, fillvalue=0.0)
+    return fidelity.model_copy(update=apart) == other.model_copy(update=apart) and all(
+        abs(a - b) <= CLOSE for a, b in zip_longest(fidelity.errors, other.errors, fillvalue=0.0)
     )
 
 

@@ -112,14 +112,14 @@ def read_observations(
     """
     folder = catalog / "observed"
     names = methods if methods is not None else _stems(folder)
-    found: dict[str, Observation] = {}
+    observations: dict[str, Observation] = {}
     problems: list[Problem] = []
     for method in names:
         file = folder / f"{method}.json"
         if not file.is_file():
             continue
         try:
-            found[method] = Observation.model_validate_json(file.read_bytes())
+            observations[method] = Observation.model_validate_json(file.read_bytes())
         except ValidationError as error:
             problems += [
                 Problem(file.name, ".".join(str(part) for part in item["loc"]), item["msg"])
@@ -127,7 +127,7 @@ def read_observations(
             ]
     if problems:
         raise CatalogError("observations cannot be read", problems)
-    return found
+    return observations
 
 
 def _stems(folder: Path) -> list[str]:

@@ -113,7 +113,7 @@ def dump(model: NoiseModel) -> bytes:
     """The model as `data/noise.json` holds it."""
     document = {
         "noise": [one.model_dump(mode="json", exclude_defaults=True) for one in model.noise],
-        "era_shifts": [one.model_dump(mode="json") for one in model.era_shifts],
+        "era_shifts": [era_shift.model_dump(mode="json") for era_shift in model.era_shifts],
     }
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
 

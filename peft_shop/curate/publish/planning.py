@@ -75,11 +75,11 @@ def structure_of(model: Mapping[str, Any]) -> Structure:
     place = ROOT / "data"
     name = model["id"]
     checkpoint = Checkpoint(name, dict(model["config"]), name, "data/models.toml", place)
-    found = structure_from(checkpoint)
-    if found is None:
+    structure = structure_from(checkpoint)
+    if structure is None:
         msg = f"data/models.toml: {name} is of no type whose structure follows from its sizes"
         raise ConfigError(msg)
-    return found
+    return structure
 
 
 def compiled(
@@ -142,54 +142,54 @@ class _Compiler:
             for query in self.queries
         ]
         found = {}
-        for one in contenders:
-            row: dict[str, Any] = {"digest": digest(one)}
-            failures = [each[one.name] for each in refused]
-            row |= self._differences(one, by_name[one.name])
+        for contender in contenders:
+            row: dict[str, Any] = {"digest": digest(contender)}
+            failures = [each[contender.name] for each in refused]
+            row |= self._differences(contender, by_name[contender.name])
             refusals = [
                 next((f.reason for f in each if f.constraint == "training"), "")
                 for each in failures
             ]
             if any(refusals):
                 row["refused"] = [self.own.place(text) for text in refusals]
-            found[one.name] = row | self._costs(one, failures[0])
+            found[contender.name] = row | self._costs(contender, failures[0])
         return found
 
-    def _costs(self, one: Contender, failures: Sequence[Failure]) -> dict[str, Any]:
+    def _costs(self, contender: Contender, failures: Sequence[Failure]) -> dict[str, Any]:
         """What training it takes, or why that is not known."""
         problems = [failure.reason for failure in failures if failure.constraint == "model"]
         if problems:
             return {"problem": self.own.place(problems[0])}
-        forecast, reason = forecast_of(self.catalog, self.queries[0], one, self.steps[0])
+        forecast, reason = forecast_of(self.catalog, self.queries[0], contender, self.steps[0])
         if forecast is None:
             return {"unknown": self.own.place(reason)}
-        adapted = retargeted(self.catalog, self.queries[0], one)
+        adapted = retargeted(self.catalog, self.queries[0], contender)
         if adapted is None:
-            raise AssertionError(f"{one.name} was forecast without a configuration")
+            raise AssertionError(f"{contender.name} was forecast without a configuration")
         adapter = adapter_of(self.structure, adapted.whole_config)
         counts = (forecast.trainable_parameters, forecast.total_parameters)
         return {
             "counts": [*counts, forecast.checkpoint_bytes],
-            "setups": [self._setup(place, one, adapter) for place in range(len(SETUPS))],
+            "setups": [self._setup(place, contender, adapter) for place in range(len(SETUPS))],
         }
 
-    def _differences(self, one: Contender, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _differences(self, contender: Contender, row: Mapping[str, Any]) -> dict[str, Any]:
         """Configuration, capabilities and routes that are others than on the measured model."""
         query, texts = self.queries[0], Inline()
         found: dict[str, Any] = {}
-        adapted = retargeted(self.catalog, query, one)
-        if one.run is not None and adapted is not None:
-            measured = config_dict(one.run.recipe)
+        adapted = retargeted(self.catalog, query, contender)
+        if contender.run is not None and adapted is not None:
+            measured = config_dict(contender.run.recipe)
             ours = dict(adapted.config)
             changed = {key: ours.get(key) for key in {*ours, *measured}}
             changed = {key: value for key, value in changed.items() if measured.get(key) != value}
             if changed:
                 found["config"] = dict(sorted(changed.items()))
-        method = self.catalog.method_by_id[one.method]
-        given = circumstances(self.catalog, query, one)
+        method = self.catalog.method_by_id[contender.method]
+        given = circumstances(self.catalog, query, contender)
         capabilities = {}
         for place, feature in enumerate(self.catalog.features):
-            own = capability_in(method.capability(feature.id, one.variants), texts, given)
+            own = capability_in(method.capability(feature.id, contender.variants), texts, given)
             usual = row.get("capabilities", {}).get(str(place))
             if usual is None:
                 usual = self.methods[row["method"]]["capabilities"][place]
@@ -199,7 +199,7 @@ class _Compiler:
             found["capabilities"] = capabilities
         routes = {}
         for place in range(len(self.catalog.engines)):
-            own = route_in(self.catalog, query, place, one, texts)
+            own = route_in(self.catalog, query, place, contender, texts)
             usual = row["routes"].get(str(place)) or self.table["foreign"].get(str(place))
             # the words for an obstacle may name the model; the verdict decides
             same = own[1] == usual[1] and own[6] == usual[6]
@@ -219,9 +219,9 @@ class _Compiler:
             self.texts[value] if place in places else value for place, value in enumerate(record)
         ]
 
-    def _setup(self, place: int, one: Contender, adapter: Additions) -> list[float] | int:
+    def _setup(self, place: int, contender: Contender, adapter: Additions) -> list[float] | int:
         """Ends of the interval, then the factors of each polynomial; 0 where none is exact."""
-        settings = own_settings(self.catalog, self.queries[place], one, self.steps[place])
+        settings = own_settings(self.catalog, self.queries[place], contender, self.steps[place])
         structure = self.structure
         try:
             shape = shape_of(structure, adapter, settings)
@@ -237,7 +237,9 @@ class _Compiler:
                 return 0
         fitted = constants()
         regime = fitted.checkpointed if settings.gradient_checkpointing else fitted.whole
-        low, high, _ = memory_shares(one.method, structure, settings, regime, way="closed_form")
+        low, high, _ = memory_shares(
+            contender.method, structure, settings, regime, way="closed_form"
+        )
         ends = [round(low, _DIGITS), round(high, _DIGITS)]
         return [*ends, *(factor for branch in short for factor in branch)]
 
@@ -253,7 +255,7 @@ def _shortened(branch: Polynomial) -> Polynomial:
 def planning_bytes(catalog: Catalog) -> bytes:
     """The file: one model a line."""
     table = candidate_table(catalog)
-    lines = [compact_json(compiled(catalog, one, table)) for one in models()]
+    lines = [compact_json(compiled(catalog, model, table)) for model in models()]
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
 
 

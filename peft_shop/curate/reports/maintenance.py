@@ -46,7 +46,8 @@ def validation_document(report: Report) -> Document:
             title="Violations",
             columns=_PROBLEM_COLUMNS,
             rows=tuple(
-                _problem_row(one.rule, one.record, one.problem) for one in report.violations
+                _problem_row(violation.rule, violation.record, violation.problem)
+                for violation in report.violations
             ),
         )
     ]
@@ -150,34 +151,34 @@ def noise_document(
 ) -> Document:
     """Run-to-run noise of every metric, and the shifts between eras."""
 
-    def amount(value: float, one: Noise) -> str:
-        unit = catalog.metric_by_id[one.metric].unit
-        if one.relative:
+    def amount(value: float, noise: Noise) -> str:
+        unit = catalog.metric_by_id[noise.metric].unit
+        if noise.relative:
             return f"{value * 100:.1f} % of it"
         if unit == "fraction":
             return f"{value * 100:.2f} points"
         return f"{value:.2g}" if unit == "score" else format_quantity(value, unit)
 
-    def row(one: Noise) -> Row:
+    def row(noise: Noise) -> Row:
         shown = "-"
-        if one.low is not None and one.high is not None:
-            shown = f"{amount(one.low, one)} to {amount(one.high, one)}"
+        if noise.low is not None and noise.high is not None:
+            shown = f"{amount(noise.low, noise)} to {amount(noise.high, noise)}"
         return Row(
             (
-                label(one.benchmark),
-                label(one.metric),
-                Cell(one.era or "all", one.era),
-                label(" ".join(one.methods)),
-                Cell(amount(one.sd, one), one.sd),
+                label(noise.benchmark),
+                label(noise.metric),
+                Cell(noise.era or "all", noise.era),
+                label(" ".join(noise.methods)),
+                Cell(amount(noise.sd, noise), noise.sd),
                 Cell(shown),
-                Cell("", one.low),
-                Cell("", one.high),
-                Cell("", one.relative),
-                Cell("-" if one.degrees is None else f"{one.degrees:g}", one.degrees),
-                Cell(str(len(one.runs)), len(one.runs)),
-                label(one.method),
+                Cell("", noise.low),
+                Cell("", noise.high),
+                Cell("", noise.relative),
+                Cell("-" if noise.degrees is None else f"{noise.degrees:g}", noise.degrees),
+                Cell(str(len(noise.runs)), len(noise.runs)),
+                label(noise.method),
             ),
-            note=one.method,
+            note=noise.method,
         )
 
     return Document(
@@ -218,16 +219,16 @@ def noise_document(
                 rows=tuple(
                     Row(
                         (
-                            label(one.benchmark),
-                            label(one.metric),
-                            label(one.older),
-                            label(one.newer),
-                            Cell(f"{one.shift:+.4f}", one.shift),
-                            Cell(f"{one.standard_error:.4f}", one.standard_error),
-                            Cell(str(one.pairs), one.pairs),
+                            label(shift.benchmark),
+                            label(shift.metric),
+                            label(shift.older),
+                            label(shift.newer),
+                            Cell(f"{shift.shift:+.4f}", shift.shift),
+                            Cell(f"{shift.standard_error:.4f}", shift.standard_error),
+                            Cell(str(shift.pairs), shift.pairs),
                         )
                     )
-                    for one in shifts
+                    for shift in shifts
                 ),
             ),
         ),

@@ -68,13 +68,13 @@ def readiness_document(
                 rows=tuple(
                     Row(
                         (
-                            label(one.architecture),
-                            label(one.subject),
-                            label(one.committed),
-                            label(one.found),
+                            label(change.architecture),
+                            label(change.subject),
+                            label(change.committed),
+                            label(change.found),
                         )
                     )
-                    for one in changes
+                    for change in changes
                 ),
             )
         )

@@ -21,8 +21,8 @@ __all__ = ["RULES"]
 _EXTRACTABLE: Final = "extractable_to_lora"
 
 
-def _name(one: Conversion) -> str:
-    return ":".join([one.way, one.method or "any", *one.traits])
+def _name(conversion: Conversion) -> str:
+    return ":".join([conversion.way, conversion.method or "any", *conversion.traits])
 
 
 def _points(sources: Sources, method: str) -> Iterator[tuple[Adapter, str, str, int]]:

@@ -147,8 +147,10 @@ def result_of(out: Any, cost: Cost | None, live: Container[int]) -> OperationRes
 def again(known: OperationResult) -> Any:
     """New tensors of the sizes that an earlier call returned."""
     made = [
-        None if one is None else torch.empty_strided(one[0], one[1], dtype=one[2], device="meta")
-        for one in known.shapes
+        None
+        if shape is None
+        else torch.empty_strided(shape[0], shape[1], dtype=shape[2], device="meta")
+        for shape in known.shapes
     ]
     return made[0] if known.single else tuple(made)
 
@@ -165,10 +167,10 @@ def cost_of(func: Any, op: Op, args: Any, kwargs: dict[str, Any], out: Any) -> C
         tensors = max(tensors, len(found))
         types += [x.dtype for x in found if x.is_floating_point() or x.is_complex()]
     # the first two are multiplied; attention in half precision has sums in full precision besides
-    half = all(one in _HALF for one in types[:2])
+    half = all(kind in _HALF for kind in types[:2])
     if not op.in_place:
         results = out if isinstance(out, (tuple, list)) else (out,)
-        traffic += sum(_bytes(one) for one in results if isinstance(one, torch.Tensor))
+        traffic += sum(_bytes(result) for result in results if isinstance(result, torch.Tensor))
     if op.in_place:
         first = args[0]
         traffic += sum(map(_bytes, first if isinstance(first, (tuple, list)) else (first,)))
@@ -195,7 +197,7 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 def has_sparse(args: Any) -> bool:
     """Whether a sparse tensor is among the arguments."""
-    return any(isinstance(one, torch.Tensor) and one.layout is not torch.strided for one in args)
+    return any(isinstance(arg, torch.Tensor) and arg.layout is not torch.strided for arg in args)
 
 
 def parts_of(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:

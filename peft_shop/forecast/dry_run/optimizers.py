@@ -57,14 +57,14 @@ def make_optimizer(model: nn.Module, settings: Settings) -> Any:
 def clip(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Scale gradients to a norm of at most one, as `clip_grad_norm_` does on accelerators."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    kinds = dict.fromkeys(one.dtype for one in gradients)
+    kinds = dict.fromkeys(gradient.dtype for gradient in gradients)
     norms = []
     for kind in kinds:
-        norms += torch._foreach_norm([one for one in gradients if one.dtype == kind])  # noqa: SLF001 - torch has no public name for it
+        norms += torch._foreach_norm([gradient for gradient in gradients if gradient.dtype == kind])  # noqa: SLF001 - torch has no public name for it
     total = torch.linalg.vector_norm(torch.stack(norms))
     factor = torch.clamp(1.0 / (total + 1e-6), max=1.0)
     for kind in kinds:
-        torch._foreach_mul_([one for one in gradients if one.dtype == kind], factor)
+        torch._foreach_mul_([gradient for gradient in gradients if gradient.dtype == kind], factor)
 
 
 class _EightBit:

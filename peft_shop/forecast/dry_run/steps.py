@@ -94,7 +94,7 @@ def trace(
     if base is not None:
         recorder.hold(base, "base", sizes)
     recorder.hold(
-        (one for one in _tensors(model) if id(one) not in host),
+        (tensor for tensor in _tensors(model) if id(tensor) not in host),
         "base" if base is None else "adapter",
         sizes,
     )
@@ -184,9 +184,9 @@ def _backward(loss: torch.Tensor) -> None:
 
 
 def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
-    for one in (*model.parameters(), *model.buffers()):
-        if one.device.type == "meta":
-            yield one
+    for parameter in (*model.parameters(), *model.buffers()):
+        if parameter.device.type == "meta":
+            yield parameter
 
 
 def _on_host(model: nn.Module, *, moved: bool) -> frozenset[int]:

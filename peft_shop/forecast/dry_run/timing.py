@@ -63,24 +63,24 @@ def step_times(
     Seconds are given where the settings name the accelerator that the suite ran on.
     """
     found = []
-    for one in constants.steps:
-        seconds = seconds_of(work, one)
-        reference = seconds_of(plain, one)
+    for step in constants.steps:
+        seconds = seconds_of(work, step)
+        reference = seconds_of(plain, step)
         if not reference:
             continue
-        low, high = one.residuals.low, one.residuals.high
+        low, high = step.residuals.low, step.residuals.high
         basis = (
-            f"90 % of {one.residuals.runs} runs of {one.benchmark} took {low:+.0%} to {high:+.0%} "
-            "against a forecast made without their method"
+            f"90 % of {step.residuals.runs} runs of {step.benchmark} took {low:+.0%} to "
+            f"{high:+.0%} against a forecast made without their method"
         )
-        if method not in one.methods:
+        if method not in step.methods:
             low, high = min(2 * low, -_NEW), max(2 * high, _NEW)
             basis += f"; {method} was not among them, so the range is doubled"
         factor = seconds / reference
-        measured = settings.accelerator == one.accelerator
+        measured = settings.accelerator == step.accelerator
         found.append(
             StepTime(
-                benchmark=one.benchmark,
+                benchmark=step.benchmark,
                 factor=Interval(
                     low=factor * (1 + low), value=factor, high=factor * (1 + high), basis=basis
                 ),

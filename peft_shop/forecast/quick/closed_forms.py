@@ -86,8 +86,8 @@ def closed_form(
 
 def counted(structure: Structure, adapter: Additions) -> tuple[int, int]:
     """Parameters that train, and all with the base's, as peft counts them [count]."""
-    trained = sum(one.elements for one in adapter.tensors if one.trained)
-    parameters = sum(one.elements for one in adapter.tensors if one.parameter)
+    trained = sum(tensor.elements for tensor in adapter.tensors if tensor.trained)
+    parameters = sum(tensor.elements for tensor in adapter.tensors if tensor.parameter)
     return trained, structure.parameters + parameters
 
 
@@ -97,9 +97,9 @@ def saved_bytes(adapter: Additions, settings: Settings) -> int:
     dtypes = {"adapter": names[adapter_size(settings)], "base": settings.dtype}
     return checkpoint_bytes(
         {
-            one.name: (one.shape, dtypes.get(one.dtype, one.dtype))
-            for one in adapter.tensors
-            if one.saved
+            tensor.name: (tensor.shape, dtypes.get(tensor.dtype, tensor.dtype))
+            for tensor in adapter.tensors
+            if tensor.saved
         }
     )
 

@@ -93,17 +93,17 @@ def blocks_of(structure: Structure) -> list[Block]:
 
 
 def _blocks_of(structure: Structure) -> list[Block]:
-    found: dict[str, Block] = {}
+    blocks: dict[str, Block] = {}
     for group in structure.groups:
         match = _INDEX.match(group.pattern)
         if match is None:
             continue
         name = match["stack"]
-        block = found.setdefault(name, Block(name, 0))
+        block = blocks.setdefault(name, Block(name, 0))
         block.groups.append(group)
         indices = {one[len(name) + 1 :].partition(".")[0] for one in group.names}
         block.count = max(block.count, len(indices))
-    return [block for block in found.values() if _is_block(block)]
+    return [block for block in blocks.values() if _is_block(block)]
 
 
 def _is_block(block: Block) -> bool:

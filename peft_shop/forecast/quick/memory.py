@@ -85,9 +85,9 @@ def held_bytes(adapter: Additions, settings: Settings) -> int:
     """Parameters and buffers of the adapter that are on the accelerator [B]."""
     size, moved = element_sizes(settings), (None, settings.moved_after_injection)
     return sum(
-        prod(one.shape) * size[one.dtype]
-        for one in adapter.tensors
-        if one.held and one.moved in moved
+        prod(tensor.shape) * size[tensor.dtype]
+        for tensor in adapter.tensors
+        if tensor.held and tensor.moved in moved
     )
 
 
@@ -95,9 +95,9 @@ def trained_bytes(adapter: Additions, settings: Settings) -> int:
     """Parameters that the optimizer trains [B]."""
     size = element_sizes(settings)
     return sum(
-        prod(one.shape) * size[one.dtype]
-        for one in adapter.tensors
-        if one.held and is_trained(one, settings)
+        prod(tensor.shape) * size[tensor.dtype]
+        for tensor in adapter.tensors
+        if tensor.held and is_trained(tensor, settings)
     )
 
 

@@ -160,20 +160,22 @@ class ShapeSpread:
         self.structure = structure
         self._stacks = blocks_of(structure)
         image = structure.modality == "image"
-        self._prompt = np.array([0 if image else one.prompt for one in shapes], dtype=float)
-        self._prefix = np.array([one.prefix for one in shapes], dtype=float)
-        self._offloaded = np.array([one.offloaded for one in shapes], dtype=float)
-        self._held = np.array([one.held for one in shapes], dtype=float)
-        self._trained = np.array([one.trained for one in shapes], dtype=float)
-        self._states = np.array([one.states for one in shapes])
+        self._prompt = np.array([0 if image else shape.prompt for shape in shapes], dtype=float)
+        self._prefix = np.array([shape.prefix for shape in shapes], dtype=float)
+        self._offloaded = np.array([shape.offloaded for shape in shapes], dtype=float)
+        self._held = np.array([shape.held for shape in shapes], dtype=float)
+        self._trained = np.array([shape.trained for shape in shapes], dtype=float)
+        self._states = np.array([shape.states for shape in shapes])
         stacks = len(self._stacks)
         self._shares = np.zeros((stacks, 3, len(shapes)))
         for place, one in enumerate(shapes):
             self._shares[:, :, place] = one.shares.reshape(stacks, 3)
         sizes = shapes[0].total if shapes else ()
-        self._total = {size: np.array([one.total[size] for one in shapes]).T for size in sizes}
+        self._total = {size: np.array([shape.total[size] for shape in shapes]).T for size in sizes}
         self._blocks = {
-            size: [_padded([one.blocks[size][stack] for one in shapes]) for stack in range(stacks)]
+            size: [
+                _padded([shape.blocks[size][stack] for shape in shapes]) for stack in range(stacks)
+            ]
             for size in sizes
         }
 
@@ -367,8 +369,11 @@ class ShapeSpread:
 
 def _padded(blocks: Sequence[Array]) -> Array:
     """(3, d, n) of single blocks; those with fewer kinds of blocks repeat their last."""
-    depth = max((len(one) for one in blocks), default=1)
-    rows = [np.concatenate([one, np.repeat(one[-1:], depth - len(one), axis=0)]) for one in blocks]
+    depth = max((len(block) for block in blocks), default=1)
+    rows = [
+        np.concatenate([block, np.repeat(block[-1:], depth - len(block), axis=0)])
+        for block in blocks
+    ]
     return np.array(rows).transpose(2, 1, 0)
 
 

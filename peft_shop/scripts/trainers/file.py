@@ -120,9 +120,9 @@ def _refusal(catalog: Catalog, recipe: TrainerRecipe, found: Acceptance, title: 
     """Why there is no file, and which tools take the recipe in this setup."""
     verb = "does not take it" if found.verdict == "no" else "may or may not take it"
     takers = [
-        one.id
-        for one in catalog.trainers
-        if one.file is not None and accepts(catalog, recipe, one).verdict == "accepts"
+        trainer.id
+        for trainer in catalog.trainers
+        if trainer.file is not None and accepts(catalog, recipe, trainer).verdict == "accepts"
     ]
     others = f"it is taken by: {', '.join(takers)}" if takers else "no trainer with a file takes it"
     return (

@@ -149,7 +149,7 @@ class Order:
             yield f"{'done here' if need in found.written else 'do first'}: {need}"
         yield from (f"careful: {text}" for text in found.cautions)
         if trainer.file != "script":
-            yield from (f"careful: {one.text}" for one in trainer.hazards)
+            yield from (f"careful: {hazard.text}" for hazard in trainer.hazards)
         for topic in ("whole_text", "completion_only", "chat_template", "packing"):
             fact = trainer.facts.get(topic)
             if "text" in trainer.models and fact is not None and fact.value != "no":

@@ -123,7 +123,7 @@ class _Plot:
         focus = [self._at(one) for one in (*front, *tied)] or [
             self._at(one) for one in (*behind, *yardsticks)
         ]
-        plain_lora = [self._at(one) for one in yardsticks if _is_plain(one)]
+        plain_lora = [self._at(yardstick) for yardstick in yardsticks if _is_plain(yardstick)]
         limits = self._window([*focus, *plain_lora])
         self._stairs(limits)
         self._scatter(behind, limits, "beaten")
@@ -151,10 +151,10 @@ class _Plot:
     def _known(self, several: Sequence[Candidate]) -> list[Candidate]:
         return [one for one in several if {self.across.id, self.up.id} <= set(one.values)]
 
-    def _at(self, one: Candidate) -> Point:
+    def _at(self, candidate: Candidate) -> Point:
         return (
-            one.values[self.across.id] * self.scales[0].factor,
-            one.values[self.up.id] * self.scales[1].factor,
+            candidate.values[self.across.id] * self.scales[0].factor,
+            candidate.values[self.up.id] * self.scales[1].factor,
         )
 
     def _window(self, points: Sequence[Point]) -> tuple[Point, Point]:
@@ -171,9 +171,9 @@ class _Plot:
             found.append((middle - half, middle + half))
         return found[0], found[1]
 
-    def _costs(self, one: Candidate) -> Point:
+    def _costs(self, candidate: Candidate) -> Point:
         return tuple(  # type: ignore[return-value]  # two metrics
-            one.values[metric.id] * (1 if metric.better == "lower" else -1)
+            candidate.values[metric.id] * (1 if metric.better == "lower" else -1)
             for metric in (self.across, self.up)
         )
 
@@ -189,15 +189,15 @@ class _Plot:
             limit[1] if metric.better == "lower" else limit[0]
             for metric, limit in zip((self.across, self.up), limits, strict=True)
         )
-        points = [self._at(one) for one in members]
+        points = [self._at(member) for member in members]
         line = staircase(points, (corner[0], corner[1]))
         self.ax.plot(*zip(*line, strict=True), color=COLOURS["front"], lw=1.4, zorder=2)
         sign = -1 if self.up.better == "higher" else 1
 
-        def needed(one: Candidate) -> float:
+        def needed(candidate: Candidate) -> float:
             """What a lead over a run like this one needs against all that cost no more."""
-            spread = between(one, one, self.up.id)
-            rivals = sum(cost[0] <= self._costs(one)[0] for cost in costs)
+            spread = between(candidate, candidate, self.up.id)
+            rivals = sum(cost[0] <= self._costs(candidate)[0] for cost in costs)
             return factor(self.answer.query.confidence, spread.degrees, rivals) * spread.sd
 
         low = [
@@ -256,10 +256,10 @@ class _Plot:
         # long names do not squeeze what they are written beside
         text.set_in_layout(False)
 
-    def _whiskers(self, one: Candidate, colour: str) -> None:
-        at = self._at(one)
+    def _whiskers(self, candidate: Candidate, colour: str) -> None:
+        at = self._at(candidate)
         sds = [
-            one.sds.get(metric.id, 0.0) * scale.factor
+            candidate.sds.get(metric.id, 0.0) * scale.factor
             for metric, scale in zip((self.across, self.up), self.scales, strict=True)
         ]
         if any(sds):

@@ -119,8 +119,10 @@ def _data(catalog: Catalog) -> dict[str, Any]:
         found[f"scripts-{place}"] = scripts(catalog, benchmark)
     models = plans_for(
         {
-            one.id: field_of_play(catalog, build_query(catalog, benchmark=one.id)).contenders
-            for one in shown_benchmarks(catalog)
+            shown_benchmark.id: field_of_play(
+                catalog, build_query(catalog, benchmark=shown_benchmark.id)
+            ).contenders
+            for shown_benchmark in shown_benchmarks(catalog)
         }
     )
     table["models"] = [
@@ -206,15 +208,15 @@ def _texts(catalog: Catalog) -> Mapping[str, str]:
         "## Benchmarks",
         "",
         *(
-            f"- {_line(one.title)} (`{one.id}`): {_line(one.description)}"
-            for one in catalog.benchmarks
+            f"- {_line(benchmark.title)} (`{benchmark.id}`): {_line(benchmark.description)}"
+            for benchmark in catalog.benchmarks
         ),
         "",
         "## Methods",
         "",
         *(
-            f"- [{_line(one.title)}](methods/{one.id}.md): {_line(one.summary)}"
-            for one in catalog.methods
+            f"- [{_line(method.title)}](methods/{method.id}.md): {_line(method.summary)}"
+            for method in catalog.methods
         ),
         "",
     ]

@@ -26,11 +26,11 @@ SETUPS: Final = ((None, False), (None, True), ("bnb_4bit", False), ("bnb_4bit", 
 """Quantization of the base and gradient checkpointing: what the page offers, in its order."""
 
 
-def digest(one: Contender) -> str:
+def digest(contender: Contender) -> str:
     """Tells a candidate's recipe from another of the same name."""
-    if one.run is None:
-        return one.method
-    recipe = one.run.recipe
+    if contender.run is None:
+        return contender.method
+    recipe = contender.run.recipe
     stated = [recipe.peft_type, recipe.config, recipe.training.optimizer]
     text = compact_json([*stated, recipe.training.autocast_adapter_dtype])
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -90,22 +90,35 @@ def candidate_table(catalog: Catalog) -> dict[str, Any]:
         "levels": list(EVIDENCE_LEVELS),
         "rankings": [name for name in RANKINGS if name != "weights"],
         "confidences": list(CONFIDENCES),
-        "features": [one.model_dump(mode="json") for one in catalog.features],
+        "features": [feature.model_dump(mode="json") for feature in catalog.features],
         "metrics": [
-            {**one.model_dump(mode="json", exclude_none=True), "label": one.label}
-            for one in catalog.metrics
+            {**metric.model_dump(mode="json", exclude_none=True), "label": metric.label}
+            for metric in catalog.metrics
         ],
         "engines": [
-            {"id": one.id, "title": one.title, "version": one.version, "models": one.models}
-            for one in catalog.engines
+            {
+                "id": engine.id,
+                "title": engine.title,
+                "version": engine.version,
+                "models": engine.models,
+            }
+            for engine in catalog.engines
         ],
         "kinds": list(KINDS),
         "cards": cards(),
-        "methods": [_method(catalog, one, texts) for one in catalog.methods],
-        "benchmarks": [_benchmark(catalog, one, texts) for one in shown_benchmarks(catalog)],
+        "methods": [_method(catalog, method, texts) for method in catalog.methods],
+        "benchmarks": [
+            _benchmark(catalog, shown_benchmark, texts)
+            for shown_benchmark in shown_benchmarks(catalog)
+        ],
         "sources": [
-            {"id": one.id, "project": one.project, "licence": one.licence, "url": one.url}
-            for one in catalog.sources
+            {
+                "id": source.id,
+                "project": source.project,
+                "licence": source.licence,
+                "url": source.url,
+            }
+            for source in catalog.sources
         ],
         "texts": texts.all,
     }
@@ -113,14 +126,14 @@ def candidate_table(catalog: Catalog) -> dict[str, Any]:
 
 def shown_benchmarks(catalog: Catalog) -> list[Benchmark]:
     """Those that the page answers from; who wants another one asks in the terminal."""
-    return [one for one in catalog.benchmarks if not one.on_request]
+    return [benchmark for benchmark in catalog.benchmarks if not benchmark.on_request]
 
 
 def cards() -> list[dict[str, Any]]:
     """Devices that leave the allocator the same memory [B], smallest first."""
     from peft_shop.forecast.devices import devices  # noqa: PLC0415 - a room that works on models
 
-    known = {one.name: one for one in devices()}
+    known = {device.name: device for device in devices()}
     alike: dict[int, list[str]] = {}
     for name in CARDS:
         if name in known:
@@ -128,22 +141,28 @@ def cards() -> list[dict[str, Any]]:
     return [{"names": names, "usable": size} for size, names in sorted(alike.items())]
 
 
-def _capability(one: Capability, texts: Texts) -> list[Any]:
+def _capability(capability: Capability, texts: Texts) -> list[Any]:
     """As on the models that were measured, which a question without a model is about."""
-    return capability_in(one, texts, {**shared_circumstances(), "dtype": frozenset({"bfloat16"})})
+    return capability_in(
+        capability, texts, {**shared_circumstances(), "dtype": frozenset({"bfloat16"})}
+    )
 
 
-def capability_in(one: Capability, texts: Texts | Inline, given: Given) -> list[Any]:
+def capability_in(capability: Capability, texts: Texts | Inline, given: Given) -> list[Any]:
     """Support as a demand sees it, its level, its note, and the support that is on file.
 
     Args:
-        one: the capability.
+        capability: the capability.
         texts: where the note goes.
         given: what is known of the base, which conditions are held against.
     """
-    support = trains_on(one, given)
-    found: list[Any] = [support[0], EVIDENCE_LEVELS.index(one.level), texts.place(one.note)]
-    return found if support == one.support else [*found, one.support[0]]
+    support = trains_on(capability, given)
+    found: list[Any] = [
+        support[0],
+        EVIDENCE_LEVELS.index(capability.level),
+        texts.place(capability.note),
+    ]
+    return found if support == capability.support else [*found, capability.support[0]]
 
 
 def _method(catalog: Catalog, method: Method, texts: Texts) -> dict[str, Any]:
@@ -162,17 +181,17 @@ def _method(catalog: Catalog, method: Method, texts: Texts) -> dict[str, Any]:
         "notes": list(method.notes),
         "requires": list(method.requires),
         "capabilities": [
-            _capability(method.capabilities[one.id], texts) for one in catalog.features
+            _capability(method.capabilities[feature.id], texts) for feature in catalog.features
         ],
         "variants": [
             {
-                "id": one.id,
-                "title": one.title,
-                "summary": one.summary,
-                "paper": None if one.paper is None else one.paper.model_dump(mode="json"),
-                "since": one.since,
+                "id": variant.id,
+                "title": variant.title,
+                "summary": variant.summary,
+                "paper": None if variant.paper is None else variant.paper.model_dump(mode="json"),
+                "since": variant.since,
             }
-            for one in method.variants
+            for variant in method.variants
         ],
     }
 
@@ -196,7 +215,7 @@ def _benchmark(catalog: Catalog, benchmark: Benchmark, texts: Texts) -> dict[str
         "certainty": query.certainty,
         "snapshot": query.snapshot,
         "era": query.era,
-        "eras": {one.id: one.title for one in benchmark.eras},
+        "eras": {era.id: era.title for era in benchmark.eras},
         "warnings": [*field.warnings, *benchmark.caveats],
         "engines": [
             place for place, one in enumerate(catalog.engines) if benchmark.modality in one.models
@@ -206,37 +225,41 @@ def _benchmark(catalog: Catalog, benchmark: Benchmark, texts: Texts) -> dict[str
             for place, engine in enumerate(catalog.engines)
             if benchmark.modality not in engine.models
         },
-        "baselines": {one.kind: one.name for one in usual.baselines},
-        "rows": [_row(catalog, query, one, texts) for one in field.contenders],
-        "whole": [_row(catalog, query, one, texts) for one in field.baselines],
+        "baselines": {baseline.kind: baseline.name for baseline in usual.baselines},
+        "rows": [_row(catalog, query, contender, texts) for contender in field.contenders],
+        "whole": [_row(catalog, query, baseline, texts) for baseline in field.baselines],
     }
 
 
-def _row(catalog: Catalog, query: Query, one: Contender, texts: Texts) -> dict[str, Any]:
+def _row(catalog: Catalog, query: Query, contender: Contender, texts: Texts) -> dict[str, Any]:
     benchmark = catalog.benchmark_by_id[query.benchmark]
     known = {method.id: place for place, method in enumerate(catalog.methods)}
     row: dict[str, Any] = {
-        "name": one.name,
-        "title": title(catalog, one.method, one.variants),
-        "method": known.get(one.method, -1),
-        "late": [] if one.method == FULL_FINETUNING else _late(catalog, one, texts),
+        "name": contender.name,
+        "title": title(catalog, contender.method, contender.variants),
+        "method": known.get(contender.method, -1),
+        "late": [] if contender.method == FULL_FINETUNING else _late(catalog, contender, texts),
     }
-    if one.method != FULL_FINETUNING:
-        row["routes"] = _routes(catalog, benchmark, one, texts)
-    if one.run is None:
+    if contender.method != FULL_FINETUNING:
+        row["routes"] = _routes(catalog, benchmark, contender, texts)
+    if contender.run is None:
         return row
     metrics = benchmark.metrics
     row |= {
-        "short": shortened(catalog, one.run, one.name),
-        "variants": list(one.variants),
-        "era": one.run.era,
-        "values": [one.values.get(name) for name in metrics],
+        "short": shortened(catalog, contender.run, contender.name),
+        "variants": list(contender.variants),
+        "era": contender.run.era,
+        "values": [contender.values.get(name) for name in metrics],
         "noise": {
-            str(metrics.index(name)): [sd, one.rerun_sds.get(name, sd), one.degrees.get(name)]
-            for name, sd in one.sds.items()
+            str(metrics.index(name)): [
+                sd,
+                contender.rerun_sds.get(name, sd),
+                contender.degrees.get(name),
+            ]
+            for name, sd in contender.sds.items()
             if name in metrics
         },
-        "unusable": [texts.place(one.unusable.get(name)) for name in metrics],
+        "unusable": [texts.place(contender.unusable.get(name)) for name in metrics],
         "flags": [
             [
                 flag.code,
@@ -244,41 +267,45 @@ def _row(catalog: Catalog, query: Query, one: Contender, texts: Texts) -> dict[s
                 texts.place(flag.reason),
                 flag.code in UNFIT,
             ]
-            for flag in one.run.flags
+            for flag in contender.run.flags
         ],
     }
-    if one.paired_sds:
-        row["paired"] = {str(metrics.index(k)): dict(sds) for k, sds in one.paired_sds.items()}
-    if one.method in catalog.method_by_id:
-        row["capabilities"] = _own_capabilities(catalog, one, texts)
+    if contender.paired_sds:
+        row["paired"] = {
+            str(metrics.index(k)): dict(sds) for k, sds in contender.paired_sds.items()
+        }
+    if contender.method in catalog.method_by_id:
+        row["capabilities"] = _own_capabilities(catalog, contender, texts)
     return row
 
 
-def _own_capabilities(catalog: Catalog, one: Contender, texts: Texts) -> dict[str, list[Any]]:
+def _own_capabilities(catalog: Catalog, contender: Contender, texts: Texts) -> dict[str, list[Any]]:
     """Capabilities that its variants change, by the place of the feature."""
-    method = catalog.method_by_id[one.method]
+    method = catalog.method_by_id[contender.method]
     found = {}
     for place, feature in enumerate(catalog.features):
-        own = method.capability(feature.id, one.variants)
+        own = method.capability(feature.id, contender.variants)
         if own != method.capabilities[feature.id]:
             found[str(place)] = _capability(own, texts)
     return found
 
 
-def _late(catalog: Catalog, one: Contender, texts: Texts) -> list[list[Any]]:
+def _late(catalog: Catalog, contender: Contender, texts: Texts) -> list[list[Any]]:
     """What needs a peft, in the order in which a demand names it: release and reason.
 
     The first entry is the method's own, after which nothing else counts. A release of `None` is
     one that no peft is known to reach.
     """
-    method = catalog.method_by_id[one.method]
+    method = catalog.method_by_id[contender.method]
     since = method.since or catalog.peft_version
     found: list[list[Any]] = [[since, texts.place(f"needs peft {since} or newer")]]
     for variant in method.variants:
-        if variant.id in one.variants and variant.since:
+        if variant.id in contender.variants and variant.since:
             needed = f"{variant.title} needs peft {variant.since} or newer"
             found.append([variant.since, texts.place(needed)])
-    keys: Iterable[str] = one.run.recipe.config if one.run is not None and method.fields else ()
+    keys: Iterable[str] = (
+        contender.run.recipe.config if contender.run is not None and method.fields else ()
+    )
     for key in keys:
         first = method.fields.get(key)
         needed = f"needs peft {first} or newer" if first else "is not known to any release"
@@ -287,11 +314,11 @@ def _late(catalog: Catalog, one: Contender, texts: Texts) -> list[list[Any]]:
 
 
 def _routes(
-    catalog: Catalog, benchmark: Benchmark, one: Contender, texts: Texts
+    catalog: Catalog, benchmark: Benchmark, contender: Contender, texts: Texts
 ) -> dict[str, list[Any]]:
     """Routes by the place of the engine; engines for other models have one for all candidates."""
     return {
-        str(place): _route(catalog, benchmark, place, one.run or one.method, texts)
+        str(place): _route(catalog, benchmark, place, contender.run or contender.method, texts)
         for place, engine in enumerate(catalog.engines)
         if benchmark.modality in engine.models
     }
@@ -305,10 +332,10 @@ def _route(
 
 
 def route_in(
-    catalog: Catalog, query: Query, place: int, one: Contender, texts: Texts | Inline
+    catalog: Catalog, query: Query, place: int, contender: Contender, texts: Texts | Inline
 ) -> list[Any]:
     """Route of a candidate to the engine at `place` on the question's model."""
-    return _told(routed(catalog, query, one, catalog.engines[place].id), texts)
+    return _told(routed(catalog, query, contender, catalog.engines[place].id), texts)
 
 
 def _told(route: Route, texts: Texts | Inline) -> list[Any]:

@@ -221,7 +221,7 @@ def category_of(name: str) -> str:
 
 def largest(sites: Sequence[Site]) -> tuple[int, int]:
     """Largest inputs and largest outputs among `sites`."""
-    return max(one.inputs for one in sites), max(one.outputs for one in sites)
+    return max(site.inputs for site in sites), max(site.outputs for site in sites)
 
 
 def require(condition: bool, fields: Fields, message: str) -> None:

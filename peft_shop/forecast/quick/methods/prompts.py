@@ -62,31 +62,35 @@ def _key_value_width(fields: Fields) -> int:
 
 def prompt_tuning(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG001 - wraps no module
     """Prompt tuning: one trained embedding per virtual token."""
-    found = Additions(prompt_tokens=fields.count("num_virtual_tokens"))
-    rows = found.prompt_tokens * _submodules(fields)
-    found.share("prompt_embeddings", rows, _size(fields, "hidden_size", "token_dim"))
-    return found
+    additions = Additions(prompt_tokens=fields.count("num_virtual_tokens"))
+    rows = additions.prompt_tokens * _submodules(fields)
+    additions.share("prompt_embeddings", rows, _size(fields, "hidden_size", "token_dim"))
+    return additions
 
 
 def multitask_prompt_tuning(sites: Sequence[Site], fields: Fields) -> Additions:
     """Multitask prompt tuning: prompt tuning and a low-rank factor per task."""
-    found = prompt_tuning(sites, fields)
-    tokens, ranks, tasks = found.prompt_tokens, fields.count("num_ranks"), fields.count("num_tasks")
+    additions = prompt_tuning(sites, fields)
+    tokens, ranks, tasks = (
+        additions.prompt_tokens,
+        fields.count("num_ranks"),
+        fields.count("num_tasks"),
+    )
     submodules = _submodules(fields)
-    found.share("prefix_task_cols", tasks, tokens * submodules, ranks)
-    found.share("prefix_task_rows", tasks, ranks, _size(fields, "hidden_size", "token_dim"))
-    return found
+    additions.share("prefix_task_cols", tasks, tokens * submodules, ranks)
+    additions.share("prefix_task_rows", tasks, ranks, _size(fields, "hidden_size", "token_dim"))
+    return additions
 
 
 def cpt(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG001 - wraps no module
     """CPT: context tokens with a trained offset."""
     tokens = len(fields["cpt_token_ids"] or ())
     require(tokens > 0, fields, "cpt_token_ids is empty")
-    found = Additions(prompt_tokens=tokens)
+    additions = Additions(prompt_tokens=tokens)
     width = _size(fields, "hidden_size", "token_dim")
-    found.share("prompt_embeddings", tokens, width, trained=False)
-    found.share(f"{_ENCODER}.delta_embedding", tokens, width, saved=False)
-    return found
+    additions.share("prompt_embeddings", tokens, width, trained=False)
+    additions.share(f"{_ENCODER}.delta_embedding", tokens, width, saved=False)
+    return additions
 
 
 def p_tuning(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG001 - wraps no module
@@ -95,25 +99,25 @@ def p_tuning(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG00
     width = _size(fields, "hidden_size", "token_dim")
     hidden = int(fields["encoder_hidden_size"] or width)
     rows = tokens * _submodules(fields)
-    found = Additions(prompt_tokens=tokens)
-    found.share("prompt_embeddings", rows, width, trained=False, parameter=False, held=False)
+    additions = Additions(prompt_tokens=tokens)
+    additions.share("prompt_embeddings", rows, width, trained=False, parameter=False, held=False)
     inner = {"saved": False}
-    found.share(f"{_ENCODER}.embedding", rows, width, **inner)
+    additions.share(f"{_ENCODER}.embedding", rows, width, **inner)
     if fields["encoder_reparameterization_type"] == "LSTM":
         layers = int(fields["encoder_num_layers"])
         for layer in range(layers):
             inputs = width if layer == 0 else 2 * hidden
             for side in ("", "_reverse"):
-                found.share(f"{_ENCODER}.lstm.ih_l{layer}{side}", 4 * hidden, inputs, **inner)
-                found.share(f"{_ENCODER}.lstm.hh_l{layer}{side}", 4 * hidden, hidden, **inner)
-                found.share(f"{_ENCODER}.lstm.bias_l{layer}{side}", 2, 4 * hidden, **inner)
+                additions.share(f"{_ENCODER}.lstm.ih_l{layer}{side}", 4 * hidden, inputs, **inner)
+                additions.share(f"{_ENCODER}.lstm.hh_l{layer}{side}", 4 * hidden, hidden, **inner)
+                additions.share(f"{_ENCODER}.lstm.bias_l{layer}{side}", 2, 4 * hidden, **inner)
         shapes = [(hidden * 2, hidden * 2), (width, hidden * 2)]
     else:
         shapes = [(hidden, width), (hidden, hidden), (width, hidden)]
     for i, (rows_, columns) in enumerate(shapes):
-        found.share(f"{_ENCODER}.mlp_head.{2 * i}.weight", rows_, columns, **inner)
-        found.share(f"{_ENCODER}.mlp_head.{2 * i}.bias", rows_, **inner)
-    return found
+        additions.share(f"{_ENCODER}.mlp_head.{2 * i}.weight", rows_, columns, **inner)
+        additions.share(f"{_ENCODER}.mlp_head.{2 * i}.bias", rows_, **inner)
+    return additions
 
 
 def prefix_tuning(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG001 - wraps no module
@@ -122,20 +126,20 @@ def prefix_tuning(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: 
     layers = _size(fields, "layers", "num_layers")
     width = int(fields.values.get("token_dim") or _key_value_width(fields))
     rows = tokens * _submodules(fields)
-    found = Additions(prefix_tokens=tokens)
+    additions = Additions(prefix_tokens=tokens)
     whole = 2 * layers * width
     if not fields["prefix_projection"]:
-        found.share("prompt_embeddings", rows, whole)
-        return found
+        additions.share("prompt_embeddings", rows, whole)
+        return additions
     hidden = int(fields["encoder_hidden_size"] or width)
-    found.share("prompt_embeddings", rows, whole, trained=False, parameter=False, held=False)
+    additions.share("prompt_embeddings", rows, whole, trained=False, parameter=False, held=False)
     inner = {"saved": False}
-    found.share(f"{_ENCODER}.embedding", rows, width, **inner)
-    found.share(f"{_ENCODER}.transform.0.weight", hidden, width, **inner)
-    found.share(f"{_ENCODER}.transform.0.bias", hidden, **inner)
-    found.share(f"{_ENCODER}.transform.2.weight", whole, hidden, **inner)
-    found.share(f"{_ENCODER}.transform.2.bias", whole, **inner)
-    return found
+    additions.share(f"{_ENCODER}.embedding", rows, width, **inner)
+    additions.share(f"{_ENCODER}.transform.0.weight", hidden, width, **inner)
+    additions.share(f"{_ENCODER}.transform.0.bias", hidden, **inner)
+    additions.share(f"{_ENCODER}.transform.2.weight", whole, hidden, **inner)
+    additions.share(f"{_ENCODER}.transform.2.bias", whole, **inner)
+    return additions
 
 
 def cartridge(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG001 - wraps no module
@@ -144,12 +148,12 @@ def cartridge(sites: Sequence[Site], fields: Fields) -> Additions:  # noqa: ARG0
     frozen = int(fields["num_frozen_tokens"])
     layers = _size(fields, "layers", "num_layers")
     width = 2 * layers * int(fields.values.get("token_dim") or _key_value_width(fields))
-    found = Additions(prefix_tokens=tokens)
-    found.share("prompt_embeddings", tokens, width, trained=False, parameter=False, held=False)
+    additions = Additions(prefix_tokens=tokens)
+    additions.share("prompt_embeddings", tokens, width, trained=False, parameter=False, held=False)
     if frozen:
-        found.share(f"{_ENCODER}.frozen_embedding", frozen, width, trained=False, saved=False)
-    found.share(f"{_ENCODER}.trainable_embedding", tokens - frozen, width, saved=False)
-    return found
+        additions.share(f"{_ENCODER}.frozen_embedding", frozen, width, trained=False, saved=False)
+    additions.share(f"{_ENCODER}.trainable_embedding", tokens - frozen, width, saved=False)
+    return additions
 
 
 def adaption_prompt(sites: Sequence[Site], fields: Fields) -> Additions:
@@ -159,19 +163,19 @@ def adaption_prompt(sites: Sequence[Site], fields: Fields) -> Additions:
     require(
         layers <= len(sites), fields, f"adapter_layers {layers} exceeds the {len(sites)} blocks"
     )
-    found = Additions()
+    additions = Additions()
     for site in sites[len(sites) - layers :]:
-        found.add(site, "adaption_prompt", 1, length, width, dtype="base")
-        found.add(site, "adaption_gate", 1, dtype="base")
+        additions.add(site, "adaption_prompt", 1, length, width, dtype="base")
+        additions.add(site, "adaption_gate", 1, dtype="base")
         heads = fields.structure.dimensions.attention_heads or 0
         query = heads * (fields.structure.dimensions.head_dim or 0)
         # a second query; scores over the prompt in both dtypes; the prompt's keys and values
         scores = heads * length
-        found.kept.append(
+        additions.kept.append(
             Kept(
                 site,
                 base_token=query + 4 * scores,
                 sequence=2 * length * query,
             )
         )
-    return found
+    return additions

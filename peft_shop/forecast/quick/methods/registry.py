@@ -139,10 +139,10 @@ def _adapter_of(structure: Structure, config: Mapping[str, Any]) -> Additions:
         msg = f"{fields.method}: no closed form for bias={fields['bias']!r}; make a dry run"
         raise ConfigError(msg)
     sites = sites_of(fields)
-    found = CLOSED_FORMS[fields.method](sites, fields)
-    _modules_to_save(found, fields)
-    _embeddings(found, fields, sites)
-    return found
+    additions = CLOSED_FORMS[fields.method](sites, fields)
+    _modules_to_save(additions, fields)
+    _embeddings(additions, fields, sites)
+    return additions
 
 
 def _embeddings(found: Additions, fields: Fields, sites: Sequence[Site]) -> None:

@@ -36,25 +36,25 @@ def pvera(sites: Sequence[Site], fields: Fields) -> Additions:
 
 def _vera(sites: Sequence[Site], fields: Fields, prefix: str, times: int) -> Additions:
     linear_only(sites, fields, "transformers_conv1d")
-    found = Additions()
+    additions = Additions()
     rank = fields.count("r")
     inputs, outputs = largest(sites)
     saved = bool(fields["save_projection"])
     shared = {"dtype": "float32", "saved": saved, **_BUFFER}
-    found.share(f"base_model.{prefix}_A", times * rank, inputs, **shared)
-    found.share(f"base_model.{prefix}_B", outputs, rank, **shared)
+    additions.share(f"base_model.{prefix}_A", times * rank, inputs, **shared)
+    additions.share(f"base_model.{prefix}_B", outputs, rank, **shared)
     for site in sites:
-        found.add(site, f"{prefix}_lambda_b", site.outputs)
-        found.add(site, f"{prefix}_lambda_d", times * rank)
+        additions.add(site, f"{prefix}_lambda_b", site.outputs)
+        additions.add(site, f"{prefix}_lambda_d", times * rank)
         inner = {1: 1, 2: 4}[times] * rank
-        found.kept.append(Kept(site, token=site.outputs + inner))
-    return found
+        additions.kept.append(Kept(site, token=site.outputs + inner))
+    return additions
 
 
 def randlora(sites: Sequence[Site], fields: Fields) -> Additions:
     """RandLoRA: shared random bases; the checkpoint holds them once more for every module."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Additions()
+    additions = Additions()
     rank = fields.count("r")
     inputs, outputs = largest(sites)
     low, high = min(inputs, outputs), max(inputs, outputs)
@@ -62,28 +62,28 @@ def randlora(sites: Sequence[Site], fields: Fields) -> Additions:
     bases = math.ceil(low / rank)
     shapes = (("randlora_A", (rank, 1, low)), ("randlora_B", (high, bases, rank)))
     for name, shape in shapes:
-        found.share(f"base_model.{name}", *shape, dtype="float32", saved=saved, **_BUFFER)
+        additions.share(f"base_model.{name}", *shape, dtype="float32", saved=saved, **_BUFFER)
     for site in sites:
         smaller = min(site.inputs, site.outputs)
         own = math.ceil(smaller / rank)
-        found.add(site, "randlora_lambda", rank, own)
-        found.add(site, "randlora_gamma", own, smaller)
+        additions.add(site, "randlora_lambda", rank, own)
+        additions.add(site, "randlora_gamma", own, smaller)
         for name, shape in shapes:
-            found.add(site, name, *shape, dtype="float32", saved=saved, held=False, **_BUFFER)
+            additions.add(site, name, *shape, dtype="float32", saved=saved, held=False, **_BUFFER)
         # one factor of the update, scaled, and the input's image under the other
         width = rank * own
-        found.kept.append(Kept(site, token=width, weight=width * smaller))
-    return found
+        additions.kept.append(Kept(site, token=width, weight=width * smaller))
+    return additions
 
 
 def vblora(sites: Sequence[Site], fields: Fields) -> Additions:
     """VB-LoRA: A and B are mixed from a bank of vectors that the whole model shares."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Additions()
+    additions = Additions()
     rank, length, bank, top = (
         fields.count(name) for name in ("r", "vector_length", "num_vectors", "topk")
     )
-    found.share("base_model.vblora_vector_bank", bank, length)
+    additions.share("base_model.vblora_vector_bank", bank, length)
     compact = bool(fields["save_only_topk_weights"])
     index = "uint8" if bank < 2**8 else "int16" if bank < 2**15 else "int32"
     for site in sites:
@@ -93,63 +93,63 @@ def vblora(sites: Sequence[Site], fields: Fields) -> Additions:
             ("vblora_logits_A", (rank, site.inputs // length)),
             ("vblora_logits_B", (site.outputs // length, rank)),
         ):
-            found.add(site, name, *shape, bank, saved=not compact)
+            additions.add(site, name, *shape, bank, saved=not compact)
             if compact:
                 extra = {"trained": False, "parameter": False, "held": False}
-                found.add(site, f"{name}_topk_indices", *shape, top, dtype=index, **extra)
-                found.add(site, f"{name}_topk_weights", *shape, top - 1, **extra)
+                additions.add(site, f"{name}_topk_indices", *shape, top, dtype=index, **extra)
+                additions.add(site, f"{name}_topk_weights", *shape, top - 1, **extra)
         # the chosen vectors, their weights and places, and the two factors they make
         places = rank * (site.inputs + site.outputs) / length
         fixed = places * (4 * length * top + 4 * length + 12 * top)
-        found.kept.append(Kept(site, casts=True, token=rank, fixed=fixed))
-    return found
+        additions.kept.append(Kept(site, casts=True, token=rank, fixed=fixed))
+    return additions
 
 
 def unilora(sites: Sequence[Site], fields: Fields) -> Additions:
     """UniLoRA: every element of A and B is one of `theta_d_length` shared numbers, scaled."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     rank = fields.count("r")
-    found.share("base_model.unilora_theta_d", fields.count("theta_d_length"))
+    additions.share("base_model.unilora_theta_d", fields.count("theta_d_length"))
     saved = bool(fields["save_indices"])
     for site in sites:
         for side, shape in (("A", (rank, site.inputs)), ("B", (site.outputs, rank))):
-            found.add(
+            additions.add(
                 site, f"unilora_indices_{side}", *shape, dtype="int64", saved=saved, **_BUFFER
             )
-            found.add(
+            additions.add(
                 site, f"unilora_scales_{side}", *shape, dtype="float32", saved=saved, **_BUFFER
             )
         factors = rank * (site.inputs + site.outputs)
-        found.kept.append(Kept(site, casts=True, token=rank, weight=factors))
-    return found
+        additions.kept.append(Kept(site, casts=True, token=rank, weight=factors))
+    return additions
 
 
 def tinylora(sites: Sequence[Site], fields: Fields) -> Additions:
     """TinyLoRA: `u` numbers per group of modules steer frozen factors of each weight."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     rank, width = fields.count("r"), fields.count("u")
     groups = max(1, round(len(sites) * (1 - float(fields["weight_tying"]))))
     size = max(1, len(sites) // groups)
     used = min((len(sites) - 1) // size, groups - 1) + 1
     for i in range(used):
-        found.share(f"base_model.tinylora_v.{i}", width)
+        additions.share(f"base_model.tinylora_v.{i}", width)
     saved = bool(fields["save_projection"])
     fixed = {"dtype": "float32", **_BUFFER}
     for site in sites:
         own = min(rank, site.inputs, site.outputs)
-        found.add(site, "tinylora_A", own, site.inputs, **fixed)
-        found.add(site, "tinylora_B", site.outputs, own, **fixed)
-        found.add(site, "tinylora_P", width, own, own, saved=saved, **fixed)
-        found.kept.append(Kept(site, token=own, weight=own * own))
-    return found
+        additions.add(site, "tinylora_A", own, site.inputs, **fixed)
+        additions.add(site, "tinylora_B", site.outputs, own, **fixed)
+        additions.add(site, "tinylora_P", width, own, own, saved=saved, **fixed)
+        additions.kept.append(Kept(site, token=own, weight=own * own))
+    return additions
 
 
 def lily(sites: Sequence[Site], fields: Fields) -> Additions:
     """Lily: neighbouring layers share A, all layers share B; the checkpoint repeats both."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     rank, stride, many = (fields.count(name) for name in ("r", "stride_A", "num_B"))
     seen: dict[tuple[str, int, int], int] = {}
     targets = fields["target_modules"]
@@ -161,25 +161,27 @@ def lily(sites: Sequence[Site], fields: Fields) -> Additions:
         first, leader = place == 0, place % stride == 0
         one = {"trained": leader, "parameter": leader, "held": leader}
         all_ = {"trained": first, "parameter": first, "held": first}
-        found.add(site, "lily_A.weight", rank, site.inputs, **one)
-        found.add(site, "lily_B.weight", site.outputs, many * rank, **all_)
-        found.add(site, "lily_router.weight", many, rank)
+        additions.add(site, "lily_A.weight", rank, site.inputs, **one)
+        additions.add(site, "lily_B.weight", site.outputs, many * rank, **all_)
+        additions.add(site, "lily_router.weight", many, rank)
         weight = rank * site.outputs + many
-        found.kept.append(Kept(site, casts=True, token=rank + many, weight=weight))
-    return found
+        additions.kept.append(Kept(site, casts=True, token=rank + many, weight=weight))
+    return additions
 
 
 def _suffix(site: Site, targets: str | Sequence[str]) -> str:
     """The target that peft groups `site` under: the last one that its name ends with."""
     if isinstance(targets, str):
         return targets
-    return next((one for one in sorted(targets, key=len) if site.name.endswith(one)), site.name)
+    return next(
+        (target for target in sorted(targets, key=len) if site.name.endswith(target)), site.name
+    )
 
 
 def frod(sites: Sequence[Site], fields: Fields) -> Additions:
     """FRoD: a projection shared by modules of one category, with a trained sparse middle."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Additions()
+    additions = Additions()
     saved = bool(fields["save_projection"])
     categories: dict[str, int] = {}
     for site in sites:
@@ -188,7 +190,7 @@ def frod(sites: Sequence[Site], fields: Fields) -> Additions:
         require(alike, fields, f"{site.name} has other inputs than its category of modules")
     for category, width in sorted(categories.items()):
         count = _sparse(width, float(fields["sparse_rate"]))
-        found.share(
+        additions.share(
             f"base_model.frod_V.{category}",
             width,
             width,
@@ -198,13 +200,13 @@ def frod(sites: Sequence[Site], fields: Fields) -> Additions:
             **_BUFFER,
         )
         whole = {"dtype": "int64", "saved": saved, **_BUFFER}
-        found.share(f"base_model.frod_s_indices.{category}", 2, count, **whole)
-        found.share(f"base_model.frod_s_size.{category}", 2, **whole)
+        additions.share(f"base_model.frod_s_indices.{category}", 2, count, **whole)
+        additions.share(f"base_model.frod_s_size.{category}", 2, **whole)
     for site in sites:
         count = _sparse(site.inputs, float(fields["sparse_rate"]))
-        found.add(site, "frod_lambda_l", site.inputs)
-        found.add(site, "frod_lambda_s_values", count)
-        found.add(
+        additions.add(site, "frod_lambda_l", site.inputs)
+        additions.add(site, "frod_lambda_s_values", count)
+        additions.add(
             site,
             "frod_U",
             site.outputs,
@@ -215,9 +217,9 @@ def frod(sites: Sequence[Site], fields: Fields) -> Additions:
             **_BUFFER,
         )
         if fields["runtime_offload_base_weight"]:
-            found.offloaded += site.weight
+            additions.offloaded += site.weight
         # the sparse middle is made dense: half-precision sparse products are not everywhere
-        found.kept.append(
+        additions.kept.append(
             Kept(
                 site,
                 base_token=site.inputs,
@@ -226,7 +228,7 @@ def frod(sites: Sequence[Site], fields: Fields) -> Additions:
                 copied_weight=site.inputs * (site.inputs + site.outputs),
             )
         )
-    return found
+    return additions
 
 
 def _sparse(width: int, rate: float) -> int:

@@ -165,7 +165,7 @@ def _matches(fields: Fields, site: Site, targets: Any) -> bool:
 
 
 def _ends_with(name: str, endings: Iterable[str]) -> bool:
-    return any(name == one or name.endswith(f".{one}") for one in endings)
+    return any(name == ending or name.endswith(f".{ending}") for ending in endings)
 
 
 def _is_excluded(fields: Fields, name: str) -> bool:

@@ -35,14 +35,14 @@ __all__ = [
 def loha(sites: Sequence[Site], fields: Fields) -> Additions:
     """LoHa: two low-rank products whose elementwise product is the update."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     for site in sites:
         rank = rank_of(fields, site)
         for i in (1, 2):
-            found.add(site, f"hada_w{i}_a", site.outputs, rank)
-            found.add(site, f"hada_w{i}_b", rank, site.inputs)
-        found.kept.append(Kept(site, casts=True, weight=site.inputs * site.outputs))
-    return found
+            additions.add(site, f"hada_w{i}_a", site.outputs, rank)
+            additions.add(site, f"hada_w{i}_b", rank, site.inputs)
+        additions.kept.append(Kept(site, casts=True, weight=site.inputs * site.outputs))
+    return additions
 
 
 def factors(size: int, wanted: int) -> tuple[int, int]:
@@ -67,7 +67,7 @@ def factors(size: int, wanted: int) -> tuple[int, int]:
 def lokr(sites: Sequence[Site], fields: Fields) -> Additions:
     """LoKr: a Kronecker product of a small matrix and a large one, the latter low-rank if large."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     wanted = int(fields["decompose_factor"])
     for site in sites:
         rank = rank_of(fields, site)
@@ -75,32 +75,32 @@ def lokr(sites: Sequence[Site], fields: Fields) -> Additions:
         out_small, out_large = factors(site.outputs, wanted)
         pairs = 0
         if fields["decompose_both"] and rank < max(out_small, in_small) / 2:
-            found.add(site, "lokr_w1_a", out_small, rank)
-            found.add(site, "lokr_w1_b", rank, in_small)
+            additions.add(site, "lokr_w1_a", out_small, rank)
+            additions.add(site, "lokr_w1_b", rank, in_small)
             pairs += out_small * in_small
         else:
-            found.add(site, "lokr_w1", out_small, in_small)
+            additions.add(site, "lokr_w1", out_small, in_small)
         if rank < max(out_large, in_large) / 2:
-            found.add(site, "lokr_w2_a", out_large, rank)
-            found.add(site, "lokr_w2_b", rank, in_large)
+            additions.add(site, "lokr_w2_a", out_large, rank)
+            additions.add(site, "lokr_w2_b", rank, in_large)
             pairs += out_large * in_large
         else:
-            found.add(site, "lokr_w2", out_large, in_large)
+            additions.add(site, "lokr_w2", out_large, in_large)
         weight = site.inputs * site.outputs + pairs
-        found.kept.append(Kept(site, casts=True, weight=weight))
-    return found
+        additions.kept.append(Kept(site, casts=True, weight=weight))
+    return additions
 
 
 def hira(sites: Sequence[Site], fields: Fields) -> Additions:
     """HiRA: a low-rank product times the base weight, elementwise."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     for site in sites:
         rank = rank_of(fields, site)
-        found.add(site, "hira_A", rank, site.inputs)
-        found.add(site, "hira_B", site.outputs, rank)
-        found.kept.append(Kept(site, casts=True, weight=site.inputs * site.outputs))
-    return found
+        additions.add(site, "hira_A", rank, site.inputs)
+        additions.add(site, "hira_B", site.outputs, rank)
+        additions.kept.append(Kept(site, casts=True, weight=site.inputs * site.outputs))
+    return additions
 
 
 def _frequencies(fields: Fields, site: Site) -> int:
@@ -115,13 +115,13 @@ def _frequencies(fields: Fields, site: Site) -> int:
 def fourierft(sites: Sequence[Site], fields: Fields) -> Additions:
     """FourierFT: coefficients in the frequency domain; the update is their inverse transform."""
     linear_only(sites, fields, "transformers_conv1d")
-    found = Additions()
+    additions = Additions()
     for site in sites:
         count = _frequencies(fields, site)
-        found.add(site, "fourierft_spectrum", count)
+        additions.add(site, "fourierft_spectrum", count)
         weight = site.inputs * site.outputs
-        found.kept.append(Kept(site, casts=True, weight=weight, fixed=16.0 * count))
-    return found
+        additions.kept.append(Kept(site, casts=True, weight=weight, fixed=16.0 * count))
+    return additions
 
 
 def waveft(sites: Sequence[Site], fields: Fields) -> Additions:
@@ -130,98 +130,100 @@ def waveft(sites: Sequence[Site], fields: Fields) -> Additions:
     require(
         not fields["proportional_parameters"], fields, "no closed form for proportional_parameters"
     )
-    found = Additions()
+    additions = Additions()
     for site in sites:
         count = _frequencies(fields, site)
-        found.add(site, "waveft_spectrum", count)
+        additions.add(site, "waveft_spectrum", count)
         weight = 2 * site.inputs * site.outputs
-        found.kept.append(Kept(site, casts=True, weight=weight, fixed=20.0 * count))
-    return found
+        additions.kept.append(Kept(site, casts=True, weight=weight, fixed=20.0 * count))
+    return additions
 
 
 def c3a(sites: Sequence[Site], fields: Fields) -> Additions:
     """C3A: circulant blocks (out/b, in/b, b)."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     for site in sites:
         block = int(
             pattern_value(fields["block_size_pattern"], site.name, fields.count("block_size"))
         )
         divides = site.inputs % block == site.outputs % block == 0
         require(divides, fields, f"block_size {block} must divide the shape of {site.name}")
-        found.add(site, "c3a_kernel", site.outputs // block, site.inputs // block, block)
-        found.kept.append(Kept(site, casts=True))
-    return found
+        additions.add(site, "c3a_kernel", site.outputs // block, site.inputs // block, block)
+        additions.kept.append(Kept(site, casts=True))
+    return additions
 
 
 def glora(sites: Sequence[Site], fields: Fields) -> Additions:
     """GLoRA: five paths on weight and bias; those without a bias to act on are empty buffers."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     way = fields["config_A_B"]
     for site in sites:
         rank = fields.count("r")
         for path in "AB":
             if way == "lora":
-                found.add(site, f"glora_{path}.Xd", site.outputs, rank)
-                found.add(site, f"glora_{path}.Xu", rank, site.inputs)
+                additions.add(site, f"glora_{path}.Xd", site.outputs, rank)
+                additions.add(site, f"glora_{path}.Xu", rank, site.inputs)
             elif way == "vector":
-                found.add(site, f"glora_{path}.X", site.outputs, 1)
+                additions.add(site, f"glora_{path}.X", site.outputs, 1)
             else:
-                found.add(site, f"glora_{path}.X", 1)
+                additions.add(site, f"glora_{path}.X", 1)
         empty = {"dtype": "base", "trained": False, "parameter": False}
         if site.bias and fields["config_C"] == "lora":
-            found.add(site, "glora_C.Xd", site.inputs, rank)
-            found.add(site, "glora_C.Xu", rank, 1)
+            additions.add(site, "glora_C.Xd", site.inputs, rank)
+            additions.add(site, "glora_C.Xu", rank, 1)
         elif site.bias and fields["config_C"] == "vector":
-            found.add(site, "glora_C.X", site.inputs, 1)
+            additions.add(site, "glora_C.X", site.inputs, 1)
         else:
-            found.add(site, "glora_C.zeros", site.inputs, 1, **empty)
+            additions.add(site, "glora_C.zeros", site.inputs, 1, **empty)
         for path in "DE":
             if site.bias and fields["config_D_E"] == "vector":
-                found.add(site, f"glora_{path}.X", site.outputs)
+                additions.add(site, f"glora_{path}.X", site.outputs)
             elif site.bias and fields["config_D_E"] == "constant":
-                found.add(site, f"glora_{path}.X", 1)
+                additions.add(site, f"glora_{path}.X", 1)
             else:
-                found.add(site, f"glora_{path}.zeros", site.outputs, **empty)
-        found.kept.append(Kept(site, input=True, base_weight=site.inputs * site.outputs))
-    return found
+                additions.add(site, f"glora_{path}.zeros", site.outputs, **empty)
+        additions.kept.append(Kept(site, input=True, base_weight=site.inputs * site.outputs))
+    return additions
 
 
 def shira(sites: Sequence[Site], fields: Fields) -> Additions:
     """SHiRA: as many single weights as LoRA of the same rank has parameters, and where they are."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     for site in sites:
         count = fields.count("r") * (site.inputs + site.outputs)
         most = site.inputs * site.outputs
         require(count <= most, fields, f"r asks for {count} of the {most} weights of {site.name}")
-        found.add(site, "shira_weight", count)
-        found.add(site, "shira_indices", 2, count, dtype="int32", trained=False, parameter=False)
+        additions.add(site, "shira_weight", count)
+        additions.add(
+            site, "shira_indices", 2, count, dtype="int32", trained=False, parameter=False
+        )
         # values, and row and column of each as int64
-        found.kept.append(Kept(site, input=True, base_weight=most, fixed=20.0 * count))
-    return found
+        additions.kept.append(Kept(site, input=True, base_weight=most, fixed=20.0 * count))
+    return additions
 
 
 def supertuning(sites: Sequence[Site], fields: Fields) -> Additions:
     """Super-Tuning: the largest (or smallest) weights, and a LoRA beside them for Supra."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     rank = fields["r"]
     for site in sites:
         size = site.inputs * site.outputs
         count = int(size * (1 - float(fields["sparsity"])))
         require(count >= 1, fields, f"sparsity leaves no weight of {site.name}")
-        found.add(site, "supertuning_values", count)
-        found.add(
+        additions.add(site, "supertuning_values", count)
+        additions.add(
             site, "supertuning_indices", count, dtype="int32", trained=False, parameter=False,
             saved=bool(fields["save_precomputed_indices"]),
         )  # fmt: skip
         if rank:
-            found.add(site, "supertuning_lora_A.weight", rank, site.inputs)
-            found.add(site, "supertuning_lora_B.weight", site.outputs, rank)
+            additions.add(site, "supertuning_lora_A.weight", rank, site.inputs)
+            additions.add(site, "supertuning_lora_B.weight", site.outputs, rank)
         # the scattered weight in its own dtype, the positions once more as int64
-        found.kept.append(
+        additions.kept.append(
             Kept(
                 site,
                 casts=bool(rank),
@@ -231,19 +233,19 @@ def supertuning(sites: Sequence[Site], fields: Fields) -> Additions:
                 fixed=8.0 * count,
             )
         )
-    return found
+    return additions
 
 
 def osf(sites: Sequence[Site], fields: Fields) -> Additions:
     """OSF: the weight's small singular directions are trained, its large ones are held fixed."""
     linear_only(sites, fields)
-    found = Additions()
+    additions = Additions()
     for site in sites:
         full = min(site.inputs, site.outputs)
         kept = _preserved(fields, site, full)
         low = full - kept
         if low <= 0:
-            found.notes.append(f"OSF leaves {site.name} as it is: nothing to train there")
+            additions.notes.append(f"OSF leaves {site.name} as it is: nothing to train there")
             continue
         buffer = {"trained": False, "parameter": False, "saved": False}
         for suffix, shape in (
@@ -251,17 +253,17 @@ def osf(sites: Sequence[Site], fields: Fields) -> Additions:
             ("S_low", (low,)),
             ("V_low", (low, site.inputs)),
         ):
-            found.add(site, f"osf_svd_params.{suffix}", *shape)
-            found.add(site, f"_osf_{suffix}_init", *shape, **buffer)
+            additions.add(site, f"osf_svd_params.{suffix}", *shape)
+            additions.add(site, f"_osf_{suffix}_init", *shape, **buffer)
         # the larger factor cannot be had from the small directions alone
         if site.outputs > site.inputs:
-            found.add(site, "_osf_U_high", site.outputs, kept, **buffer)
+            additions.add(site, "_osf_U_high", site.outputs, kept, **buffer)
         if site.inputs > site.outputs:
-            found.add(site, "_osf_V_high", kept, site.inputs, **buffer)
+            additions.add(site, "_osf_V_high", kept, site.inputs, **buffer)
         # the trained factors and their first values, side by side
         weight = 2 * low * (site.inputs + site.outputs)
-        found.kept.append(Kept(site, casts=True, token=2 * low, weight=weight))
-    return found
+        additions.kept.append(Kept(site, casts=True, token=2 * low, weight=weight))
+    return additions
 
 
 def _preserved(fields: Fields, site: Site, full: int) -> int:
