@@ -395,6 +395,49 @@ def test_all_dangling_references_are_told_at_once() -> None:
     assert not {"benchmarks[0].objectives[0]", "noise[0].methods[0]", "pairings[0].b"} & set(told)
 
 
+def test_references_of_engines_trainers_and_conversions_are_checked() -> None:
+    raw = document()
+    engine, trainer = raw["engines"][0], raw["trainers"][0]
+    fact = next(iter(engine["facts"].values()))
+    engine["facts"]["nothing"] = fact | {"source": "nothing"}
+    trainer["facts"]["nothing"] = next(iter(trainer["facts"].values())) | {"source": "nothing"}
+    ruled = next(i for i, one in enumerate(raw["engines"]) if one.get("rules"))
+    raw["engines"][ruled]["rules"][0]["when"] = "never"
+    strict = next(i for i, one in enumerate(raw["trainers"]) if one.get("rules"))
+    raw["trainers"][strict]["rules"][0] |= {"when": "never", "topics": ["nothing"]}
+    raw["conversions"][0] |= {"method": "lorra", "traits": ["nothing"], "rank": [["nothing"]]}
+    told = refused(raw)
+    assert set(told) == {
+        "engines[0].facts",
+        "engines[0].facts.nothing.source",
+        f"engines[{ruled}].rules[0].when",
+        "trainers[0].facts",
+        "trainers[0].facts.nothing.source",
+        f"trainers[{strict}].rules[0].when",
+        f"trainers[{strict}].rules[0].topics",
+        "conversions[0].method",
+        "conversions[0].traits[0]",
+        "conversions[0].rank",
+    }
+    assert told[f"trainers[{strict}].rules[0].topics"].message.startswith("unknown topic ")
+    assert told[f"engines[{ruled}].rules[0].when"].message.startswith("unknown circumstance ")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_record_of_very_many_values_is_refused_before_it_is_read(deep: bool) -> None:
+    def problem(values: int) -> str:
+        # the record, its name, its list and what that holds
+        items = [[0] for _ in range((values - 3) // 2)] if deep else [0] * (values - 3)
+        raw = document()
+        raw["metrics"].append({"id": "many", "title": items})
+        place = f"metrics[{len(raw['metrics']) - 1}]"
+        told = [one for where, one in refused(raw).items() if where.startswith(place)]
+        return " ".join(one.message for one in told)
+
+    assert "far too large" not in problem(99_999)
+    assert problem(100_003) == "far too large for one record"
+
+
 # --- whatever else happens to a file ---
 
 
