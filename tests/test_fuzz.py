@@ -60,7 +60,7 @@ def test_the_tests_of_a_room_bite(capsys: pytest.CaptureFixture[str]) -> None:
     done = subprocess.run(
         [
             *(sys.executable, str(ROOT / "benchmarks" / "mutation.py"), room),
-            *("--count", "20", "--seed", str(seed), "--least", "0.8"),
+            *("--count", "12", "--seed", str(seed), "--least", "0.75"),
         ],
         capture_output=True,
         text=True,
