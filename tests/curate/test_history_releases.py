@@ -132,12 +132,17 @@ def recipes(history: dict[str, Any], version: str) -> list[tuple[str, dict[str, 
             record = history["methods"].get(run["method"])
             if record is None:  # full fine-tuning
                 continue
+            stated = run["recipe"].get("config", {})
+            if run["method"] == "adalora" and "total_step" not in stated:
+                continue  # what ran it did without; every release demands it
+            if stated.get("oft_block_size"):
+                stated = {"r": 0} | stated  # the default, which once was 8
             needed = [record["since"], *(record["variants"][v] for v in run.get("variants", ()))]
             if not all(not_later(since, version) for since in needed):
                 continue
             config = {
                 field: value
-                for field, value in run["recipe"].get("config", {}).items()
+                for field, value in stated.items()
                 if not_later(record["fields"][field], version)
             }
             found[json.dumps([run["method"], config], sort_keys=True)] = (run["method"], config)
