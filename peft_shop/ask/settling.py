@@ -194,14 +194,14 @@ def plans_of(
     )
     # these are not the contenders of a whole question, whose plans are remembered
     alone = catalog.model_copy()
-    planned_ones = planned(alone, query, contenders, (), {}).contenders
+    with_plans = planned(alone, query, contenders, (), {}).contenders
     unknown = [
-        planned_one
-        for planned_one in planned_ones
-        if planned_one.setup is None and planned_one.misfit is None
+        contender
+        for contender in with_plans
+        if contender.setup is None and contender.misfit is None
     ]
     if not unknown or isinstance(model, Structure) or not _can_run():
-        return list(planned_ones)
+        return list(with_plans)
     runs_dry = _DryRuns(alone, query, model, contenders, time.monotonic() + USUAL_SECONDS)
     for done, one in enumerate(unknown):
         if runs_dry.time_left():

@@ -42,7 +42,9 @@ def meta_copy(model: nn.Module) -> nn.Module:
     for module in model.modules():
         # random number generators cannot be copied
         memo.update(
-            (id(var), var) for var in vars(module).values() if isinstance(var, torch.Generator)
+            (id(state), state)
+            for state in vars(module).values()
+            if isinstance(state, torch.Generator)
         )
     with _NoData():
         return copy.deepcopy(model, memo)

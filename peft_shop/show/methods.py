@@ -140,8 +140,8 @@ def card_document(
             Listing(
                 "Benchmarks side by side, by the best comparable run of each method",
                 tuple(
-                    Item(f"{stand.benchmark.title}:", (place_text(catalog, stand),))
-                    for stand in stands
+                    Item(f"{place.benchmark.title}:", (place_text(catalog, place),))
+                    for place in stands
                 ),
             )
         )

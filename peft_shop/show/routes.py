@@ -195,7 +195,7 @@ def route_document(catalog: Catalog, adapter: Adapter, route: Route) -> Document
                         Cell(one.date or "-", one.date),
                     )
                 )
-                for one in dict.fromkeys(basi for way in route.ways for basi in way.basis)
+                for one in dict.fromkeys(fact for way in route.ways for fact in way.basis)
             ),
         ),
     ]

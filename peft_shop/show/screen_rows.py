@@ -128,11 +128,7 @@ def _columns(answer: Recommendation, wanted: Sequence[str]) -> dict[str, Metric 
     usual = {headline, "peak_memory", "checkpoint_size"}
     last: dict[str, Metric | None] = {"serving": None, "again": None}
     if not wanted:
-        further = {
-            all_metric.id: all_metric
-            for all_metric in all_metrics(answer)
-            if all_metric.id not in usual
-        }
+        further = {metric.id: metric for metric in all_metrics(answer) if metric.id not in usual}
         return {**known, **further, **last}
     metrics: dict[str, Metric | None] = {}
     for given in wanted:

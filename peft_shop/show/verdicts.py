@@ -176,15 +176,15 @@ class _Explanations:
         texts += [
             ("Training", acceptance_sentence(taken)) for taken in front_member.trainers.values()
         ]
-        for versus in front_member.versus:
-            if versus.baseline == front_member.name:
+        for difference in front_member.versus:
+            if difference.baseline == front_member.name:
                 continue
             parts = [
-                f"{signed(versus.values[metric.id], metric)} of {metric.label}"
+                f"{signed(difference.values[metric.id], metric)} of {metric.label}"
                 for metric in self.metrics
-                if metric.id in versus.values
+                if metric.id in difference.values
             ]
-            texts.append((f"Against {versus.baseline}", ", ".join(parts)))
+            texts.append((f"Against {difference.baseline}", ", ".join(parts)))
         self._add(
             f"on the front, place {rank}",
             front_member,

@@ -197,7 +197,7 @@ def noise_references(sources: Sources) -> Iterator[Finding]:
             hint = nearest(entry.record.metric, benchmark.metrics)
             yield record, entry.problem("metric", message, hint)
         for era in era_names:
-            if era is not None and era not in {known.id for known in benchmark.eras}:
+            if era is not None and era not in {own.id for own in benchmark.eras}:
                 yield record, entry.problem(where, f"unknown era {era!r} of {benchmark.id}")
         for index, run in enumerate(run_names):
             if (benchmark.id, run) not in runs:
