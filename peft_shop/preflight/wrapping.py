@@ -30,10 +30,11 @@ REFUSALS: Final = (
     NotImplementedError,
     OSError,
     RuntimeError,
+    StopIteration,  # of a search for a weight in a layer that has none
     TypeError,
     ValueError,
 )
-"""What peft raises for a model or a configuration that it cannot work with."""
+"""What peft, a model or an adapter raises for what it cannot work with."""
 
 
 def as_config(config: PeftConfig | Mapping[str, Json]) -> PeftConfig:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import sys
+import traceback
 import warnings
 import zlib
 from collections import Counter
@@ -141,7 +142,7 @@ def outcome(target: Target) -> tuple[str, str]:
     except PeftShopError as error:
         return "refused", str(error)
     except Exception as error:  # noqa: BLE001 - the outcome that must not be
-        return "other", f"{type(error).__name__}: {error}"
+        return "other", "".join(traceback.format_exception(error)[-3:])
     if answer.front or answer.ties or answer.dominated:
         return "ready", answer.best.name if answer.front else ""
     # without evidence nothing is ranked: then what could be trained is listed, and that is said

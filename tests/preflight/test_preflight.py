@@ -75,6 +75,10 @@ def _gpt2() -> Any:
     )
 
 
+def _bit() -> Any:
+    return transformers.BitConfig(embedding_size=32, hidden_sizes=[128, 128], depths=[1, 1])
+
+
 MODELS: Final[dict[str, Callable[[], Any]]] = {
     "llama": lambda: transformers.LlamaConfig(**SIZES),
     "tied": lambda: transformers.LlamaConfig(**SIZES, tie_word_embeddings=True),
@@ -95,6 +99,7 @@ MODELS: Final[dict[str, Callable[[], Any]]] = {
     "t5": _t5,
     "bert": _bert,
     "llava": _llava,
+    "bit": _bit,
 }
 
 
@@ -403,6 +408,9 @@ def test_what_peft_refuses_is_an_error() -> None:
         preflight(target("llama"), lora(rnk=3))
     with pytest.raises(ConfigError, match="peft_type"):
         preflight(target("llama"), {"r": 3})
+    with pytest.raises(ConfigError, match="refuses LN_TUNING on BitModel: StopIteration"):
+        # one of its norms is an identity, whose weight peft looks for
+        preflight(target("bit"), {"peft_type": "LN_TUNING", "target_modules": ["norm"]})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
@@ -19,6 +19,7 @@ from peft_shop.forecast.dry_run.kernels import AcceleratorKernels
 from peft_shop.forecast.dry_run.kinds import attach, head_of
 from peft_shop.forecast.dry_run.optimizers import clip, make_optimizer
 from peft_shop.forecast.dry_run.tracing import Recorder
+from peft_shop.preflight.wrapping import REFUSALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,17 +31,6 @@ if TYPE_CHECKING:
     from peft_shop.preflight.batches import Batch
 
 __all__ = ["TracedStep", "trace"]
-
-_REFUSALS: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What models and adapters raise for inputs, or for a device, that they cannot work with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +94,7 @@ def trace(
         _run(model, made, steps, recorder, host=host, loss=loss or _loss, after=after)
     except PeftShopError:
         raise
-    except _REFUSALS as error:
+    except REFUSALS as error:
         said = str(error).strip().splitlines()
         msg = (
             f"a training step of {type(model).__name__} cannot be run on the meta device: "
