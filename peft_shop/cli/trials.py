@@ -17,7 +17,7 @@ from peft_shop.cli.output import (
     write_out,
 )
 from peft_shop.errors import QueryError
-from peft_shop.show.progress import progress_bar, waiting
+from peft_shop.show.progress import progress_bars, waiting
 from peft_shop.show.trials import plan_document, status_document
 from peft_shop.trial.engines import slots_of
 from peft_shop.trial.proposing import TrialPlan
@@ -157,7 +157,7 @@ def run(
         _hold_to_time(trial, within, slots=together, yes=yes or stage != "seeds")
     with waiting("reading the model and the data"):
         trial.freeze()
-    with progress_bar("runs", every=_EVERY, remaining=False) as tell:
+    with progress_bars("runs", "steps", every=_EVERY) as (tell, tell_step):
         reached = trial.run(
             engine=engine,  # type: ignore[arg-type]  # checked there
             address=address,
@@ -168,6 +168,7 @@ def run(
             share=share,
             timeout=timeout,
             tell=tell,
+            tell_step=tell_step,
             allow_code=allow_code,
         )
     out.show(status_document(reached, trial.estimate()), json=reached.model_dump_json)

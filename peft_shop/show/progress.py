@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["progress_bar", "waiting"]
+    from rich.progress import Progress
+
+__all__ = ["progress_bar", "progress_bars", "waiting"]
 
 _PATIENCE: Final = 0.7
 """How long nothing is said [s]."""
@@ -45,7 +47,7 @@ def waiting(what: str, *, shown: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress_bar(
-    title: str, *, shown: bool = True, every: float | None = None, remaining: bool = True
+    title: str, *, shown: bool = True, every: float | None = None
 ) -> Iterator[Callable[[int, int, str], None]]:
     """A function that is told the number of steps done, of all, and the next one's name.
 
@@ -54,11 +56,35 @@ def progress_bar(
         shown: whether anything is.
         every: where there is no terminal, time between lines that say the same [s]; `None` for
             no lines.
-        remaining: whether the bar tells the time that is left, from the pace of the steps so far.
     """
     if not shown or not sys.stderr.isatty():
         yield _lines(title, every if shown else None)
         return
+    with _progress(remaining=True) as bar:
+        yield _row(bar, title)
+
+
+@contextlib.contextmanager
+def progress_bars(
+    title: str, part: str, *, every: float | None = None
+) -> Iterator[tuple[Callable[[int, int, str], None], Callable[[int, int, str], None] | None]]:
+    """Two functions as of `progress_bar`: for the whole, and for the part of it that is being done.
+
+    Args:
+        title: what the steps of the whole are.
+        part: what the steps of the part are.
+        every: where there is no terminal, time between lines about the whole [s]; nothing is told
+            of the part then, and its function is `None`.
+    """
+    if not sys.stderr.isatty():
+        yield _lines(title, every), None
+        return
+    with _progress(remaining=False) as bar:
+        yield _row(bar, title), _row(bar, part)
+
+
+def _progress(*, remaining: bool) -> Progress:
+    """Bars on a terminal; `remaining`: with the time left, from the pace of the steps so far."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -68,7 +94,7 @@ def progress_bar(
         TimeRemainingColumn,
     )
 
-    with Progress(
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -76,13 +102,16 @@ def progress_bar(
         TextColumn("{task.fields[step]}", markup=False),
         console=Console(stderr=True),
         transient=True,
-    ) as bar:
-        task = bar.add_task(title, total=None, step="")
+    )
 
-        def tell(done: int, total: int, name: str) -> None:
-            bar.update(task, completed=done, total=total, step=name)
 
-        yield tell
+def _row(bar: Progress, title: str) -> Callable[[int, int, str], None]:
+    task = bar.add_task(title, total=None, step="")
+
+    def tell(done: int, total: int, name: str) -> None:
+        bar.update(task, completed=done, total=total, step=name)
+
+    return tell
 
 
 def _lines(title: str, every: float | None) -> Callable[[int, int, str], None]:

@@ -64,6 +64,7 @@ def drive(
     stages: Collection[Stage] = get_args(Stage),
     tell: Callable[[int, int, str], None] | None = None,
     describe: Callable[[Sequence[Attempt], int], str] | None = None,
+    watch: Callable[[Sequence[Attempt]], None] | None = None,
     ended: Callable[[Result], None] | None = None,
 ) -> None:
     """Does what is left of a trial; `results` grows by every run that ends.
@@ -78,6 +79,7 @@ def drive(
         stages: that are done; those after them are left.
         tell: told the number of runs done, of all, and what the current ones do.
         describe: words for the current runs of so many; by default the last one of each.
+        watch: told the current runs, where there are any.
         ended: called with every new result.
 
     Raises:
@@ -111,6 +113,8 @@ def drive(
                     ended(result)
             if tell is not None:
                 tell(len(results), total, (describe or _last_words)(active, total))
+            if watch is not None and active:
+                watch(active)
             time.sleep(_PAUSE)
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)

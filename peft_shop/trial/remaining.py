@@ -49,27 +49,54 @@ class Remaining:
             attempts: runs that were begun.
             total: runs of the whole trial [count].
         """
-        now = time.monotonic()
-        parts = []
-        low, high, known = 0.0, 0.0, True
-        for attempt in attempts:
-            elapsed = now - attempt.started if isinstance(attempt, Running) else None
-            said = attempt.progress()
-            left = self.of_run(attempt.job, elapsed or 0.0, _step(said))
-            known = known and left is not None
-            word = f"{attempt.id}: {said}"
-            if left is not None:
-                low, high = low + left[0], high + left[1]
-                if elapsed is not None:
-                    word += f" ({_told(left)})"
-            parts.append(word)
+        words = [self._word(attempt, f"{attempt.id}: {attempt.progress()}") for attempt in attempts]
+        return "; ".join(filter(None, [self.whole(attempts, total), *words]))
+
+    def whole(self, attempts: Sequence[Attempt], total: int) -> str:
+        """Time that is left of all; empty where nobody knows.
+
+        Args:
+            attempts: runs that were begun.
+            total: runs of the whole trial [count].
+        """
         each = self._typical()
-        if known and each is not None and self._slots is not None:
-            number = max(0, total - len(self._results) - len(attempts))
-            least, most = self._whole(each)
-            low, high = low + number * least, high + number * most
-            parts.insert(0, f"in all {_told((low / self._slots, high / self._slots))}")
-        return "; ".join(parts)
+        lefts = [self._left(attempt) for attempt in attempts]
+        if each is None or self._slots is None or None in lefts:
+            return ""
+        number = max(0, total - len(self._results) - len(attempts))
+        low, high = map(sum, zip(*filter(None, lefts), strict=True)) if lefts else (0.0, 0.0)
+        least, most = self._whole(each)
+        low, high = low + number * least, high + number * most
+        return f"in all {_told((low / self._slots, high / self._slots))}"
+
+    def step(self, attempts: Sequence[Attempt]) -> tuple[int, int, str]:
+        """Where the first of the current runs is.
+
+        Args:
+            attempts: runs that were begun, at least one.
+
+        Returns:
+            Its steps that are over, all of them, and its name, loss and time left, with the number
+            of the other current runs.
+        """
+        first, *others = attempts
+        said = first.progress()
+        step = _step(said)
+        words = said.partition(" ")[2].partition(" ")[2] if step else said
+        told = self._word(first, f"{first.id}: {words}")
+        if others:
+            told += f", and {len(others)} more at the same time"
+        return step, self._protocol.asked.steps, told
+
+    def _word(self, attempt: Attempt, told: str) -> str:
+        """What is told of a run, with the time that it still takes where it runs here."""
+        left = self._left(attempt) if isinstance(attempt, Running) else None
+        return told if left is None else f"{told} ({_told(left)})"
+
+    def _left(self, attempt: Attempt) -> tuple[float, float] | None:
+        began = attempt.started if isinstance(attempt, Running) else None
+        elapsed = 0.0 if began is None else time.monotonic() - began
+        return self.of_run(attempt.job, elapsed, _step(attempt.progress()))
 
     def of_run(self, job: Job, elapsed: float, step: int = 0) -> tuple[float, float] | None:
         """The least and the most that a run still takes [s]; `None` where nothing was measured.

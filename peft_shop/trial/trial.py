@@ -159,6 +159,7 @@ class Trial:
         share: bool = False,
         timeout: Quantity | None = None,
         tell: Callable[[int, int, str], None] | None = None,
+        tell_step: Callable[[int, int, str], None] | None = None,
         allow_code: bool = False,
     ) -> Status:
         """Does what is left of the trial.
@@ -177,6 +178,8 @@ class Trial:
             timeout: after which one run is ended; three times its forecast where `calibrate` was
                 called, else never.
             tell: told the number of runs done, of all, what the current ones do and how long.
+            tell_step: told the steps done of a current run, of all, its loss and how long; `tell`
+                is told of the whole alone then.
             allow_code: whether a score function that came with the folder may run.
 
         Raises:
@@ -205,6 +208,7 @@ class Trial:
                 # each has a part of the accelerator then
                 longest = longest * (together or 1) if shared and longest else longest
             deadline = None if limit is None else time.monotonic() + limit
+            left = Remaining(protocol, results, known, together)
             with opened(
                 engine,
                 self.folder,
@@ -224,7 +228,8 @@ class Trial:
                     deadline=deadline,
                     stages=stages,
                     tell=tell,
-                    describe=Remaining(protocol, results, known, together).text,
+                    describe=left.text if tell_step is None else left.whole,
+                    watch=None if tell_step is None else lambda begun: tell_step(*left.step(begun)),
                     ended=lambda _: self._tidy(protocol, results, keep),
                 )
             self._tidy(protocol, results, keep)

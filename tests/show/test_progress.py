@@ -10,7 +10,7 @@ import time
 import pytest
 
 from peft_shop.show import progress
-from peft_shop.show.progress import progress_bar, waiting
+from peft_shop.show.progress import progress_bar, progress_bars, waiting
 
 
 class Terminal(io.StringIO):
@@ -60,3 +60,23 @@ def test_a_log_has_a_line_from_time_to_time(
         for _ in range(12):
             tell(3, 7, "lora: step 5 loss 1.2")
     assert log.getvalue() == "runs: 3 of 7; lora: step 5 loss 1.2\n" * lines
+
+
+def test_two_bars_tell_of_the_whole_and_of_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with progress_bars("runs", "steps", every=30.0) as (tell, tell_part):
+        assert tell_part is not None
+        tell(3, 7, "in all 4 min left")
+        tell_part(120, 500, "lora: loss 1.2 [red]")
+    rows = [row for row in screen.getvalue().splitlines() if "lora" in row or "in all" in row]
+    assert all(word in rows[-2] for word in ("runs", "3/7", "in all 4 min left"))
+    assert all(word in rows[-1] for word in ("steps", "120/500", "lora: loss 1.2 [red]"))
+
+
+def test_a_log_is_told_of_the_whole_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with progress_bars("runs", "steps", every=30.0) as (_, tell_part):
+        assert tell_part is None

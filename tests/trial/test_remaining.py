@@ -98,3 +98,25 @@ def test_finished_runs_tell_better_and_those_of_the_candidate_best(made: SimpleN
     assert plan.high is not None
     text = known.text([], expected_jobs(protocol, results))
     assert text == f"in all {span(plan.low, plan.high)} left"
+
+
+def test_of_a_current_run_its_step_its_loss_and_its_time_are_told(
+    made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = made.protocol()
+    results = made.carried_out(protocol, lambda _: 2.0, most=1)
+    run = begun(protocol, next_jobs(protocol, results)[0], monkeypatch)
+    known = Remaining(protocol, results, CALIBRATION, 1)
+    steps = protocol.asked.steps
+    assert known.step([run]) == (0, steps, f"{run.id}: loading ({span(290, 290)} left)")
+    monkeypatch.setattr(Running, "progress", lambda _: "step 400 loss 2.0")
+    monkeypatch.setattr(time, "monotonic", lambda: 1800.0)
+    left = f"{span(100 * 0.5, 100 * 2 + 100)} left"
+    assert known.step([run]) == (400, steps, f"{run.id}: loss 2.0 ({left})")
+    assert known.step([run, run])[2].endswith("), and 1 more at the same time")
+    # both parts together are what a log has
+    count = expected_jobs(protocol, results)
+    assert known.text([run], count) == (
+        f"{known.whole([run], count)}; {run.id}: step 400 loss 2.0 ({left})"
+    )
+    assert known.whole([run], count).startswith("in all ")
