@@ -1,4 +1,4 @@
-"""What every record of the vocabulary is made of: the base class and the common types.
+"""What every record of the vocabulary is made of: the base class, the common types, and JSON.
 
 Frozen means frozen: mappings and lists inside a record are read-only all the way down, since
 answers and catalogs are shared by everything in the process. A copy of one (`dict(...)`,
@@ -8,6 +8,9 @@ answers and catalogs are shared by everything in the process. A copy of one (`di
 from __future__ import annotations
 
 import gc
+import json
+import math
+import re
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self, TypeAlias, TypeVar, cast
@@ -29,8 +32,10 @@ __all__ = [
     "Record",
     "Text",
     "Url",
+    "compact_json",
     "frozen",
     "own_names",
+    "parse_json",
     "uncollected",
 ]
 
@@ -169,3 +174,87 @@ def own_names(record: Record) -> list[str]:
         if not name.startswith(("_", "model_"))
     }
     return sorted(mine | set(kind.model_fields))
+
+
+# --- JSON ---
+
+_DEPTH: Final = 100
+_DIGITS: Final = 400
+_MAYBE_HALF: Final = re.compile(rb"\\u[dD]|\xed[\xa0-\xbf]|\x00")
+"""Escaped, as bytes of UTF-8, or in a text whose characters take more than one byte."""
+
+
+def compact_json(value: Any) -> str:
+    """One line of ASCII JSON that depends on the value alone: sorted keys, no spaces, no NaN.
+
+    >>> compact_json({"b": [1, 2.5], "a": None})
+    '{"a":null,"b":[1,2.5]}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def parse_json(content: bytes | str, *, infinite: bool = False) -> Any:
+    """The JSON value of a text from outside, with bounds that no honest file reaches.
+
+    Args:
+        content: the text.
+        infinite: whether Infinity and NaN may be there, as Python writes them; configurations of
+            models have them.
+
+    Raises:
+        ValueError: it is not JSON, is nested deeper than 100, has a number of more than 400
+            digits or one that is not finite, or half a character (a surrogate without its pair).
+    """
+    constant = float if infinite else _no_number
+    try:
+        value = json.loads(
+            content, parse_constant=constant, parse_int=_whole_number, parse_float=_fraction
+        )
+    except RecursionError:
+        msg = f"nested deeper than {_DEPTH}"
+        raise ValueError(msg) from None
+    level, depth = [value], 0
+    while level := [inner for inner in level if isinstance(inner, dict | list)]:
+        depth += 1
+        if depth > _DEPTH:
+            msg = f"nested deeper than {_DEPTH}"
+            raise ValueError(msg)
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    _refuse_half_characters(content, value)
+    return value
+
+
+def _refuse_half_characters(content: bytes | str, value: Any) -> None:
+    """Texts that no file and no screen can take; few honest files have such an escape at all."""
+    text = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    if not _MAYBE_HALF.search(text):
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        msg = f"half a character, {error.object[error.start]!a}: a surrogate without its pair"
+        raise ValueError(msg) from None
+
+
+def _no_number(constant: str) -> float:
+    msg = f"{constant} is not a number"
+    raise ValueError(msg)
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _DIGITS:
+        msg = f"a number of more than {_DIGITS} digits"
+        raise ValueError(msg)
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    if len(text) > _DIGITS:
+        msg = f"a number of more than {_DIGITS} digits"
+        raise ValueError(msg)
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)

@@ -133,9 +133,9 @@ def test_every_room_has_a_row() -> None:
 
 
 def test_the_top_of_the_house_stays_small() -> None:
-    assert len(list(ROOT.glob("*.py"))) <= 7
+    assert len(list(ROOT.glob("*.py"))) <= 8
     folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"]
-    assert len(folders) <= 15
+    assert len(folders) <= 14
 
 
 def test_nothing_imports_itself_by_a_detour() -> None:

@@ -26,8 +26,8 @@ from peft_shop.errors import (
     Problem,
     nearest_names,
 )
-from peft_shop.files import parse_json, read_bounded
-from peft_shop.records import Record, uncollected
+from peft_shop.files import read_bounded
+from peft_shop.records import Record, parse_json, uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -8,11 +8,11 @@ import typer
 
 from peft_shop.catalog.difference import diff as compare
 from peft_shop.catalog.export import as_csv, as_json, dump, require_shareable, schema_json, tables
+from peft_shop.catalog.new_folder import new_folder
 from peft_shop.catalog.store import load
 from peft_shop.cli.options import takes
 from peft_shop.cli.output import Output, output, say, write_file, write_files, write_out, writing
 from peft_shop.errors import QueryError, UnknownNameError
-from peft_shop.files import new_folder
 from peft_shop.show.differences import difference_document
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import ConversionError
-from peft_shop.files import parse_json, read_bounded, regular_size
+from peft_shop.files import read_bounded, regular_size
+from peft_shop.records import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.engines import Engine
+    from peft_shop.catalog.new_folder import NewFolder
     from peft_shop.conversion.bases import BaseWeights
     from peft_shop.conversion.options import Options
     from peft_shop.conversion.plan import Plan
     from peft_shop.conversion.probes import Probe
     from peft_shop.conversion.report import ConversionReport, LogitsCheck
-    from peft_shop.files import NewFolder
 
 __all__ = ["ConversionJob"]
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from peft_shop.catalog.new_folder import NewFolder, new_folder
 from peft_shop.conversion.report import REPORT_FILE
 from peft_shop.errors import ConversionError
-from peft_shop.files import NewFolder, clear_leftovers, new_folder
+from peft_shop.files import clear_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

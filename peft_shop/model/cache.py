@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from peft_shop.files import compact_json, read_bounded, write_atomically
+from peft_shop.files import read_bounded, write_atomically
 from peft_shop.model.structure import Structure
+from peft_shop.records import compact_json
 
 if TYPE_CHECKING:
     from peft_shop.model.checkpoints import Checkpoint

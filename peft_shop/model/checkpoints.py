@@ -16,7 +16,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import ModelError
-from peft_shop.files import parse_json, read_bounded
+from peft_shop.files import read_bounded
+from peft_shop.records import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.catalog.methods import PLAIN_TYPE
 from peft_shop.errors import AdapterError, Problem
-from peft_shop.files import parse_json, read_bounded, regular_size
+from peft_shop.files import read_bounded, regular_size
+from peft_shop.records import parse_json
 from peft_shop.serve.fields import is_number
 from peft_shop.upstream.expressions import endless_in
 

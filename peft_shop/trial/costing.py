@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from peft_shop.errors import PeftShopError
-from peft_shop.files import compact_json, read_bounded, write_all, write_atomically
-from peft_shop.records import Finite, Record
+from peft_shop.files import read_bounded, write_all, write_atomically
+from peft_shop.records import Finite, Record, compact_json
 from peft_shop.trial.halving import yardstick_of
 from peft_shop.trial.records import Job
 from peft_shop.trial.running import Running

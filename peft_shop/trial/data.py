@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from peft_shop.errors import CatalogError, InputError, Problem
-from peft_shop.files import compact_json
+from peft_shop.records import compact_json
 from peft_shop.trial.rows import MOST_PROBLEMS, rows_of
 
 if TYPE_CHECKING:

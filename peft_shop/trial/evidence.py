@@ -9,7 +9,7 @@ from peft_shop.catalog.catalog import SCHEMA_VERSION
 from peft_shop.catalog.runs import Curve, Flag, Provenance, Run, Snapshot, Source
 from peft_shop.catalog.store import load
 from peft_shop.errors import PeftShopError
-from peft_shop.files import compact_json
+from peft_shop.records import compact_json
 from peft_shop.scripts.data import LABELS, TRAIN_FILE
 from peft_shop.trial.chance import experiment_of, noise_of, pairings_of
 from peft_shop.trial.common_rate import common_rate_notes

@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.errors import InputError
-from peft_shop.files import parse_json, read_bounded
+from peft_shop.files import read_bounded
+from peft_shop.records import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

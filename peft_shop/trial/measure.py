@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from peft_shop.files import parse_json, read_bounded, write_atomically
+from peft_shop.files import read_bounded, write_atomically
+from peft_shop.records import parse_json
 from peft_shop.trial.halving import Briefing, hopeless
 from peft_shop.trial.results import Measured
 from peft_shop.trial.scoring import Judge

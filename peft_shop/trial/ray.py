@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import MissingExtraError, PeftShopError
-from peft_shop.files import compact_json, parse_json, read_bounded, write_atomically
+from peft_shop.files import read_bounded, write_atomically
+from peft_shop.records import compact_json, parse_json
 from peft_shop.trial.halving import Briefing
 from peft_shop.trial.preparing import model_files, versions
 from peft_shop.trial.records import Job, Protocol

@@ -12,8 +12,7 @@ from pydantic import Field, model_validator
 
 from peft_shop.catalog.features import ExperimentName, Timestamp
 from peft_shop.catalog.runs import Recipe
-from peft_shop.files import compact_json
-from peft_shop.records import Finite, Frozen, Name, Record, Text
+from peft_shop.records import Finite, Frozen, Name, Record, Text, compact_json
 
 __all__ = [
     "BASE",

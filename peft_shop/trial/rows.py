@@ -7,7 +7,8 @@ import io
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.errors import CatalogError, InputError, MissingExtraError, Problem
-from peft_shop.files import parse_json, read_bounded
+from peft_shop.files import read_bounded
+from peft_shop.records import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from peft_shop.catalog.runs import Provenance, Run
-from peft_shop.files import parse_json, read_bounded, write_all, write_atomically
+from peft_shop.files import read_bounded, write_all, write_atomically
+from peft_shop.records import parse_json
 from peft_shop.scripts.data import TRAIN_FILE
 from peft_shop.scripts.script import snippet
 from peft_shop.trial.halving import Briefing

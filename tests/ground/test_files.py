@@ -1,24 +1,38 @@
-"""Files are written whole or not at all, one or many."""
+"""Files are written whole or not at all, killed runs leave nothing for long, reads have bounds."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_shop.files import clear_leftovers, compact_json, leftovers, write_all, write_atomically
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from peft_shop import files
+from peft_shop.catalog.new_folder import workplace
+from peft_shop.files import (
+    clear_leftovers,
+    read_bounded,
+    regular_size,
+    write_all,
+    write_atomically,
+)
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def held(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
@@ -159,9 +173,16 @@ def test_a_set_whose_writer_was_killed_is_old_or_new_after_the_next_run(tmp_path
     assert seen == {(False, 3), (False, 4), (True, 4)}
 
 
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
 def left(folder: Path, text: str, process: int) -> Path:
     """What a dead process left: a complete file, and the record of names to take."""
-    start = f".peft-shop.{leftovers._machine()}.{process}.0123abcd"
+    start = f".peft-shop.{files._machine()}.{process}.0123abcd"
     (folder / f"{start}.tmp").write_bytes(b"new")
     (folder / f"{start}.set").write_text(text.replace("TMP", f"{start}.tmp"))
     return folder / f"{start}.set"
@@ -173,17 +194,17 @@ def left(folder: Path, text: str, process: int) -> Path:
         '[["TMP","a.csv",null]]', '[["TMP","a.csv","0"]]', '[["TMP","../a.csv",null]]',
         '[["TMP","/etc/a.csv",null]]', '[["a.csv","TMP",null]]', '[["TMP","",null]]',
         '[["TMP","..",null]]', '[["TMP"]]', "[1]", "7", "{}", "[", '[["TMP",1,null]]', "",
+        pytest.param("[" * 10**5, id="deep"),
     ],
 )  # fmt: skip
 def test_a_record_moves_nothing_that_was_changed_since_or_lies_elsewhere(
     tmp_path: Path, text: str
 ) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
+    dead = dead_process()
     (tmp_path / "in").mkdir()
     for folder in (tmp_path, tmp_path / "in"):
         (folder / "a.csv").write_bytes(b"edited")
-    left(tmp_path / "in", text, dead.pid)
+    left(tmp_path / "in", text, dead)
     clear_leftovers(tmp_path / "in")
     assert names(tmp_path) == ["a.csv", "a.csv"]
     assert {path.read_bytes() for path in tmp_path.rglob("a.csv")} == {b"edited"}
@@ -192,32 +213,107 @@ def test_a_record_moves_nothing_that_was_changed_since_or_lies_elsewhere(
 def test_a_record_of_another_user_counts_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
+    dead = dead_process()
     for user, there in ((os.getuid() + 1, ["b.csv"]), (os.getuid(), ["a.csv", "b.csv"])):
         monkeypatch.setattr(os, "getuid", lambda user=user: user)
         (tmp_path / "b.csv").write_bytes(b"own")
-        left(tmp_path, '[["TMP","a.csv",null]]', dead.pid)
+        left(tmp_path, '[["TMP","a.csv",null]]', dead)
         clear_leftovers(tmp_path)
         assert names(tmp_path) == there
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
-    lambda members: st.lists(members) | st.dictionaries(st.text(), members),
-    max_leaves=8,
-)
+def test_only_leftovers_of_dead_processes_of_this_machine_go(tmp_path: Path) -> None:
+    machine = files._machine()
+    dead = dead_process()
+    gone = [f".peft-shop.{machine}.{dead}.0123abcd.tmp"]
+    stay = [
+        f".peft-shop.{machine}.{os.getpid()}.0123abcd.tmp",
+        f".peft-shop.{machine}.1.0123abcd.tmp",
+        f".peft-shop.00000000.{dead}.0123abcd.tmp",
+        f".peft-shop.{machine}.{dead}.tmp",
+        ".mine.tmp",
+        "notes",
+    ]
+    for name in (*gone, *stay):
+        (tmp_path / name).write_text("")
+    write_atomically(tmp_path / "file", b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {*stay, "file"}
+    with workplace(tmp_path) as work:
+        assert work.parent == tmp_path
+    assert {path.name for path in tmp_path.iterdir()} == {*stay, "file"}
 
 
-@given(st.dictionaries(st.text(), JSON), st.randoms(use_true_random=False))
-def test_the_order_of_keys_does_not_show(value: dict[str, Any], random: Any) -> None:
-    keys = list(value)
-    random.shuffle(keys)
-    text = compact_json({key: value[key] for key in keys})
-    assert text == compact_json(value)
-    assert len(text.splitlines()) == 1
+def test_a_leftover_that_is_a_link_takes_nothing_with_it(tmp_path: Path) -> None:
+    dead = dead_process()
+    (tmp_path / "theirs" / "old").mkdir(parents=True)
+    (tmp_path / "theirs" / "old" / "file").write_text("theirs")
+    link = tmp_path / f".peft-shop.{files._machine()}.{dead}.0123abcd.tmp"
+    link.symlink_to("theirs")
+    clear_leftovers(tmp_path)
+    assert held(tmp_path) == {"theirs/old/file": "theirs"}
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
-def test_nan_is_no_json() -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        compact_json({"a": float("nan")})
+# --- what is no regular file ---
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_what_is_no_regular_file_is_neither_read_nor_replaced(tmp_path: Path) -> None:
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    for path, kind in ((pipe, "a pipe"), (folder, "a folder"), (Path("/dev/zero"), "a device")):
+        with pytest.raises(OSError, match=f"is {kind}"):
+            regular_size(path)
+        with pytest.raises(OSError, match=f"is {kind}"):
+            read_bounded(path, 10, "a note")
+        with pytest.raises(OSError, match=f"is {kind}"):
+            write_all({path: b"new"})
+    with pytest.raises(OSError, match="is a link that leads nowhere"):
+        write_all({loop: b"new"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "loop", "pipe"]
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(Path("real") / "file")
+    write_atomically(link, b"one")
+    write_atomically(link, b"two")
+    assert link.is_symlink()
+    assert held(tmp_path) == {"real/file": "two", "link": "two"}
+
+
+def test_a_file_that_is_there_is_not_replaced_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    write_all({path: b"one"}, replace=False)
+    with pytest.raises(FileExistsError):
+        write_all({other: b"two", path: b"two"}, replace=False)
+    assert held(tmp_path) == {"a": "one"}
+    # made by somebody else between the look and the end
+    monkeypatch.setattr(files, "_place", lambda name, **_: name)
+    with pytest.raises(FileExistsError):
+        write_all({other: b"two", path: b"two"}, replace=False)
+    assert held(tmp_path) == {"a": "one"}
+
+
+def test_long_names(tmp_path: Path) -> None:
+    write_atomically(tmp_path / ("x" * 255), b"")
+    with pytest.raises(OSError, match="too long"):
+        write_atomically(tmp_path / ("x" * 256), b"")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@given(st.binary(max_size=20), st.integers(0, 20))
+def test_at_most_so_much_is_read(tmp_path_factory: Any, content: bytes, limit: int) -> None:
+    path = tmp_path_factory.mktemp("read") / "file"
+    path.write_bytes(content)
+    if len(content) <= limit:
+        assert read_bounded(path, limit, "a note") == content
+    else:
+        with pytest.raises(OSError, match=f"larger than {limit} bytes: too large for a note"):
+            read_bounded(path, limit, "a note")

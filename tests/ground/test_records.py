@@ -15,13 +15,24 @@ from hypothesis import strategies as st
 
 import peft_shop
 from peft_shop import load_catalog, recommend
-from peft_shop.records import FrozenDict, FrozenList, Record, frozen
+from peft_shop.records import (
+    FrozenDict,
+    FrozenList,
+    Record,
+    compact_json,
+    frozen,
+    parse_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
     ),
@@ -155,3 +166,66 @@ def parts(value: Any) -> Iterator[Any]:
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     ):
         yield from parts(inner)
+
+
+# --- JSON ---
+
+
+@given(st.dictionaries(st.text(), JSON), st.randoms(use_true_random=False))
+def test_the_order_of_keys_does_not_show(value: dict[str, Any], random: Any) -> None:
+    keys = list(value)
+    random.shuffle(keys)
+    text = compact_json({key: value[key] for key in keys})
+    assert text == compact_json(value)
+    assert len(text.splitlines()) == 1
+
+
+def test_nan_is_no_json() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        compact_json({"a": float("nan")})
+
+
+@given(st.integers(0, 300))
+def test_depth(depth: int) -> None:
+    text = "[" * depth + "]" * depth
+    if not depth:
+        return
+    if depth <= 100:
+        value = parse_json(text)
+        for _ in range(depth - 1):
+            (value,) = value
+        assert value == []
+    else:
+        with pytest.raises(ValueError, match="nested deeper than 100"):
+            parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 10**6, "nested deeper"),
+        ("9" * 401, "more than 400 digits"),
+        ("0." + "9" * 400, "more than 400 digits"),
+        ("1e400", "not a number"),
+        ("NaN", "not a number"),
+        ("-Infinity", "not a number"),
+        ("{", "."),
+        (b"\xff", "."),
+        ('{"name": "\\ud800"}', "half a character"),
+        (b'{"\\uDCFF": 1}', "half a character"),
+        ('["\ud800"]', "half a character"),
+        (b'["\xed\xa0\x80"]', "half a character"),
+        ('["\\udc00"]'.encode("utf-16"), "half a character"),
+    ],
+)
+def test_what_no_honest_file_holds(text: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_json(text)
+
+
+def test_whole_characters_may_be_escaped() -> None:
+    assert parse_json('["\\ud83d\\ude00 \\\\ud800"]') == ["\N{GRINNING FACE} \\ud800"]
+
+
+def test_numbers_of_many_digits() -> None:
+    assert parse_json("9" * 400) == int("9" * 400)

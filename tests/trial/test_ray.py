@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peft_shop.errors import MissingExtraError, QueryError, UnknownNameError
-from peft_shop.files import compact_json
+from peft_shop.records import compact_json
 from peft_shop.trial.engines import opened
 from peft_shop.trial.ledger import events
 from peft_shop.trial.ray import accelerator_of, train_there

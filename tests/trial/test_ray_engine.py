@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from peft_shop.errors import PeftShopError
-from peft_shop.files import compact_json
+from peft_shop.records import compact_json
 from peft_shop.trial import driver
 from peft_shop.trial.driver import drive
 from peft_shop.trial.engines import opened

@@ -15,8 +15,7 @@ from pydantic import ValidationError
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.runs import Run, Snapshot
 from peft_shop.errors import CatalogError, Problem
-from peft_shop.files import compact_json
-from peft_shop.records import Record
+from peft_shop.records import Record, compact_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

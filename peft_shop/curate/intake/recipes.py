@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.runs import Recipe, Training
 from peft_shop.errors import MissingExtraError, Problem, nearest_names
-from peft_shop.files import compact_json
+from peft_shop.records import compact_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

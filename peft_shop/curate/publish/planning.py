@@ -24,7 +24,7 @@ from peft_shop.ask.model import read_training
 from peft_shop.ask.reading import build_query
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
-from peft_shop.files import compact_json, write_all
+from peft_shop.files import write_all
 from peft_shop.forecast.constants import constants
 from peft_shop.forecast.intervals import memory_shares
 from peft_shop.forecast.quick.closed_forms import memory_terms
@@ -34,6 +34,7 @@ from peft_shop.forecast.quick.polynomials import Polynomials, peak_of
 from peft_shop.forecast.quick.spread import shape_of
 from peft_shop.model.checkpoints import Checkpoint
 from peft_shop.model.common_types import structure_from
+from peft_shop.records import compact_json
 from peft_shop.show.site.planning import PLANNING, SETUPS, digest
 from peft_shop.show.site.table import Inline, Texts, candidate_table, capability_in, route_in
 from peft_shop.upstream.configs import config_dict

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from peft_shop.ask.contenders import field_of_play
 from peft_shop.ask.reading import build_query
 from peft_shop.catalog.export import dump
-from peft_shop.files import compact_json
+from peft_shop.records import compact_json
 from peft_shop.show.markup import markdown
 from peft_shop.show.methods import card_document
 from peft_shop.show.site.details import configurations, scripts

@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-from peft_shop.files import compact_json
+from peft_shop.records import compact_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from peft_shop.catalog.new_folder import new_folder
 from peft_shop.errors import InputError, PeftShopError
-from peft_shop.files import new_folder, write_all
+from peft_shop.files import write_all
 from peft_shop.show.site.pages import MARK, single_page, site_files
 
 if TYPE_CHECKING:

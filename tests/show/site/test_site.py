@@ -19,7 +19,7 @@ import pytest
 
 from peft_shop import load_catalog
 from peft_shop.errors import InputError, PeftShopError
-from peft_shop.files import compact_json
+from peft_shop.records import compact_json
 from peft_shop.show import site
 from peft_shop.show.site.pages import CSP, MARK, single_page, site_files
 from peft_shop.show.site.serving import PageServer, has_screen

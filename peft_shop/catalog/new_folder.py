@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders that appear whole or not at all, such as tables, the web page or a converted adapter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peft_shop.files.leftovers import OLD, clear_leftovers, discard, sync, temporary_name
+from peft_shop.files import OLD, clear_leftovers, discard, sync, temporary_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
