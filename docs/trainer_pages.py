@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from code_pages import GENERATED, table
 
+from peft_shop.catalog.methods import PLAIN
 from peft_shop.catalog.store import load
 from peft_shop.catalog.trainers import (
     CONDITIONS,
@@ -16,7 +17,7 @@ from peft_shop.catalog.trainers import (
     TRAINER_TOPICS,
 )
 from peft_shop.serve.trainers import methods_taken, variants_taken
-from peft_shop.show.trainers import where
+from peft_shop.show.trainers import circumstances, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -176,14 +177,17 @@ def _page(trainer: Trainer) -> str:
         table(("topic", "value", "known", "key", "note", "needed"), facts),
         "## Each method and variant of LoRA",
         (
-            "For the method as such: `Where ...` depends on the setup, which a plan goes around or "
-            "the file sees to."
+            "For the method as such. Where the answer depends on the setup, what goes wrong is told "
+            "above; a plan goes around it, or the file sees to it."
         ),
         table(
             ("name", "verdict", "to do or to know"),
             (
-                (f"`{one.recipe}`", one.verdict, " ".join(_remarks(one)))
-                for one in (*methods_taken(catalog, trainer), *variants_taken(catalog, trainer))
+                (f"`{one.recipe}`", one.verdict, " ".join(_remarks(trainer, one, names)))
+                for one, names in (
+                    *((one, (one.recipe,)) for one in methods_taken(catalog, trainer)),
+                    *((one, (one.recipe, PLAIN)) for one in variants_taken(catalog, trainer)),
+                )
             ),
         ),
     ]
@@ -209,11 +213,13 @@ def _page(trainer: Trainer) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _remarks(one: Acceptance) -> Iterable[str]:
+def _remarks(trainer: Trainer, one: Acceptance, names: Iterable[str]) -> Iterable[str]:
     yield from one.needs
     if one.obstacles:
         yield f"{one.obstacles}."
-    yield from one.cautions
+    other = circumstances(trainer, names)
+    if other and one.verdict != "no":
+        yield f"Another answer where {', or where '.join(other)}."
 
 
 def _traps(trainer: Trainer) -> str:

@@ -70,6 +70,7 @@ TRAINER_TOPICS: Final[dict[str, str]] = {
     OTHER_METHODS: "Does it train a method without a fact of its own?",
     OTHER_VARIANTS: "Does it train a variant without a fact of its own?",
     "quantized_base": "Does it train on a base that it loads in 4 or 8 bit?",
+    "data_format": "Which data does it read?",
     "whole_text": "Can the loss count the question and the answer, as the benchmark's did?",
     "completion_only": "Can the loss count the answer alone?",
     "chat_template": "What does it do with chat templates?",

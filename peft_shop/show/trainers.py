@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.catalog.trainers import CONDITIONS, HOW, RECIPE_FIELDS
+from peft_shop.catalog.methods import PLAIN
+from peft_shop.catalog.trainers import (
+    CONDITIONS,
+    HOW,
+    OTHER_METHODS,
+    OTHER_VARIANTS,
+    RECIPE_FIELDS,
+    TRAINER_OPTIONS,
+    TRAINER_TOPICS,
+)
 from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 
 if TYPE_CHECKING:
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "acceptance_records",
     "acceptance_sentence",
+    "circumstances",
     "trainer_document",
     "trainers_document",
     "where",
@@ -32,6 +42,10 @@ _FURTHER: Final = (
     "`peft-shop trainers NAME` shows one; `recommend --trainer NAME` keeps what it takes; "
     "`snippet RUN --trainer NAME` writes its file."
 )
+
+
+_OTHERS: Final = {OTHER_METHODS, OTHER_VARIANTS}
+"""Topics that answer for methods and variants, which have rows of their own."""
 
 
 def acceptance_sentence(found: Acceptance) -> str:
@@ -133,8 +147,9 @@ def trainer_document(
         paragraphs.append(f"Not recommended: {trainer.retired}")
     titles = {method.id: method.title for method in catalog.methods}
     parts: list[Table | Listing] = [
-        _verdicts("methods", "Methods", methods, titles),
-        _verdicts("variants", "Variants of LoRA", variants, {}),
+        _verdicts("methods", "Methods", methods, titles, trainer),
+        _verdicts("variants", "Variants of LoRA", variants, {}, trainer),
+        _topics(trainer),
     ]
     traps = [Item(f"{where(rule)}:", tuple(_texts(rule))) for rule in trainer.rules]
     traps += [Item("", (hazard.text,)) for hazard in trainer.hazards]
@@ -164,12 +179,27 @@ def _texts(rule: TrainerRule) -> Iterable[str]:
         yield f"To do{done}: {rule.needs}"
 
 
-def _verdicts(key: str, title: str, found: Sequence[Acceptance], titles: dict[str, str]) -> Table:
+def circumstances(trainer: Trainer, names: Iterable[str]) -> list[str]:
+    """Where a method or variant has another answer, in words; rules about every method left out."""
+    asked = set(names)
+    told = (CONDITIONS[rule.when] for rule in trainer.rules if asked.intersection(rule.topics))
+    return list(dict.fromkeys(told))
+
+
+def _verdicts(
+    key: str,
+    title: str,
+    found: Sequence[Acceptance],
+    titles: dict[str, str],
+    trainer: Trainer,
+) -> Table:
     def row(acceptance: Acceptance) -> Row:
         known = acceptance.basis[-1].value.partition(", ")[2] if acceptance.basis else ""
         texts = [*acceptance.needs, *([f"{acceptance.obstacles}."] if acceptance.obstacles else [])]
-        if acceptance.cautions:
-            texts.append("Not under every circumstance: see what goes wrong, below.")
+        names = (acceptance.recipe,) if titles else (acceptance.recipe, PLAIN)
+        other = circumstances(trainer, names)
+        if other and acceptance.verdict != "no":
+            texts.append(f"Below: where {', or where '.join(other)}.")
         todo = " ".join(texts) or "-"
         return Row(
             (
@@ -194,6 +224,37 @@ def _verdicts(key: str, title: str, found: Sequence[Acceptance], titles: dict[st
             Column("conditions", "What to do, or what stands in the way", least=24),
         ),
         rows=tuple(row(one) for one in sorted(found, key=lambda one: _ORDER.index(one.verdict))),
+    )
+
+
+def _topics(trainer: Trainer) -> Table:
+    """What is asked of a trainer besides methods and variants, and its answers."""
+    topics = {**TRAINER_TOPICS, **TRAINER_OPTIONS}
+    topics = {name: text for name, text in topics.items() if name not in _OTHERS}
+
+    def row(name: str, question: str) -> Row:
+        fact = trainer.facts.get(name)
+        texts = [] if fact is None else [fact.key, fact.note, fact.needs]
+        told = "; ".join(text.rstrip(".") for text in texts if text) or "-"
+        return Row(
+            (
+                label(question),
+                label("unknown" if fact is None else fact.value),
+                label("-" if fact is None else fact.how),
+                Cell(told, None if told == "-" else told),
+            )
+        )
+
+    return Table(
+        key="topics",
+        title="Data, losses and options",
+        columns=(
+            Column("question", "Question", least=24),
+            Column("answer", "Answer", least=7),
+            Column("known", "Known by", least=9, priority=1),
+            Column("told", "How, and what to know", least=24),
+        ),
+        rows=tuple(row(*topic) for topic in topics.items()),
     )
 
 

@@ -293,6 +293,23 @@ def test_candidates_write_it_too() -> None:
 # --- images ---
 
 
+@pytest.fixture
+def kohya(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Run], str]:
+    """Writes kohya's command for a run, as if its model were of this class."""
+    from peft_shop.scripts.trainers import file as writing
+
+    original = writing.WRITERS["kohya"]
+
+    def write(architecture: str, run: Run) -> str:
+        def of_class(order: Any) -> str:
+            return original(dataclasses.replace(order, architecture=architecture))
+
+        monkeypatch.setattr(writing, "WRITERS", {**writing.WRITERS, "kohya": of_class})
+        return file(run, "kohya")
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("architecture", "script"),
     [
@@ -300,29 +317,72 @@ def test_candidates_write_it_too() -> None:
         ("FluxTransformer2DModel", "flux_train_network.py"),
     ],
 )
-def test_kohya_s_command_for_models_that_it_trains(architecture: str, script: str) -> None:
-    from peft_shop.scripts.trainers import file as writing
-
-    kohya = CATALOG.trainer_by_id["kohya"]
-    seen: list[Any] = []
-    original = writing.WRITERS["kohya"]
-
-    def keep(order: Any) -> str:
-        made = original(dataclasses.replace(order, architecture=architecture))
-        seen.append(order)
-        return made
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "WRITERS", {**writing.WRITERS, "kohya": keep})
-        source = file(FLUX, "kohya")
+def test_kohya_s_command_for_models_that_it_trains(
+    kohya: Callable[[str, Run], str], architecture: str, script: str
+) -> None:
+    source = kohya(architecture, FLUX)
+    trainer = CATALOG.trainer_by_id["kohya"]
     stated = entries(source, "shell")
     assert f"accelerate launch {script}" in source
-    assert set(stated) <= {*kohya.keys.values(), *kohya.extra_keys}
+    assert set(stated) <= {*trainer.keys.values(), *trainer.extra_keys}
     assert stated["network_module"] == "networks.lora"
     assert int(stated["network_dim"]) == FLUX.recipe.config.get("r", 8)
     assert float(stated["network_alpha"]) == FLUX.recipe.config.get("lora_alpha", 8)
     assert f"batch_size = {FLUX.recipe.training.batch_size}" in source
-    assert seen
+
+
+UNET = "UNet2DConditionModel"
+
+
+@pytest.mark.parametrize(
+    ("config", "training", "network", "arguments"),
+    [
+        ({}, {}, "networks.lora", []),
+        ({"use_dora": True}, {}, "lycoris.kohya", ["algo=lora", "dora_wd=True"]),
+        ({"use_rslora": True}, {}, "lycoris.kohya", ["algo=lora", "rs_lora=True"]),
+        ({}, {"optimizer": "lora-fa"}, "networks.lora_fa", []),
+        (
+            {},
+            {"optimizer": "lora+", "optimizer_options": {"loraplus_lr_ratio": 16}},
+            "networks.lora",
+            ["loraplus_lr_ratio=16"],
+        ),
+        (
+            {"use_dora": True},
+            {"optimizer": "lora+", "optimizer_options": {"loraplus_lr_ratio": 16}},
+            "lycoris.kohya",
+            ["algo=lora", "dora_wd=True", "loraplus_lr_ratio=16"],
+        ),
+    ],
+)
+def test_kohya_gets_the_network_that_has_the_variant(
+    kohya: Callable[[str, Run], str],
+    config: dict[str, Any],
+    training: dict[str, Any],
+    network: str,
+    arguments: list[str],
+) -> None:
+    run = changed(FLUX, {**FLUX.recipe.config, **config}, **training)
+    variants = tuple(field.removeprefix("use_") for field in config)
+    source = kohya(UNET, run.model_copy(update={"variants": variants}))
+    stated = entries(source, "shell")
+    assert stated["network_module"] == network
+    given = stated.get("network_args", [])
+    assert (given if isinstance(given, list) else [given]) == arguments
+    if network == "lycoris.kohya":
+        assert "do first: Install lycoris_lora" in source
+
+
+def test_kohya_keeps_the_scale_and_refuses_what_it_counts_otherwise(
+    kohya: Callable[[str, Run], str],
+) -> None:
+    stated = entries(kohya(UNET, LATEST[("glora", (), "image_gen")]), "shell")
+    assert stated["network_alpha"] == stated["network_dim"]  # a scale of 1, which peft has
+    stated = entries(kohya(UNET, LATEST[("loha", (), "image_gen")]), "shell")
+    assert (stated["network_dim"], stated["network_alpha"]) == ("32", "32")
+    for method in ("oft", "boft", "ia3"):
+        with pytest.raises(ConfigError, match="another meaning"):
+            kohya(UNET, LATEST[(method, (), "image_gen")])
 
 
 def test_diffusers_script_of_the_measured_model() -> None:

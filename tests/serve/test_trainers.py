@@ -258,6 +258,15 @@ def test_misspelt_demands_are_errors() -> None:
         resolve_trainer_demand(CATALOG, "trl:native")
 
 
+def test_on_a_quantized_base_trl_casts_whatever_it_trains() -> None:
+    """Its cast knows no methods, so every method has the cure or is refused."""
+    for name in (*CATALOG.method_by_id, *VARIANTS):
+        if accepts(CATALOG, recipe(name), TRAINERS["trl"]).verdict == "accepts":
+            found = accepts(CATALOG, recipe(name, quantized=True), TRAINERS["trl"])
+            told = " ".join((*found.needs, *found.reasons))
+            assert "cast" in told or found.verdict == "no", name
+
+
 def test_unknown_cells_are_few() -> None:
     """Trainers whose answer to a method nobody knows; the debt grows by decision alone."""
     debts = [

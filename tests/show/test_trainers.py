@@ -10,11 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from peft_shop import load_catalog, recommend
+from peft_shop.catalog.trainers import CONDITIONS, TRAINER_OPTIONS, TRAINER_TOPICS
 from peft_shop.cli.app import app
 from peft_shop.errors import UnknownNameError
 from peft_shop.serve.trainers import methods_taken
 from peft_shop.show.next_steps import next_command
-from peft_shop.show.trainers import acceptance_sentence
+from peft_shop.show.trainers import acceptance_sentence, circumstances
 
 CATALOG = load_catalog()
 
@@ -45,6 +46,23 @@ def test_one_trainer_tells_every_method_and_every_trap(trainer: object) -> None:
     assert all(hazard.text in text for hazard in known.hazards)
     assert all(rule.note in text for rule in known.rules)
     assert all(key in text for key in known.keys.values())
+    # options, data and losses: every answer, and what is told with it
+    for topic in (*TRAINER_OPTIONS, *TRAINER_TOPICS):
+        fact = known.facts.get(topic)
+        if fact is not None and topic not in {"other_methods", "other_variants"}:
+            for said in filter(None, (fact.key, fact.note, fact.needs)):
+                assert said.rstrip(".") in text, topic
+
+
+def test_rows_name_the_circumstances_of_their_own_method_alone() -> None:
+    trl = CATALOG.trainer_by_id["trl"]
+    assert circumstances(trl, ["prefix_tuning"]) == [
+        CONDITIONS["checkpointing"],
+        CONDITIONS["quantized"],
+    ]
+    assert circumstances(CATALOG.trainer_by_id["kohya"], CATALOG.method_by_id) == []
+    # rules about every method stand once, below the table
+    assert CONDITIONS["head"] not in circumstances(trl, CATALOG.method_by_id)
 
 
 def test_json_is_the_record_itself() -> None:

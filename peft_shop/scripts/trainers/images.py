@@ -38,6 +38,14 @@ _OLDER: Final = {
     "train_dreambooth_lora_sdxl.py": "train_dreambooth_lora.py",
 }
 """Scripts for a UNet of Stable Diffusion 1.5, by that for one of SDXL: both have one class."""
+_FROZEN: Final = "lora-fa"
+"""The optimizer that leaves A as it is."""
+_ALPHAS: Final = {PLAIN: 8, "loha": 8, "lokr": 8, "glora": None}
+"""Methods whose rank and alpha mean there what they mean to peft, with peft's own alpha; without
+one the scale is 1, as where alpha is the rank."""
+_PLAIN_NETWORK: Final = "networks.lora"
+_LYCORIS: Final = {"use_dora": "dora_wd=True", "use_rslora": "rs_lora=True"}
+"""Fields of LoRA for which LyCORIS has an argument and sd-scripts none."""
 _PRECISION: Final = {"bfloat16": "bf16", "float16": "fp16", "float32": "no"}
 
 
@@ -45,7 +53,7 @@ def diffusers_file(order: Order) -> str:
     """Whole command for one recipe.
 
     Raises:
-        ConfigError: no script trains the model, or it has no word for the optimizer.
+        ConfigError: no script trains the model, or it has no words for the method or optimizer.
     """
     script = _script(order, _DIFFUSERS)
     step, training, keys = order.step, order.recipe.training, order.trainer.keys
@@ -94,14 +102,23 @@ def kohya_file(order: Order) -> str:
     """Whole command for one recipe.
 
     Raises:
-        ConfigError: no script trains the model, or it has no word for the method or optimizer.
+        ConfigError: no script trains the model, or it has no words for the method or optimizer.
     """
     script = _script(order, _KOHYA)
     step, training, keys = order.step, order.recipe.training, order.trainer.keys
+    if order.method.id not in _ALPHAS:
+        msg = (
+            f"no file for {order.trainer.title}: rank and alpha have another meaning in its network "
+            f"for {order.method.title}, so that the recipe cannot be said in its words"
+        )
+        raise ConfigError(msg)
     config = {"r": 8, **order.recipe.resolved, **order.config}
     module, arguments = _network(order, config)
-    alpha = config.get("lora_alpha", config.get("alpha", 8))
-    names = {"AdamW": "AdamW", "AdamW_8bit": "AdamW8bit"}
+    usual = _ALPHAS[order.method.id] or config["r"]
+    alpha = config.get("lora_alpha", config.get("alpha", usual))
+    names = {"AdamW": "AdamW", "AdamW_8bit": "AdamW8bit", "lora+": "AdamW"}
+    if module == _PLAIN_NETWORK and order.step.optimizer == _FROZEN:
+        module, names = "networks.lora_fa", {**names, _FROZEN: "AdamW"}
     entries: dict[str, Json] = {
         keys["model"]: training.model_id,
         keys["data"]: "dataset.toml",
@@ -130,9 +147,11 @@ def kohya_file(order: Order) -> str:
     sizes = f"[general] resolution = {step.max_length}; [[datasets]] batch_size = {step.batch_size}"
     subset = "[[datasets.subsets]] image_dir = images, class_tokens = sks cat"
     more = [f"and dataset.toml holds: {sizes}; {subset}", *_older(script)]
+    if order.step.optimizer == _FROZEN:
+        more.append("networks.lora_fa freezes A; peft's optimizer corrects gradients of B besides")
     if step.backend is not None:
         more.append("the base is in fp8 here, not in 4 or 8 bit as in the setup")
-    written = {"r", "lora_alpha", "alpha", "lora_dropout", "decompose_factor", "use_dora"}
+    written = {"r", "lora_alpha", "alpha", "lora_dropout", "decompose_factor", *_LYCORIS}
     left = [
         f"{name} = {value!r}: the network module says which layers and how"
         for name, value in config.items()
@@ -166,20 +185,15 @@ def _older(script: str) -> list[str]:
 
 
 def _network(order: Order, config: Mapping[str, Json]) -> tuple[str, list[str]]:
-    """Network module and its arguments.
-
-    Raises:
-        ConfigError: it has no module for the method.
-    """
-    modules = {PLAIN: "networks.lora", "oft": "networks.oft"}
+    """Network module and its arguments."""
     method = order.method.id
-    if method == PLAIN and config.get("use_dora"):
-        return "lycoris.kohya", ["algo=lora", "dora_wd=True"]
-    if method == PLAIN and order.step.optimizer == "lora-fa":
-        return "networks.lora_fa", []
-    if method in modules:
-        ratio = order.step.optimizer_options.get("loraplus_lr_ratio")
-        return modules[method], [] if ratio is None else [f"loraplus_lr_ratio={ratio}"]
+    ratio = order.step.optimizer_options.get("loraplus_lr_ratio")
+    faster = [] if ratio is None else [f"loraplus_lr_ratio={ratio}"]
+    if method == PLAIN and not any(config.get(field) for field in _LYCORIS):
+        return _PLAIN_NETWORK, faster
+    if method == PLAIN:
+        options = [argument for field, argument in _LYCORIS.items() if config.get(field)]
+        return "lycoris.kohya", ["algo=lora", *options, *faster]
     arguments = [f"algo={method}"]
     factor = config.get("decompose_factor")
     if method == "lokr" and factor is not None:
