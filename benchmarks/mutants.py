@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "ask/advice.py": ("ask/test_advice.py", "ask/test_judging.py", "ask/test_laws.py"),
     "ask/contenders.py": ("ask/test_evidence.py", "ask/test_certainty.py", "ask/test_noise.py"),
+    "ask/figures.py": ("ask/test_evidence.py", "ask/test_certainty.py", "ask/test_noise.py"),
     "ask/judging.py": (
         *("ask/test_failures.py", "ask/test_judging.py", "ask/test_fronts.py", "ask/test_laws.py"),
         *("ask/test_question.py", "ask/test_golden.py", "ask/test_recommend_model.py"),
     ),
+    "ask/lattice.py": ("ask/test_noise.py", "ask/test_many.py", "ask/test_calibration.py"),
     "ask/noise.py": (
         *("ask/test_noise.py", "ask/test_many.py", "ask/test_calibration.py"),
         *("ask/test_certainty.py", "ask/test_fronts.py", "ask/test_settling.py"),

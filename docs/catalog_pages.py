@@ -13,9 +13,10 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from peft_shop.catalog.benchmarks import Benchmark, Metric
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Capability, Method
-    from peft_shop.catalog.runs import Benchmark, Metric, Noise
+    from peft_shop.catalog.noise import Noise
 
 MARKS = {"yes": "yes", "partial": "part", "no": "no", "unknown": "?"}
 GROUP_TITLES = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import peft_shop
 from peft_shop import errors
-from peft_shop.ask import answer, candidates, query, recommendation, requirements
+from peft_shop.ask import candidates, places, query, recommend, recommendation, requirements
 from peft_shop.catalog.catalog import Catalog
 from peft_shop.conversion import report
 from peft_shop.model import structure
@@ -33,16 +33,16 @@ _ENTRY = re.compile(r"^(\*{0,2}[\w`.]+): ?(.*)$")
 
 # what an answer is made of, in the order in which a reader meets it
 ANSWER_RECORDS: tuple[type[Record], ...] = (
-    answer.Recommendation,
+    recommendation.Recommendation,
     candidates.Candidate,
-    candidates.FrontMember,
-    candidates.Tied,
-    candidates.Dominated,
-    candidates.Unmeasured,
-    candidates.Dropped,
-    candidates.Baseline,
-    candidates.Difference,
-    answer.Relaxation,
+    places.FrontMember,
+    places.Tied,
+    places.Dominated,
+    places.Unmeasured,
+    places.Dropped,
+    places.Baseline,
+    places.Difference,
+    places.Relaxation,
     routes.Route,
     cases.Way,
     trainers.Acceptance,
@@ -159,7 +159,7 @@ def api() -> str:
         ),
         _contents(),
         "## Functions",
-        _function("recommend", recommendation.recommend),
+        _function("recommend", recommend.recommend),
         _bounds(),
         _function("any_of", requirements.any_of),
         _function("convert", peft_shop.convert),

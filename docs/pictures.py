@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from peft_shop.ask.recommendation import recommend
+from peft_shop.ask.recommend import recommend
 from peft_shop.show.plots.canvas import picture
 
 FOLDER = Path(__file__).parent / "pictures"

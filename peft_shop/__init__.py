@@ -11,9 +11,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate
-    from peft_shop.ask.recommendation import recommend
+    from peft_shop.ask.recommend import recommend
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.ask.requirements import any_of
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.store import load as load_catalog
@@ -71,14 +71,14 @@ if not TYPE_CHECKING:
         "MissingExtraError": ("errors", "MissingExtraError"),
         "ModelError": ("errors", "ModelError"),
         "PeftShopError": ("errors", "PeftShopError"),
-        "Recommendation": ("ask.answer", "Recommendation"),
+        "Recommendation": ("ask.recommendation", "Recommendation"),
         "Target": ("model.inspection", "Target"),
         "Trial": ("trial.trial", "Trial"),
         "any_of": ("ask.requirements", "any_of"),
         "convert": ("conversion.verb", "convert"),
         "inspect_model": ("model.inspection", "inspect_model"),
         "load_catalog": ("catalog.store", "load"),
-        "recommend": ("ask.recommendation", "recommend"),
+        "recommend": ("ask.recommend", "recommend"),
     }
 
     def __getattr__(name: str) -> object:

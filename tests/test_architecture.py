@@ -41,7 +41,7 @@ ORDER: Final = (
 WORKSHOP: Final = "curate"
 # what presents an answer is loaded only when one is shown
 SHOWN_ON_DEMAND: Final = {
-    ("ask.answer", "show"),
+    ("ask.recommendation", "show"),
     ("ask.candidates", "show"),
     ("ask.comparison", "show"),
     ("forecast.records", "show"),

@@ -12,7 +12,7 @@ import pytest
 
 import peft_shop
 from peft_shop import errors
-from peft_shop.ask import recommendation
+from peft_shop.ask import recommend
 from peft_shop.catalog.engines import TOPIC_IDS
 from peft_shop.catalog.features import FEATURE_IDS
 from peft_shop.catalog.store import load
@@ -252,7 +252,7 @@ def test_every_command_and_flag_is_documented() -> None:
 def test_every_keyword_is_documented() -> None:
     text = reference("api.md")
     part = text.partition("### `recommend`")[2].partition("### `any_of`")[0]
-    keywords = dict.fromkeys(recommendation.recommend.__kwdefaults__ or {})
+    keywords = dict.fromkeys(recommend.recommend.__kwdefaults__ or {})
     assert len(keywords) > 20
     for keyword in ["benchmark", "objectives", *keywords, *Bounds.__annotations__]:
         assert f"| `{keyword}` |" in part, keyword

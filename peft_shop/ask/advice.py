@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask import reasons
-from peft_shop.ask.answer import Relaxation
 from peft_shop.ask.bases import quantized_base
 from peft_shop.ask.judging import FORECAST_METRICS
+from peft_shop.ask.places import Relaxation
 from peft_shop.units import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query, Verdict
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Metric
     from peft_shop.model.structure import Structure
     from peft_shop.units import Unit
 

@@ -1,21 +1,20 @@
-"""What an answer is made of: candidates as frozen records, in the places that an answer has.
+"""What an answer ranks: candidates as frozen records.
 
-Records hold figures and reasons; what needs peft (`.config`) or a model is made on demand.
+They hold figures and reasons; what needs peft (`.config`) or a model is made on demand.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import Field, PrivateAttr
 
 from peft_shop.adapt.records import Preflight, Retargeted, TargetOptions, retargeted_recipe
 from peft_shop.ask.model import read_options, read_settings
-from peft_shop.ask.query import Failure
 from peft_shop.ask.snippets import Snippet, snippet_of
-from peft_shop.catalog.methods import PLAIN, Capability
-from peft_shop.catalog.runs import Benchmark, Run
+from peft_shop.catalog.benchmarks import Benchmark
+from peft_shop.catalog.runs import Run
 from peft_shop.catalog.store import load
 from peft_shop.errors import ConfigError
 from peft_shop.forecast.records import Forecast, Setup
@@ -37,17 +36,8 @@ if TYPE_CHECKING:
     from peft_shop.model.inspection import Target
 
 __all__ = [
-    "Baseline",
-    "BaselineKind",
     "Candidate",
-    "Difference",
-    "Dominated",
-    "Dropped",
-    "FrontMember",
     "LiveModel",
-    "Tied",
-    "TooClose",
-    "Unmeasured",
 ]
 
 
@@ -362,94 +352,6 @@ class Candidate(Record):
         from peft_shop.upstream.configs import save_config  # noqa: PLC0415 - as above
 
         return save_config(self.recipe, Path(directory), overwrite=overwrite)
-
-
-class Difference(Record):
-    """Front member minus baseline, by metric id, in base units; missing where either is."""
-
-    baseline: str
-    values: Frozen[dict[str, Number]]
-
-
-class FrontMember(Candidate):
-    """A Pareto-optimal candidate.
-
-    Attributes:
-        why: what it beats and by how much, with the certainty.
-        gives_up: what a neighbour on the front has that this one has not.
-        versus: differences to the baselines.
-        warning: why its lead may be luck, or `None`.
-    """
-
-    why: Text
-    gives_up: Text
-    versus: tuple[Difference, ...] = ()
-    warning: Text | None = None
-
-
-class Tied(Candidate):
-    """A candidate that no other significantly dominates, though it is not on the front."""
-
-    dominated_by: str
-    because: Text
-
-
-class TooClose(Candidate):
-    """A candidate of which nobody can tell whether it fits; it dominates nobody.
-
-    Attributes:
-        because: what its forecast reaches, and what there is.
-    """
-
-    because: Text
-
-
-class Dominated(Candidate):
-    """A kept candidate that a front member dominates."""
-
-    dominated_by: str
-
-
-class Unmeasured(Record):
-    """A method that meets every capability constraint but has no run here.
-
-    `retargeted` is its smallest sensible configuration for the question's model, `forecasted` what
-    training that costs, `setup` the settings under which it fits, `notes` what to know of it.
-    """
-
-    method: Name
-    title: Text
-    summary: Text
-    capabilities: Frozen[dict[str, Capability]]
-    retargeted: Retargeted | None = None
-    forecasted: Forecast | None = None
-    setup: Setup | None = None
-    notes: tuple[str, ...] = ()
-
-
-class Dropped(Record):
-    """A candidate that fails constraints; all of them are listed."""
-
-    name: str
-    title: Text
-    method: Name
-    variants: tuple[Name, ...] = ()
-    run: Run | None = None
-    failures: tuple[Failure, ...]
-
-
-BaselineKind: TypeAlias = Literal["lora", "full_finetuning"]
-
-
-class Baseline(Candidate):
-    """Something well known on the same benchmark, for orientation; never a candidate itself."""
-
-    kind: BaselineKind
-
-    @property
-    def is_yardstick(self) -> bool:
-        """Whether it is plain LoRA, with which everything is compared."""
-        return self.kind == PLAIN
 
 
 def _folded(names: Iterable[str]) -> list[str]:

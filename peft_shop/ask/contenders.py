@@ -1,18 +1,20 @@
-"""Which runs a question is about, and which of their figures can be compared.
-
-Turns catalog and question into contenders: one per run of the snapshot and one per method
-without a run there. What makes a figure unusable (older definition, other hardware, a stand-in
-that was removed) is decided here once and kept as the reason.
-"""
+"""Contenders of a question: one per run of the snapshot, and per method without a run there."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from dataclasses import field as member
 from typing import TYPE_CHECKING
 
+from peft_shop.ask.figures import (
+    Comparability,
+    conditions_of,
+    figures_of,
+    older_definitions,
+    set_noise,
+    usual_conditions,
+)
 from peft_shop.ask.pooling import ALL_SNAPSHOTS, Shifts, runs_until, same_recipe
 from peft_shop.ask.replicates import UNFIT, replicates
 from peft_shop.ask.uncertainty import NoiseBook, noise_of_replicates, with_pairings
@@ -20,12 +22,14 @@ from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.records import FrozenDict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from peft_shop.ask.query import Query
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method
-    from peft_shop.catalog.runs import Benchmark, EraShift, Metric, Run
+    from peft_shop.catalog.noise import EraShift
+    from peft_shop.catalog.runs import Run
     from peft_shop.forecast.records import Forecast, NothingFits, Setup
 
 __all__ = [
@@ -41,7 +45,6 @@ __all__ = [
 
 ANY_ERA = "any"
 SHIFTED_ERAS = "shifted"
-_ENVIRONMENT_SCOPES = frozenset({"memory", "time"})
 _NOTHING = FrozenDict()
 
 
@@ -141,8 +144,8 @@ def _field(catalog: Catalog, query: Query) -> Field:
     on_file = catalog.runs_by_benchmark[query.benchmark]
     runs = [run for run in on_file if in_snapshot(run, query.snapshot)]
     until = runs_until(catalog, on_file, query.snapshot)
-    conditions = _conditions_of(on_file)
-    reference = _usual_conditions(runs, conditions, query.accelerator)
+    conditions = conditions_of(on_file)
+    reference = usual_conditions(runs, conditions, query.accelerator)
     metrics = [catalog.metric_by_id[name] for name in benchmark.metrics]
     groups = replicates(runs)
     noise = [item for item in catalog.noise if item.benchmark == benchmark.id]
@@ -156,7 +159,7 @@ def _field(catalog: Catalog, query: Query) -> Field:
     book = NoiseBook(noise, questions=benchmark.sample_size if asked else None)
     shifts = [shift for shift in catalog.era_shifts if shift.benchmark == benchmark.id]
     names = Counter(group[0].experiment for group in groups)
-    defined = [(metric, _older_definitions(metric, metrics)) for metric in metrics]
+    defined = [(metric, older_definitions(metric, metrics)) for metric in metrics]
     uncertain = {item.metric for item in noise} | ({benchmark.headline} if asked else set())
     noisy = [
         metric
@@ -174,11 +177,11 @@ def _field(catalog: Catalog, query: Query) -> Field:
             candidates = alike.get(run.experiment, ())
             pool = same_recipe(run, candidates, any_era=query.era == SHIFTED_ERAS)
         moved = Shifts(benchmark, shifts, catalog) if query.era == SHIFTED_ERAS else None
-        found = _figures(run, pool, defined, _Compared(conditions, reference, moved))
+        found = figures_of(run, pool, defined, Comparability(conditions, reference, moved))
         notes = [] if moved is None else moved.notes(found.values, pool)
         for metric in noisy:
             if metric.id in found.values:
-                _set_noise(found, metric, run, book, headline=metric.id == benchmark.headline)
+                set_noise(found, metric, run, book, headline=metric.id == benchmark.headline)
         if len(group) > 1 or len(pool) > 1:
             notes += _pool_notes(group, pool)
         return Contender(
@@ -212,187 +215,6 @@ def _field(catalog: Catalog, query: Query) -> Field:
 
 def _unmeasured(method: Method) -> Contender:
     return Contender(name=method.id, method=method.id, variants=(), run=None)
-
-
-@dataclass(slots=True)
-class _Figures:
-    values: dict[str, float] = member(default_factory=dict)
-    unusable: dict[str, str] = member(default_factory=dict)
-    sds: dict[str, float] = member(default_factory=dict)
-    rerun_sds: dict[str, float] = member(default_factory=dict)
-    degrees: dict[str, float] = member(default_factory=dict)
-    counts: dict[str, int] = member(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    """What makes figures comparable.
-
-    Attributes:
-        conditions: of every run, by its identity.
-        reference: those under which figures are compared; `None` compares all.
-        moved: brings scores of older eras to the newest; `None` leaves them.
-    """
-
-    conditions: Mapping[int, _Conditions]
-    reference: _Conditions | None
-    moved: Shifts | None
-
-
-def _figures(
-    run: Run,
-    pool: Sequence[Run],
-    defined: Iterable[tuple[Metric, Sequence[Metric]]],
-    compared: _Compared,
-) -> _Figures:
-    """Figures of a run or of its pool.
-
-    Args:
-        run: whose.
-        pool: runs whose mean is taken, `run` first.
-        defined: the metrics of the benchmark, each with its retired definitions.
-        compared: what makes figures comparable.
-    """
-    found = _Figures()
-    conditions, reference, moved = compared.conditions, compared.reference, compared.moved
-    own = conditions[id(run)]
-    usual = reference is None or own is reference
-    for metric, retired in defined:
-        if usual and metric.field in run.metrics:
-            reason = None
-        else:
-            reason = _why_unusable(run, own, metric, reference)
-        if reason is not None:
-            found.unusable[metric.id] = _retired_only(run, metric, retired) or reason
-        elif len(pool) == 1 and moved is None:
-            found.values[metric.id] = run.metrics[metric.field]
-        else:
-            measured = [
-                each.metrics[metric.field] if moved is None else moved.figure(each, metric)
-                for each in pool
-                if each is run
-                or _why_unusable(each, conditions[id(each)], metric, reference) is None
-            ]
-            found.counts[metric.id] = len(measured)
-            found.values[metric.id] = (
-                # fsum: the mean does not depend on the order of the file
-                measured[0] if len(measured) == 1 else math.fsum(measured) / len(measured)
-            )
-    return found
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Conditions:
-    """What figures of a run depend on besides its recipe.
-
-    Attributes:
-        environment: what memory and time depend on, in the order of `_ENVIRONMENT_NAMES`.
-        marks: fields concerned (none: all) and reason of the run's `environment` flags, which know
-            more settings than stand here.
-    """
-
-    environment: tuple[str, bool, int, int, str]
-    marks: tuple[tuple[tuple[str, ...], str], ...]
-
-    def marks_on(self, metric: Metric) -> list[str]:
-        """Reasons that concern `metric`."""
-        return [reason for fields, reason in self.marks if not fields or metric.field in fields]
-
-
-_ENVIRONMENT_NAMES = ("accelerator", "gradient checkpointing", "batch size", "length", "dtype")
-
-
-def _conditions(run: Run) -> _Conditions:
-    training = run.recipe.training
-    return _Conditions(
-        environment=(
-            run.provenance.accelerator,
-            training.gradient_checkpointing,
-            training.batch_size,
-            training.max_length,
-            training.dtype,
-        ),
-        marks=tuple(
-            sorted((flag.metrics, flag.reason) for flag in run.flags if flag.code == "environment")
-        ),
-    )
-
-
-def _conditions_of(runs: Iterable[Run]) -> dict[int, _Conditions]:
-    """The conditions of every run, by its identity; equal ones are one object."""
-    known: dict[_Conditions, _Conditions] = {}
-    found = {}
-    for run in runs:
-        mine = _conditions(run)
-        found[id(run)] = known.setdefault(mine, mine)
-    return found
-
-
-def _usual_conditions(
-    runs: Sequence[Run], conditions: Mapping[int, _Conditions], accelerator: str | None
-) -> _Conditions | None:
-    """The conditions of most runs, on `accelerator` if one is named; ties by name."""
-    counts = Counter(
-        conditions[id(run)]
-        for run in runs
-        if accelerator is None or run.provenance.accelerator == accelerator
-    )
-    return min(counts, key=lambda key: (-counts[key], key)) if counts else None
-
-
-def _why_unusable(
-    run: Run, mine: _Conditions, metric: Metric, reference: _Conditions | None
-) -> str | None:
-    if metric.field not in run.metrics:
-        for flag in run.flags:
-            if flag.code == "sentinel" and metric.field in flag.metrics:
-                return flag.reason
-        return "not measured"
-    if reference is None or mine is reference:
-        return None
-    if metric.scope in _ENVIRONMENT_SCOPES and mine.environment != reference.environment:
-        differences = ", ".join(
-            f"{name} {ours} instead of {theirs}"
-            for name, ours, theirs in zip(
-                _ENVIRONMENT_NAMES, mine.environment, reference.environment, strict=True
-            )
-            if ours != theirs
-        )
-        return f"measured under other conditions ({differences})"
-    marks = mine.marks_on(metric) if mine.marks else []
-    usual = reference.marks_on(metric) if reference.marks else []
-    if marks != usual:
-        return " ".join(marks) or "measured under other conditions than most runs"
-    return None
-
-
-def _older_definitions(metric: Metric, metrics: Iterable[Metric]) -> list[Metric]:
-    """Retired metrics of the same name with another meaning: the name with its date added."""
-    return [one for one in metrics if one.retired and one.id.startswith(f"{metric.id}_")]
-
-
-def _retired_only(run: Run, metric: Metric, retired: Iterable[Metric]) -> str | None:
-    """Why a run that lacks `metric` has a figure of the same name with another meaning."""
-    if metric.field in run.metrics:
-        return None
-    for other in retired:
-        if other.field in run.metrics:
-            return f"measured by an older definition only, which is never ranked ({other.title})"
-    return None
-
-
-def _set_noise(
-    found: _Figures, metric: Metric, run: Run, book: NoiseBook, *, headline: bool
-) -> None:
-    """Standard deviation of a figure; near-exact metrics have a tie width instead."""
-    deviation = book.deviation(
-        metric, found.values[metric.id], run, runs=found.counts.get(metric.id, 1), headline=headline
-    )
-    if deviation is None:
-        return
-    found.sds[metric.id], found.rerun_sds[metric.id] = deviation.sd, deviation.rerun
-    if deviation.degrees != math.inf:
-        found.degrees[metric.id] = deviation.degrees
 
 
 def _fit(group: Sequence[Run]) -> Sequence[Run]:

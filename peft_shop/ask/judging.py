@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Bound, MemoryLimit, Query
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Metric, Run
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["FORECAST_METRICS", "MEMORY", "MODEL", "judge"]
 

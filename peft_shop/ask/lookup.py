@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from peft_shop.ask.meanings import Meaning
     from peft_shop.ask.query import Query
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Metric
     from peft_shop.serve.adapter import Adapter
 
 __all__ = [

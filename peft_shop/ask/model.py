@@ -19,8 +19,8 @@ from peft_shop.units import format_quantity, read_quantity
 from peft_shop.upstream.versions import version_key
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark
     from peft_shop.model.structure import Structure
     from peft_shop.units import Quantity
 

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.quantiles import normal_below, scale_nodes, significance_threshold
+from peft_shop.ask.lattice import MANY, on_lattice
+from peft_shop.ask.noise_scales import scaled, scales_of
+from peft_shop.ask.quantiles import significance_threshold
 from peft_shop.pareto import dominates, front
 
 if TYPE_CHECKING:
@@ -41,21 +42,10 @@ _CUT = 0.5
 """Pairs of steps of Simpson's rule are this much of the trapezoidal step: the error is as small."""
 SURE: Final = 6.5
 """Differences of more standard deviations than this are taken as certain."""
-_KNOWN_FROM: Final = 200.0
-"""From so many degrees of freedom on an estimate is taken as known: it moves none by 0.002."""
 _NEGLIGIBLE: Final = 1e-7
 """Chance of an overturned lead that is not worth a look."""
-_MANY: Final = 200
-"""From this many rows on a lattice first tries each against the strongest alone."""
 _LARGE: Final = 100_000
 """From this many pairs on rows are compared as arrays."""
-_FAINT: Final = 4.0
-"""Rivals that are so many deviations behind in one of several noisy columns are left out: what each
-adds is below 4e-5."""
-_FAINT_CHANCE: Final = 1e-4
-"""Chance of being on the front below which a row is dropped early."""
-_POINTS: Final = 1024
-"""Points of the lattice: the error of a probability is below 0.005."""
 
 
 def probability_below(difference: float, sd: float) -> float:
@@ -98,10 +88,10 @@ def front_probabilities(
     sure = max(SURE, significance_threshold(1 - _NEGLIGIBLE, min(freedom[k] for k in noisy)))
     close = close_to_front(costs, sds, noisy, sure)
     near, spread, part = ([rows[i] for i in close] for rows in (costs, sds, parts))
-    if len(noisy) == 1 and len(near) < 2 * _MANY:
+    if len(noisy) == 1 and len(near) < 2 * MANY:
         chances = _averaged(near, spread, part, noisy[0], freedom[noisy[0]])
     else:
-        chances = _on_lattice(near, spread, part, noisy, freedom)
+        chances = on_lattice(near, spread, part, noisy, freedom)
     result = [0.0] * len(costs)
     for i, chance in zip(close, chances, strict=True):
         result[i] = chance
@@ -111,16 +101,6 @@ def front_probabilities(
 def noisy_columns(sds: Matrix) -> list[int]:
     """Columns in which some deviation is above 0, ascending."""
     return sorted({k for row in sds for k, sd in enumerate(row) if sd > 0})
-
-
-def _scaled(
-    row: Sequence[float], part: Sequence[float], widths: Sequence[float]
-) -> tuple[float, ...]:
-    """Deviations of one row where the estimated part is `widths` times as large."""
-    return tuple(
-        math.sqrt(max(sd * sd - own * own, 0.0) + (own * width) ** 2)
-        for sd, own, width in zip(row, part, widths, strict=True)
-    )
 
 
 def close_to_front(
@@ -204,24 +184,14 @@ def _averaged(
 ) -> list[float]:
     """As `_integrated`, averaged over what the estimated noise may be in truth."""
     found = [0.0] * len(costs)
-    for ratio, weight in _scales(degrees):
+    for ratio, weight in scales_of(degrees):
         widths = [1 / ratio if k == column else 1.0 for k in range(len(costs[0]))]
         spread = sds
         if ratio != 1.0:
-            spread = [_scaled(row, part, widths) for row, part in zip(sds, reruns, strict=True)]
+            spread = [scaled(row, part, widths) for row, part in zip(sds, reruns, strict=True)]
         for i, chance in enumerate(_integrated(costs, spread, column)):
             found[i] += weight * chance
     return [min(1.0, chance) for chance in found]
-
-
-def _scales(degrees: float) -> Sequence[tuple[float, float]]:
-    """Ratios of the estimated to the true noise that count, and their weights."""
-    if degrees >= _KNOWN_FROM:
-        return ((1.0, 1.0),)
-    # averages are smooth in the noise: few nodes are right to 1e-3 from three degrees on
-    nodes = [node for node in scale_nodes(degrees, 1.5) if node[1] > 1e-3]
-    total = math.fsum(weight for _, weight in nodes)
-    return [(ratio, weight / total) for ratio, weight in nodes]
 
 
 def _integrated(costs: Matrix, sds: Matrix, column: int) -> list[float]:
@@ -287,138 +257,3 @@ def _survival(mean: float, sd: float, rivals: list[tuple[float, float]]) -> floa
         )
         total = math.fsum([density(-_SPAN), *inner, density(upper)]) * width / 3
     return min(1.0, total / math.sqrt(2 * math.pi))
-
-
-def _on_lattice(
-    costs: Matrix,
-    sds: Matrix,
-    reruns: Matrix,
-    noisy: Sequence[int],
-    degrees: Sequence[float],
-) -> list[float]:
-    """As `_integrated`, for several noisy columns.
-
-    Given the figures of a row and the scale of the noise, its rivals dominate it independently:
-    each with the product over the columns of normal probabilities.
-    """
-    import numpy as np
-
-    widths = [1 / min(_scales(freedom))[0] for freedom in degrees]
-    widest = [_scaled(row, part, widths) for row, part in zip(sds, reruns, strict=True)]
-    exact, total, part, limit = (
-        np.asarray(rows, dtype=float) for rows in (costs, sds, reruns, widest)
-    )
-    # their differences survive single precision, which halves the time
-    means = (exact - exact.min(axis=0)).astype(np.float32)
-    own, scales = _lattice(tuple(degrees[k] for k in noisy))
-    known = np.maximum(total**2 - part**2, 0.0).astype(np.float32)
-    part = part.astype(np.float32)
-
-    def chance_of(place: int, rivals: Any, step: int) -> float:
-        """That none of `rivals` dominates a row, at every `step`-th point."""
-        others = rivals[_possible(exact, limit, place, noisy, rivals)]
-        chance = np.ones((len(others), len(range(0, _POINTS, step))), dtype=np.float32)
-        for axis, k in enumerate(noisy):
-            noise = scales[axis, ::step] ** 2
-            mine = means[place, k] + own[axis, ::step] * np.sqrt(
-                known[place, k] + part[place, k] ** 2 * noise
-            )
-            theirs = np.sqrt(known[others, None, k] + part[others, None, k] ** 2 * noise)
-            lead = mine - means[others, None, k]
-            if theirs.size and theirs.min() > 0:
-                chance *= _below(lead / theirs)
-            else:  # a figure without noise is no worse, or it is worse
-                chance *= np.where(
-                    theirs > 0, _below(lead / np.where(theirs > 0, theirs, 1.0)), lead >= 0
-                )
-        return float((1.0 - chance).prod(axis=0).mean())
-
-    rows = np.arange(len(costs))
-    found = np.zeros(len(costs))
-    if len(costs) >= _MANY:
-        # fewer rivals leave a greater chance. What the strongest leave next to nothing is no rival
-        # that counts either: whatever it dominates, one that dominates it dominates as well
-        rivals = _strongest(costs, _MANY // 4)
-        for step in (_POINTS // 32, _POINTS // 64):
-            rough = np.array([chance_of(place, rivals, step) for place in rows.tolist()])
-            rows = rivals = rows[rough > _FAINT_CHANCE]
-    # a row at a time: what is held at once stays small, however many rows there are
-    for place in rows.tolist():
-        found[place] = chance_of(place, rows, 1)
-    return [float(chance) for chance in found]
-
-
-def _strongest(costs: Matrix, least: int) -> Any:
-    """Places of the front, of the front without it, and so on, until they are `least`."""
-    import numpy as np
-
-    left = list(range(len(costs)))
-    taken: list[int] = []
-    while left and len(taken) < least:
-        layer = {left[row] for row in front([costs[i] for i in left])}
-        taken += sorted(layer)[: 2 * least]
-        left = [i for i in left if i not in layer]
-    return np.array(sorted(taken))
-
-
-def _possible(means: Any, widest: Any, place: int, noisy: Sequence[int], rivals: Any) -> Any:
-    """Which of `rivals` may dominate the row at `place`, one truth value each."""
-    import numpy as np
-
-    exact = [k for k in range(means.shape[1]) if k not in noisy]
-    theirs, spread = means[rivals], widest[rivals]
-    able = (theirs[:, exact] <= means[place, exact]).all(axis=1) & (rivals != place)
-    for k in noisy:
-        able &= theirs[:, k] - means[place, k] <= _FAINT * np.hypot(spread[:, k], widest[place, k])
-    # rows without any noise that are equal stand together
-    still = ~spread[:, noisy].any(axis=1) & (not widest[place, noisy].any())
-    return able & ~(still & (theirs == means[place]).all(axis=1))
-
-
-@lru_cache(maxsize=8)
-def _lattice(degrees: tuple[float, ...]) -> tuple[Any, Any]:
-    """Normal figures, and scales of the noise, at the points of a lattice; both (m, points).
-
-    The lattice is Kronecker's, with powers of the root of x^(d+1) = x + 1 (Roberts, "The
-    unreasonable effectiveness of quasirandom sequences", 2018).
-    """
-    import numpy as np
-
-    drawn = [freedom for freedom in degrees if freedom < _KNOWN_FROM]
-    dimension = len(degrees) + len(drawn)
-    root = 2.0
-    for _ in range(60):
-        root = (1 + root) ** (1 / (dimension + 1))
-    steps = root ** -np.arange(1, dimension + 1)
-    places = (0.5 + np.outer(steps, np.arange(1, _POINTS + 1))) % 1.0
-    grid = np.linspace(-8, 8, 8193)
-    normal = np.interp(places[: len(degrees)], _below(grid), grid)
-    scales = np.ones_like(normal)
-    rest = iter(places[len(degrees) :])
-    for axis, freedom in enumerate(degrees):
-        if freedom < _KNOWN_FROM:
-            ratios, weights = np.array(scale_nodes(freedom, 0.1)).T
-            # the weight of a node lies to both sides of it
-            scales[axis] = 1 / np.interp(next(rest), np.cumsum(weights) - weights / 2, ratios)
-    return normal.astype(np.float32), scales.astype(np.float32)
-
-
-_FINENESS: Final = 2048
-"""Entries of the table of the normal distribution per deviation: its error is below 1e-4."""
-
-
-@lru_cache(maxsize=1)
-def _table() -> Any:
-    import numpy as np
-
-    places = range(-8 * _FINENESS, 8 * _FINENESS + 1)
-    table = [normal_below(place / _FINENESS) for place in places]
-    return np.array(table, dtype=np.float32)
-
-
-def _below(values: Any) -> Any:
-    """Normal distribution function of an array: the nearest entry of a table."""
-    import numpy as np
-
-    places = np.clip(values, -8, 8) * _FINENESS + (8 * _FINENESS + 0.5)
-    return _table().take(places.astype(np.int32))

@@ -9,8 +9,10 @@ from peft_shop.ask.replicates import UNFIT, alike
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from peft_shop.catalog.benchmarks import Benchmark, Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, EraShift, Metric, Run
+    from peft_shop.catalog.noise import EraShift
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["ALL_SNAPSHOTS", "Shifts", "runs_until", "same_recipe"]
 

@@ -149,7 +149,7 @@ class Query(Record):
             QueryError: a value that cannot be read, or parameters that contradict each other.
         """
         from peft_shop.ask.links import read_url  # noqa: PLC0415 - as above
-        from peft_shop.ask.recommendation import read_question  # noqa: PLC0415 - as above
+        from peft_shop.ask.recommend import read_question  # noqa: PLC0415 - as above
 
         return read_question(**{**read_url(url), "catalog": catalog})
 

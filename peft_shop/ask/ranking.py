@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Metric
 
 __all__ = ["best_first", "epsilons", "ranked"]
 

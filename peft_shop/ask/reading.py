@@ -30,8 +30,8 @@ from peft_shop.units import format_quantity, parse_quantity, read_quantity
 
 if TYPE_CHECKING:
     from peft_shop.ask.query import MemoryLimit
+    from peft_shop.catalog.benchmarks import Benchmark, Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Metric
     from peft_shop.forecast.records import Settings
     from peft_shop.model.structure import Structure
     from peft_shop.units import Quantity

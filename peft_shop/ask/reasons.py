@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.rivals import Rivals
     from peft_shop.ask.spread import HasFigures
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.catalog.benchmarks import Metric
 
 __all__ = ["certainty", "gives_up", "lead", "luck", "tie_reason", "why"]
 

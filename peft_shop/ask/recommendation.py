@@ -1,326 +1,372 @@
-"""The verb: what people write, read into a query -> Recommendation."""
+"""The answer to one question as a frozen record; renderers are loaded only when it is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
-from inspect import signature
-from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
+import json
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from peft_shop.ask.answering import answer
-from peft_shop.ask.backends import backend_of
-from peft_shop.ask.demanding import ATTRIBUTES, SERVE, TRAINER
-from peft_shop.ask.keywords import check_keywords
-from peft_shop.ask.model import read_memory, read_training
-from peft_shop.ask.picks import resolve_picks
-from peft_shop.ask.reading import build_query
-from peft_shop.ask.requirements import AnyOf
-from peft_shop.catalog.catalog import Catalog
-from peft_shop.catalog.features import SINGLES
+from pydantic import PrivateAttr, ValidationError
+
+from peft_shop.ask.candidates import Candidate, LiveModel
+from peft_shop.ask.places import (
+    Baseline,
+    Dominated,
+    Dropped,
+    FrontMember,
+    Relaxation,
+    Tied,
+    TooClose,
+    Unmeasured,
+)
+from peft_shop.ask.query import Query
+from peft_shop.catalog.benchmarks import Benchmark, Metric
+from peft_shop.catalog.diagnosis import problems_of
+from peft_shop.catalog.short_names import shortened
 from peft_shop.catalog.store import load
-from peft_shop.errors import ConfigError, Keyword, QueryError
-from peft_shop.model.structure import Structure
-from peft_shop.units import read_quantity
-from peft_shop.upstream.versions import version_key
+from peft_shop.errors import CatalogError, ConfigError, Problem, QueryError, UnknownNameError
+from peft_shop.forecast.records import NothingFits, Setup
+from peft_shop.records import Record, own_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from os import PathLike
+    from collections.abc import Callable, Iterator
 
-    from peft_shop.adapt.records import TargetOptions
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.query import MemoryLimit, Query
-    from peft_shop.catalog.features import (
-        Category,
-        EvidenceLevel,
-        Family,
-        LayerType,
-        QuantizationBackend,
-        TaskType,
-    )
-    from peft_shop.forecast.records import Settings
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from peft_shop.ask.comparison import Comparison
+    from peft_shop.catalog.catalog import Catalog
     from peft_shop.model.inspection import Target
-    from peft_shop.names import BenchmarkName, Bounds, MethodName, MetricName, OptionName
-    from peft_shop.units import Quantity
 
-__all__ = ["DEMANDS", "installed_peft_version", "read_question", "recommend"]
+Section: TypeAlias = Literal["why", "ties", "left-out", "sure", "all"]
+"""What stands behind the first screen."""
 
-ANY_VERSION = "any"
-DEMANDS: Final = (
-    *("quantization", "layer_types"),
-    *(single.id for single in SINGLES),
-    *(*ATTRIBUTES, SERVE, TRAINER),
-)
-"""Keywords that say what a method must be or be able to do."""
+__all__ = ["Recommendation"]
 
 
-_PASSED: Final = (
-    *("benchmark", "objectives", "snapshot", "era", "evidence", "methods", "exclude"),
-    *("min_evidence", "floor", "rank_by", "accelerator", "include_flagged", "confidence"),
-    *("certainty", "adapt"),
-)
-"""Keywords that are read where the question is made."""
+class _Again:
+    """How an answer is asked for again, and of what: goes with a record, is no part of it."""
 
-Demand = bool | Literal["partial"] | None
-"""`True` demands yes, `"partial"` at least partial, `False` demands no, `None` nothing."""
+    __slots__ = ("ask", "catalog")
+
+    def __init__(
+        self,
+        ask: Callable[[], Recommendation] | None = None,
+        catalog: Catalog | None = None,
+    ) -> None:
+        self.ask = ask
+        self.catalog = catalog
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Again)
+
+    def __hash__(self) -> int:
+        return hash(_Again)
 
 
-def recommend(
-    benchmark: BenchmarkName | str | None = None,
-    objectives: MetricName | str | Iterable[MetricName | str] | None = None,
-    *,
-    model: object | None = None,
-    adapt: TargetOptions | Mapping[str, object] | None = None,
-    training: Settings | Mapping[str, object] | None = None,
-    device: str | None = None,
-    max_memory: Quantity | None = None,
-    fit: Literal["auto", "off"] | None = None,
-    within: Quantity | None = None,
-    snapshot: str | None = None,
-    era: str | None = None,
-    evidence: Literal["snapshot", "pooled"] = "snapshot",
-    quantization: QuantizationBackend | Iterable[QuantizationBackend] | AnyOf | None = None,
-    layer_types: LayerType | Iterable[LayerType] | AnyOf | None = None,
-    merging: Demand = None,
-    convertible_to_lora: Demand = None,
-    extractable_to_lora: Demand = None,
-    multiple_adapters: Demand = None,
-    mixed_batches: Demand = None,
-    weighted_combination: Demand = None,
-    hot_swapping: Demand = None,
-    mixed_methods: Demand = None,
-    modules_to_save: Demand = None,
-    trainable_token_indices: Demand = None,
-    save_and_reload: Demand = None,
-    disable_adapter: Demand = None,
-    identity_at_start: Demand = None,
-    gradient_checkpointing: Demand = None,
-    torch_compile: Demand = None,
-    deterministic: Demand = None,
-    category: Category | AnyOf | None = None,
-    family: Family | AnyOf | None = None,
-    task_types: TaskType | Iterable[TaskType] | AnyOf | None = None,
-    options: OptionName | Iterable[OptionName] | AnyOf | None = None,
-    serve: str | Iterable[str] | AnyOf | None = None,
-    trainer: str | Iterable[str] | AnyOf | None = None,
-    methods: MethodName | str | Iterable[MethodName | str] | None = None,
-    exclude: MethodName | str | Iterable[MethodName | str] | None = None,
-    min_evidence: EvidenceLevel | None = None,
-    floor: Quantity | None = None,
-    rank_by: str | Mapping[str, float] | None = None,
-    accelerator: str | None = None,
-    include_flagged: bool = False,
-    confidence: float = 0.95,
-    certainty: Literal["rerun", "questions"] | None = None,
-    peft_version: str | None = None,
-    catalog: Catalog | str | PathLike[str] | None = None,
-    **bounds: Unpack[Bounds],
-) -> Recommendation:
-    """Pareto-optimal configurations among all measured runs that meet the constraints.
+class Recommendation(Record):
+    """The answer to one query; iterating yields the front, best first.
 
-    For every filter a list means all of these, `any_of(...)` one of these; an unknown value never
-    satisfies; an unknown name is an error. An answer without a front is still an answer: its
-    `relaxations` say what to give up.
+    `front`, `ties`, `dominated`, `too_close`, `unmeasured` and `dropped` are disjoint and together
+    are all candidates.
 
-    Args:
-        benchmark: `"metamathqa"` (text) or `"image_gen"`; by default the one that is evidence for
-            the model, else text.
-        objectives: metrics to optimise together; headline score and peak memory by default.
-        model: the model to train, as for `inspect_model` (a module, a configuration, a folder, a
-            hub id) or its `Structure`: configurations come out valid on it, with every change, and
-            what cannot work on it is dropped with the reason.
-        adapt: what to do on that model otherwise than measured, by the fields of `TargetOptions`,
-            such as `{"total_steps": 2000}`.
-        training: the step that you will run on that model, by the fields of `Settings`, such as
-            `{"batch_size": 8, "sequence_length": 1024}`: memory, checkpoints and counts become
-            forecasts for it.
-        device: the accelerator that it must fit on, such as `"RTX 4090"`, `"2xA100-80GB"` (one of
-            them counts) or `"24GiB"`; what a process needs besides is taken off.
-        max_memory: greatest peak memory that the allocator may reserve, instead of a device.
-        fit: `"auto"`, the default beside `device` or `max_memory`, gives every candidate the
-            cheapest setup that fits: precision of the base, gradient checkpointing, micro-batches
-            at the same effective batch, optimizer, loss; what `training` states stays. `"off"`
-            takes the settings as they are.
-        within: time for dry runs of candidates whose memory no closed form tells, such as `"60s"`;
-            the baselines go first, then the front and the ties, and what is left stays unknown. By
-            default a minute for a model whose blocks no closed form knows, else none.
-        snapshot: state of the evidence on a date; the newest by default, `"all"` for every run.
-        era: runs scored the same way; the newest of the snapshot by default, `"any"` mixes them,
-            `"shifted"` moves older scores by the measured shift.
-        evidence: `"snapshot"` takes the current run of each experiment, `"pooled"` the mean of
-            all comparable runs of the same recipe.
-        quantization: backends on whose quantized layers it must train.
-        layer_types: layers that it must adapt.
-        merging: whether it merges into the base weights.
-        convertible_to_lora: whether peft converts it to LoRA.
-        extractable_to_lora: whether its update can be written as a LoRA (`peft-shop convert`);
-            `"partial"` takes approximations too.
-        multiple_adapters: whether one model holds several adapters of it.
-        mixed_batches: whether one batch may use different adapters.
-        weighted_combination: whether adapters combine with weights.
-        hot_swapping: whether a loaded adapter can be replaced in place.
-        mixed_methods: whether it works beside other methods.
-        modules_to_save: whether whole modules can be trained beside it.
-        trainable_token_indices: whether single token embeddings can be trained beside it.
-        save_and_reload: whether a saved adapter loads back to the same outputs.
-        disable_adapter: whether `disable_adapter()` gives the outputs of the base back.
-        identity_at_start: whether the wrapped model starts out equal to the base.
-        gradient_checkpointing: whether it trains under gradient checkpointing.
-        torch_compile: whether it works under `torch.compile`.
-        deterministic: whether one seed gives one adapter.
-        category: adapter, prompt_learning or other.
-        family: family of methods, such as `"orthogonal"`.
-        task_types: task types it must support.
-        options: configuration options it must have, such as `"rank_pattern"`.
-        serve: engines that it must reach as it is, converted or merged, such as `"vllm"`;
-            `"vllm:native"` demands one kind of way (`native`, `convert`, `merge`).
-        trainer: training tools that must take all of it, such as `"unsloth"`; `"axolotl:partly"`
-            also keeps what loses an option there, `"trl==1.15.0"` names the version that you have.
-        methods: only these methods.
-        exclude: none of these methods.
-        min_evidence: weakest evidence that counts for a demanded capability.
-        floor: least headline score; the benchmark's own by default, 0 for none.
-        rank_by: order of the front: `"headline"`, a metric, `"knee"` (nearest to the ideal
-            point), `"cheapest-tie"`, or weights by metric.
-        accelerator: hardware whose memory and time count; that of most runs by default.
-        include_flagged: whether broken runs and artefacts may be ranked.
-        confidence: one-sided confidence at which a run counts as worse.
-        certainty: what ± and probabilities are about: `"rerun"`, whether it would happen again on
-            these test questions; `"questions"`, the default where their number is known, whether it
-            would hold on others like them.
-        peft_version: version the configurations must work with; the installed one by default,
-            `"any"` for no restriction.
-        catalog: a catalog, or the path of a catalog file; the embedded one by default.
-        **bounds: `max_<metric>` and `min_<metric>`.
-
-    Raises:
-        InputError: a name, quantity or combination that cannot be answered.
-        CatalogError: the catalog file is broken.
-        ModelError: the model cannot be inspected.
-        MissingExtraError: inspecting it needs a package that is not installed.
-
-    Example:
-        >>> rec = recommend("metamathqa", max_peak_memory="20GiB", peft_version="any")
-        >>> rec.best.values["peak_memory"] <= 20 * 2**30
-        True
+    Attributes:
+        query: the question with every default filled in.
+        benchmark: what was measured.
+        metrics: the metrics of the benchmark, for units and directions.
+        front: Pareto-optimal candidates, in the order of `query.rank_by`.
+        ties: candidates statistically indistinguishable from the front.
+        dominated: the other kept ones.
+        too_close: measured candidates that may fit the device or may not, best score first.
+        unmeasured: methods that qualify but were never measured on this benchmark.
+        dropped: the rest, with every constraint that each fails.
+        baselines: plain LoRA and full fine-tuning.
+        relaxations: for an empty front, which constraints to give up.
+        setup: training settings under which most candidates fit, with the peak of plain LoRA;
+            memory is compared under them. `None` where none was looked for or nothing fits.
+        nothing_fits: what to do where nothing fits.
+        warnings: what a reader must know before trusting the order.
+        catalog_version: version of the catalog that answered.
+        peft_version: version of peft that the catalog describes.
     """
-    stated = dict(locals())  # before anything else is: what was asked, by keyword
-    del stated["bounds"]
-    source, query, target = _read(stated, bounds)
-    limit = None if within is None else read_quantity(within, "seconds", name="within")
 
-    def asked() -> Recommendation:
-        if target is None or query.training is None:
-            found = answer(source, query)
-            return found if target is None else found.about(target)
-        from peft_shop.ask.settling import settled  # noqa: PLC0415 - only where costs are asked
+    query: Query
+    benchmark: Benchmark
+    metrics: tuple[Metric, ...]
+    front: tuple[FrontMember, ...]
+    ties: tuple[Tied, ...] = ()
+    dominated: tuple[Dominated, ...] = ()
+    too_close: tuple[TooClose, ...] = ()
+    unmeasured: tuple[Unmeasured, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
+    relaxations: tuple[Relaxation, ...] = ()
+    setup: Setup | None = None
+    nothing_fits: NothingFits | None = None
+    warnings: tuple[str, ...] = ()
+    catalog_version: str
+    peft_version: str
+    _again: _Again = PrivateAttr(default_factory=_Again)
 
-        return settled(source, query, target, seconds=limit).about(target)
+    def model_post_init(self, context: Any, /) -> None:  # noqa: ARG002 - pydantic's signature
+        """Tells every candidate its benchmark, which snippets name, and its model."""
+        live = LiveModel(self.query.model)
+        for candidate in self.candidates:
+            candidate._benchmark = self.benchmark  # noqa: SLF001 - the answer owns them
+            candidate._model = live  # noqa: SLF001 - as above
+            if self.query.memory is not None:
+                candidate._device = self.query.memory.text  # noqa: SLF001 - as above
 
-    return asked().asked_by(asked, source)
+    @property
+    def yardstick(self) -> Baseline | None:
+        """The best plain LoRA on the same benchmark; `None` where none was measured there."""
+        return next((line for line in self.baselines if line.is_yardstick), None)
 
+    @property
+    def candidates(self) -> Iterator[Candidate]:
+        """Every kept candidate that was measured, and the baselines."""
+        for group in (self.front, self.ties, self.dominated, self.too_close, self.baselines):
+            yield from group
 
-def read_question(**stated: Any) -> Query:
-    """The question that arguments of `recommend` stand for; nothing is answered.
+    def about(self, target: Target) -> Self:
+        """The same answer, whose candidates know the model itself besides its structure."""
+        live = LiveModel(target)
+        for candidate in self.candidates:
+            candidate._model = live  # noqa: SLF001 - the answer owns them
+        return self
 
-    Raises:
-        InputError: as `recommend`.
-        ModelError: as `recommend`.
-    """
-    keywords = signature(recommend).parameters
-    usual = {name: one.default for name, one in keywords.items() if name != "bounds"}
-    bounds = {name: value for name, value in stated.items() if name not in usual}
-    named = {name: value for name, value in stated.items() if name in usual}
-    return _read({**usual, **named}, bounds)[1]
+    def asked_by(self, ask: Callable[[], Recommendation], catalog: Catalog | None = None) -> Self:
+        """The same answer, which knows how to be asked for again, and of which catalog."""
+        self._again = _Again(ask, catalog)
+        return self
 
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog that answered; for an answer that was read from JSON, the embedded one."""
+        return load() if self._again.catalog is None else self._again.catalog
 
-def _read(
-    stated: dict[str, Any], bounds: Mapping[str, Any]
-) -> tuple[Catalog, Query, Target | None]:
-    """The catalog, the question and the inspected model of what was stated by keyword."""
-    check_keywords({**stated, **bounds})
-    for name in ("methods", "quantization"):  # they are read more than once
-        if isinstance(stated[name], Iterator):
-            stated[name] = list(stated[name])
-    catalog, model, training = stated["catalog"], stated["model"], stated["training"]
-    source = catalog if isinstance(catalog, Catalog) else load(catalog)
-    peft_version = stated["peft_version"]
-    if peft_version is None:
-        peft_version = installed_peft_version()
-    elif peft_version == ANY_VERSION:
-        peft_version = None
-    else:
-        version_key(peft_version)
-    target: Target | None = None
-    structure: Structure | None = None
-    if isinstance(model, Structure):
-        structure = model
-    elif model is not None:
-        from peft_shop.model.inspection import inspect_model  # noqa: PLC0415 - torch only for a model
-
-        target = inspect_model(model)
-        structure = target.structure
-    dtype = training.get("dtype") if isinstance(training, Mapping) else training and training.dtype
-    memory = read_memory(
-        stated["device"], stated["max_memory"], dtype=dtype if isinstance(dtype, str) else ""
-    )
-    fitting = _fit(stated["fit"], memory)
-    step = None
-    if training is not None or memory is not None:
-        if structure is None:
-            limits = ("training", "device", "max_memory")
-            about = next(name for name in limits if stated[name] is not None)
-            message = "a forecast is about the model that you name: give "
-            raise QueryError(message, Keyword("model"), " too", keyword=about)
-        implied = resolve_picks(source, stated["methods"], "methods").quantization
-        step = read_training(training, structure, _only(stated["quantization"] or list(implied)))
-    query = build_query(
-        source,
-        model=structure,
-        training=None if step is None else step.settings,
-        memory=memory,
-        fit=fitting,
-        fixed=() if step is None else step.fixed,
-        effective_batch=None if step is None or fitting == "off" else step.effective_batch,
-        demands={name: stated[name] for name in DEMANDS},
-        bounds=bounds,
-        peft_version=peft_version,
-        **{name: stated[name] for name in _PASSED},
-    )
-    return source, query, target
-
-
-def _fit(fit: str | None, memory: MemoryLimit | None) -> Literal["auto", "off"]:
-    """Whether setups are chosen: by default where there is something to fit into."""
-    if fit == "auto" and memory is None:
-        raise QueryError(
-            "there is nothing to fit into: give ",
-            Keyword("device"),
-            " or ",
-            Keyword("max_memory"),
-            keyword="fit",
+    def short(self, candidate: Candidate | Dropped) -> str:
+        """Short name of a candidate, such as `lora/rank64-rslora`; unique on its benchmark."""
+        return (
+            candidate.name
+            if candidate.run is None
+            else shortened(self.catalog, candidate.run, candidate.name)
         )
-    return "off" if fit == "off" or memory is None else "auto"
 
+    def preflighted(self) -> Recommendation:
+        """The answer with a preflight for every member of the front.
 
-def _only(quantization: str | Iterable[str] | AnyOf | None) -> str | None:
-    """The backend that a question demands, where it is one alone."""
-    if quantization is None or isinstance(quantization, AnyOf):
-        return None
-    names = [quantization] if isinstance(quantization, str) else list(quantization)
-    if len(names) != 1:
-        return None
-    return backend_of(names[0].partition(":")[0])
+        What a preflight refuses cannot work on the model: the question is asked again without it,
+        until all of the front works.
 
+        Raises:
+            ConfigError: the question was not about a model, or only about its structure.
+        """
+        recommendation: Recommendation = self
+        while True:
+            front = []
+            for one in recommendation.front:
+                try:
+                    front.append(one.model_copy(update={"preflighted": one.preflight()}))
+                except ConfigError:
+                    if self._again.ask is None or not one.is_refused():
+                        raise
+                    break
+            else:
+                return recommendation.model_copy(update={"front": tuple(front)})
+            recommendation = self._again.ask()
 
-@cache
-def installed_peft_version() -> str | None:
-    """Version of the installed peft, which is not imported; `None` when there is none."""
-    from peft_shop.upstream.source import installed_peft  # noqa: PLC0415 - only where none is named
+    @property
+    def best(self) -> FrontMember:
+        """First member of the front.
 
-    try:
-        found = installed_peft()
-    except ConfigError:  # something else of that name: whoever needs peft will say so
-        return None
-    # a source that states none has no version to compare with
-    return found.version if found is not None and found.version[:1].isdigit() else None
+        Raises:
+            QueryError: the front is empty; says which constraints to relax.
+        """
+        if not self.front and self.too_close:
+            names = ", ".join(one.name for one in self.too_close[:3])
+            raise QueryError(f"nothing surely fits; too close to call: {names} (`.too_close`)")
+        if not self.front:
+            advice = "; ".join(relaxation.suggestion for relaxation in self.relaxations)
+            raise QueryError(f"nothing meets the constraints: {advice or 'nothing was measured'}")
+        return self.front[0]
+
+    def __iter__(self) -> Iterator[FrontMember]:  # type: ignore[override]  # the front, not fields
+        return iter(self.front)
+
+    def __len__(self) -> int:
+        return len(self.front)
+
+    def __dir__(self) -> list[str]:
+        """Names of ours; the base class's own stay callable."""
+        return own_names(self)
+
+    def __bool__(self) -> bool:
+        return bool(self.front)
+
+    @property
+    def kept(self) -> Iterator[Candidate | Unmeasured]:
+        """Everything that meets every constraint, measured or not."""
+        for group in (self.front, self.ties, self.dominated, self.too_close, self.unmeasured):
+            yield from group
+
+    @property
+    def surely(self) -> bool | None:
+        """Whether something surely fits the device; `None` where that is not to be told.
+
+        Without a device: whether anything meets the constraints.
+        """
+        if self.query.fit == "off":
+            return bool(self.front) or (not self.query.ranked and bool(self.unmeasured))
+        setups = [one.setup for one in self.kept]
+        if any(setup is not None and setup.fits == "yes" for setup in setups):
+            return True
+        # what is not known beside much that is known not to fit promises nothing
+        return None if any(setups) or (setups and self.nothing_fits is None) else False
+
+    def text(self, *sections: Section, width: int = 80) -> str:
+        """What `peft-shop recommend` prints: the first screen, at most 25 lines.
+
+        Args:
+            *sections: what stands below it: `why`, `ties`, `left-out`, `sure`; `all` is everything
+                that the answer holds, in place of the first screen.
+            width: of a line [characters]; text is laid out for 60 and more.
+
+        Raises:
+            UnknownNameError: there is no such section; names the nearest.
+        """
+        from peft_shop.show.printing import answer_text  # noqa: PLC0415 - only when shown
+
+        return answer_text(self, sections, width)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        best = f", best {self.front[0].name}" if self.front else ""
+        return f"<Recommendation for {self.benchmark.id}: {len(self.front)} on the front{best}>"
+
+    def __getitem__(self, name: str | int) -> Candidate:
+        """Member of the front by place, or any candidate with a run by its name, short or whole."""
+        if isinstance(name, int):
+            return self.front[name]
+        # a baseline may be a candidate too, whose own record says more
+        groups = (self.baselines, self.too_close, self.dominated, self.ties, self.front)
+        candidates: dict[str, Candidate] = {
+            self.short(one): one for group in groups for one in group
+        }
+        candidates |= {one.name: one for group in groups for one in group}
+        if name not in candidates:
+            raise UnknownNameError(
+                "candidate", name, candidates, hint="dropped ones are in `.dropped`"
+            )
+        return candidates[name]
+
+    def plot(
+        self,
+        x: str | None = None,
+        y: str | None = None,
+        *,
+        ax: Axes | None = None,
+        ties: bool = True,
+        beaten: bool = True,
+        baselines: bool = True,
+        labels: Literal["front", "all", "none"] = "front",
+    ) -> Axes:
+        """The front as a staircase, numbered as in the table; needs `peft-shop[plot]`.
+
+        Discs are the best, the fuller the surer; rings as good within noise; dots beaten; diamonds
+        plain LoRA and full fine-tuning. Whiskers are one standard deviation of a re-run, the band
+        below the line is where leads do not count, dashed lines are limits of the question.
+
+        Args:
+            x: metric across; by default the second objective.
+            y: metric upwards; by default the first. Without both, three objectives make a picture
+                of every pair.
+            ax: where to draw; new axes by default.
+            ties: whether to draw what is as good within noise.
+            beaten: whether to draw what is beaten.
+            baselines: whether to draw plain LoRA and full fine-tuning.
+            labels: whose titles are written beside them: `front`, `all` or `none`.
+
+        Returns:
+            The axes, or the first of several; `.figure.savefig(...)` writes them.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+            UnknownNameError: the benchmark has no such metric, or there are no such labels.
+        """
+        from peft_shop.show.plots.answers import plot_answer  # noqa: PLC0415 - only when drawn
+
+        return plot_answer(
+            self, x, y, ax=ax, ties=ties, beaten=beaten, baselines=baselines, labels=labels
+        )
+
+    def compare(self, *names: str) -> Comparison:
+        """Runs or methods side by side on the benchmark and evidence of this answer.
+
+        Args:
+            *names: of runs, methods or variants; the members of the front by default.
+
+        Raises:
+            UnknownNameError: neither a run there nor a method; names the nearest.
+        """
+        from peft_shop.ask.comparison import Comparison  # noqa: PLC0415 - not for an answer
+        from peft_shop.ask.lookup import resolve_subjects  # noqa: PLC0415 - as above
+
+        chosen = names or tuple(one.name for one in self.front)
+        subjects = resolve_subjects(self.catalog, self.query, chosen)
+        return Comparison(self.catalog, self.query, subjects)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The whole answer as JSON; `from_json` reads it back to an equal record."""
+        return self.model_dump_json(indent=indent, exclude_defaults=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Recommendation that `to_json` wrote.
+
+        Raises:
+            CatalogError: the text is not one; lists every mistake.
+        """
+        name = "recommendation"
+        try:
+            data = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            problem = Problem(name, "", f"not a JSON document: {error}")
+            raise CatalogError("cannot read the recommendation", [problem]) from error
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise CatalogError(
+                "cannot read the recommendation", problems_of(error, cls, data, name)
+            ) from error
+
+    def to_frame(self, *, reasons: bool = False) -> pd.DataFrame:
+        """Every run of the answer, one a row, metrics in base units, absent as missing.
+
+        Columns: place (`front`, `tie`, `too_close`, `dominated`, `dropped`, `baseline`), name,
+        short_name, title, method, variants, front_probability, one per metric (by field, with its
+        unit), `<metric>_sd` where it has noise, serving (`direct`, `convert`, `merge`, `none`,
+        `unknown`), yardstick (`lora`, `full_finetuning`), and with a device the setup and whether
+        it fits. Columns without any value are left out.
+
+        Args:
+            reasons: add a column of prose: why each stands where it stands.
+        """
+        import pandas as pd
+
+        from peft_shop.show.answer_records import frame_records  # noqa: PLC0415 - only when shown
+
+        return pd.DataFrame.from_records(frame_records(self, reasons=reasons))
+
+    def _repr_html_(self) -> str:
+        from peft_shop.show.cards import answer_html  # noqa: PLC0415 - only when shown
+
+        return answer_html(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from peft_shop.show.printing import screen_lines  # noqa: PLC0415 - only when shown
+        from peft_shop.show.terminal import rich_lines  # noqa: PLC0415 - only when shown
+
+        yield rich_lines(screen_lines(self, options.max_width))

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.quantiles import f_above
+from peft_shop.catalog.noise import Noise
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
-__all__ = ["Estimates", "RunDeviation", "separated", "two_way"]
+__all__ = ["Estimates", "RunDeviation", "noise_of_seeds", "separated", "two_way"]
 
+_LEAST_DEGREES: Final = 3
+"""Degrees of freedom without which no noise of seeds is claimed."""
 _LEVEL: Final = 0.01
 """Probability of an estimate of its own for some kind where all kinds are alike."""
 
@@ -122,6 +125,45 @@ def separated(
         if chance * len(suspects) >= _LEVEL:
             return Estimates(common, own)
         own[name], rest = estimate, others
+
+
+def noise_of_seeds(
+    observations: Sequence[tuple[Hashable, Hashable, float]],
+    experiments: Sequence[str],
+    *,
+    benchmark: str,
+    metric: str,
+    era: str | None = None,
+) -> Iterator[Noise]:
+    """Noise of one metric from recipes that ran with several seeds: what both leave open.
+
+    What all recipes share of a seed says nothing of which one is better. A recipe whose variance is
+    significantly larger than that of the others has a noise of its own.
+
+    Args:
+        observations: (recipe, seed, figure).
+        experiments: the name of each observation's recipe.
+        benchmark: whose runs.
+        metric: the figures' metric.
+        era: the runs' era.
+    """
+    estimates = separated(observations, experiments)
+    if estimates.common is None or estimates.common.degrees < _LEAST_DEGREES:
+        return
+    parts = [((), estimates.common), *(((name,), own) for name, own in estimates.own.items())]
+    for named, estimate in parts:
+        recipes = {observations[place][0] for place in estimate.used}
+        seeds = {observations[place][1] for place in estimate.used}
+        yield Noise(
+            benchmark=benchmark,
+            metric=metric,
+            era=era,
+            sd=estimate.sd,
+            degrees=estimate.degrees,
+            experiments=named,
+            covers=("rerun", "seed"),
+            method=f"{len(seeds)} seeds of {len(recipes)} recipes, two-way model",
+        )
 
 
 def _fit(

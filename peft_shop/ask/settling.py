@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.adapted import retargeted
-from peft_shop.ask.answering import answer
+from peft_shop.ask.answer import answer
 from peft_shop.ask.appraisal import Traced, own_settings
 from peft_shop.ask.contenders import Contender, field_of_play
 from peft_shop.ask.judging import MEMORY
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from peft_shop.adapt.records import TargetOptions
-    from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.query import Query
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method
     from peft_shop.forecast.fitting import Fittable

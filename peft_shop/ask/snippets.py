@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["Snippet", "snippet_of"]
 

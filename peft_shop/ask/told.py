@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from peft_shop.ask.contenders import Contender
+    from peft_shop.catalog.benchmarks import Benchmark, Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Metric, Run
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["RatesTried", "rate_text", "rates_tried", "told_title"]
 

@@ -14,23 +14,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from peft_shop.ask.spread import separate_parts
-from peft_shop.catalog.runs import Noise
 from peft_shop.records import FrozenDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from peft_shop.ask.contenders import Contender
+    from peft_shop.catalog.benchmarks import Benchmark, Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Metric, Pairing, Run
+    from peft_shop.catalog.noise import Noise, Pairing
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["Deviation", "NoiseBook", "knows_questions", "noise_of_replicates", "with_pairings"]
-
-_LEAST_DEGREES: Final = 3
-"""Fewer degrees of freedom give no estimate."""
 
 
 class Deviation(NamedTuple):
@@ -130,10 +128,10 @@ def noise_of_replicates(
         groups: runs that are alike but for the seed; those of one run tell nothing.
         metrics: the metrics in want of an estimate.
     """
-    from peft_shop.ask.repeats import separated  # noqa: PLC0415 - only where there are replicates
+    from peft_shop.ask.repeats import noise_of_seeds  # noqa: PLC0415 - only where there are replicates
 
     several = [group for group in groups if len(group) > 1]
-    found: list[Noise] = []
+    noise: list[Noise] = []
     for metric in metrics:
         for era in sorted({group[0].era for group in several}, key=str):
             runs = [
@@ -142,30 +140,17 @@ def noise_of_replicates(
                 for run in group
                 if run.era == era and metric.field in run.metrics
             ]
-            told = separated(
+            noise += noise_of_seeds(
                 [
                     (place, run.recipe.training.seed, run.metrics[metric.field])
                     for place, run in runs
                 ],
                 [run.experiment for _, run in runs],
+                benchmark=benchmark,
+                metric=metric.id,
+                era=era,
             )
-            if told.common is None or told.common.degrees < _LEAST_DEGREES:
-                continue
-            parts = [((), told.common), *(((name,), own) for name, own in told.own.items())]
-            for experiments, part in parts:
-                found.append(
-                    Noise(
-                        benchmark=benchmark,
-                        metric=metric.id,
-                        era=era,
-                        sd=part.sd,
-                        degrees=part.degrees,
-                        experiments=experiments,
-                        covers=("rerun", "seed"),
-                        method="two-way model of recipes and seeds",
-                    )
-                )
-    return found
+    return noise
 
 
 def with_pairings(contenders: Sequence[Contender], pairings: Iterable[Pairing]) -> list[Contender]:

@@ -13,20 +13,12 @@ from typing import Any, Final, Self
 
 from pydantic import Field
 
+from peft_shop.catalog.benchmarks import Benchmark, Metric
 from peft_shop.catalog.engines import Conversion, Engine
 from peft_shop.catalog.features import Feature
 from peft_shop.catalog.methods import Method
-from peft_shop.catalog.runs import (
-    Benchmark,
-    EraShift,
-    ForecastAccuracy,
-    Metric,
-    Noise,
-    Pairing,
-    Run,
-    Snapshot,
-    Source,
-)
+from peft_shop.catalog.noise import EraShift, ForecastAccuracy, Noise, Pairing
+from peft_shop.catalog.runs import Run, Snapshot, Source
 from peft_shop.catalog.trainers import Trainer
 from peft_shop.catalog.tried import TriedModel
 from peft_shop.records import Frozen, Record

@@ -11,10 +11,11 @@ from peft_shop.pareto import front
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.engines import Conversion, Engine
     from peft_shop.catalog.methods import Capability, Fidelity
-    from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.catalog.runs import Run
     from peft_shop.catalog.trainers import Trainer
 
 __all__ = [

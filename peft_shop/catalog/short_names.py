@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["run_of_short", "short_name", "short_names", "shortened", "words_of"]
 

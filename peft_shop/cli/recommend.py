@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from peft_shop.ask.recommendation import recommend as ask
+from peft_shop.ask.recommend import recommend as ask
 from peft_shop.ask.watching import watched
 from peft_shop.cli.opening import Open, check_shown, serve_page
 from peft_shop.cli.options import Force, Plot, Several, option, takes

@@ -181,7 +181,7 @@ def _planned(catalog: "Catalog", run: "Run", asked: dict[str, Any]) -> "Setup":
     Raises:
         Exit: it has none; the reason is told.
     """
-    from peft_shop.ask.recommendation import recommend  # noqa: PLC0415 - only where it must fit
+    from peft_shop.ask.recommend import recommend  # noqa: PLC0415 - only where it must fit
 
     current = bool(catalog.snapshots) and catalog.snapshots[-1].id in run.snapshots
     answer = recommend(

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from peft_shop.ask.recommendation import installed_peft_version
+from peft_shop.ask.recommend import installed_peft_version
 from peft_shop.catalog.store import load
 from peft_shop.cli.output import write_out
 

@@ -8,7 +8,7 @@ import typer
 from peft_shop.ask.lookup import benchmark_of
 from peft_shop.ask.meanings import meaning_of
 from peft_shop.ask.reading import resolve_benchmark
-from peft_shop.ask.recommendation import recommend as ask
+from peft_shop.ask.recommend import recommend as ask
 from peft_shop.ask.watching import watched
 from peft_shop.cli.completion import run_or_method_names
 from peft_shop.cli.options import takes

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from peft_shop.adapt.records import Retargeted
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.methods import Method
-    from peft_shop.catalog.runs import Benchmark, Recipe, Run
+    from peft_shop.catalog.runs import Recipe, Run
     from peft_shop.forecast.records import Settings
     from peft_shop.scripts.step import Step
 

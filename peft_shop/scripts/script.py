@@ -32,9 +32,10 @@ from peft_shop.upstream.configs import config_dict
 
 if TYPE_CHECKING:
     from peft_shop.adapt.records import Retargeted
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method, Variant
-    from peft_shop.catalog.runs import Benchmark, Recipe, Run
+    from peft_shop.catalog.runs import Recipe, Run
     from peft_shop.forecast.records import Settings
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json

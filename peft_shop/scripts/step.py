@@ -15,9 +15,10 @@ from peft_shop.errors import ConfigError
 from peft_shop.forecast.records import Dtype, Settings, Setup
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.features import Support
     from peft_shop.catalog.methods import Capability, Method
-    from peft_shop.catalog.runs import Benchmark, Recipe, Run
+    from peft_shop.catalog.runs import Recipe, Run
     from peft_shop.model.structure import Structure
     from peft_shop.records import Json
 

@@ -11,9 +11,9 @@ from peft_shop.show.rates import rates_footnote
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Dropped
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.places import Dropped
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
 
 __all__ = ["failures", "footnotes"]
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeAlias
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Candidate, Dropped
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.places import Dropped
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.catalog.runs import Run
     from peft_shop.show.documents import Value
 

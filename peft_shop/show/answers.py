@@ -21,9 +21,10 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Baseline, Candidate, Dropped, FrontMember, Unmeasured
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.places import Baseline, Dropped, FrontMember, Unmeasured
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
 
 __all__ = ["answer_document"]
 

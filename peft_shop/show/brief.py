@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from peft_shop.ask.candidates import Candidate, Unmeasured
+from peft_shop.ask.candidates import Candidate
+from peft_shop.ask.places import Unmeasured
 from peft_shop.show.cautions import cautions
 from peft_shop.show.doubts import again
 from peft_shop.show.naming import in_short
@@ -22,8 +23,8 @@ from peft_shop.show.setups import answer_setup, setup_words
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.show.overview import Entry
 
 __all__ = ["BYTES", "brief_json", "brief_record"]

@@ -29,9 +29,9 @@ from peft_shop.show.setups import interval
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.show.overview import Entry
 
 __all__ = ["answer_html", "candidate_html"]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from peft_shop.ask.advice import FLAGGED
-from peft_shop.ask.candidates import Candidate, FrontMember
+from peft_shop.ask.candidates import Candidate
+from peft_shop.ask.places import FrontMember
 from peft_shop.ask.reasons import amount, lead
 from peft_shop.show.rates import rates_of
 from peft_shop.show.serving import routes_of
@@ -14,8 +15,8 @@ from peft_shop.show.serving import routes_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.show.overview import Entry
 
 __all__ = ["USUAL", "Caution", "cautions"]

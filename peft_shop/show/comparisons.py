@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from peft_shop.ask.lookup import Subject
     from peft_shop.ask.placing import Place
     from peft_shop.ask.query import Query
+    from peft_shop.catalog.benchmarks import Benchmark, Metric
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method
-    from peft_shop.catalog.runs import Benchmark, Metric, Run
+    from peft_shop.catalog.runs import Run
     from peft_shop.show.documents import Value
 
 __all__ = ["compare_document"]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate
     from peft_shop.ask.query import Query
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
 
 __all__ = ["again", "doubts"]
 

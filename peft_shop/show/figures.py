@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from peft_shop.ask.spread import HasFigures
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.catalog.benchmarks import Metric
 
 __all__ = [
     "chance",

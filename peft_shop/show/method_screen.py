@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from peft_shop.ask.placing import Place
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Method, Variant
-    from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.catalog.runs import Run
     from peft_shop.show.documents import Document
     from peft_shop.show.terminal import Line
 

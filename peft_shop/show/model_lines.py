@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peft_shop.ask.candidates import Unmeasured
+from peft_shop.ask.places import Unmeasured
 from peft_shop.show.serving import routes_of
 from peft_shop.show.setups import answer_setup
 from peft_shop.show.trainers import acceptance_sentence
@@ -12,7 +12,7 @@ from peft_shop.show.trainers import acceptance_sentence
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.show.overview import Entry
 
 __all__ = ["model_lines", "serving_lines", "training_lines"]

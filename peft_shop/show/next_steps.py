@@ -13,7 +13,7 @@ from peft_shop.show.cautions import cautions
 from peft_shop.show.overview import advised, entries, objectives_of
 
 if TYPE_CHECKING:
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.catalog.trainers import Trainer
 
 __all__ = ["next_command", "next_commands"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.candidates import Unmeasured
+from peft_shop.ask.places import Unmeasured
 from peft_shop.ask.reasons import lead
 from peft_shop.show.figures import chance, signed, uncertain
 from peft_shop.show.serving import serving_word
@@ -17,9 +17,10 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Baseline, Candidate
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.places import Baseline
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
 
 __all__ = [
     "Entry",

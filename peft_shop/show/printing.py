@@ -15,7 +15,7 @@ from peft_shop.show.terminal import document_lines, lines_text, text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.show.terminal import Line
 
 __all__ = ["answer_text", "screen_lines"]

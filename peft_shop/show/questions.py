@@ -10,8 +10,8 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.query import Query
+    from peft_shop.ask.recommendation import Recommendation
 
 __all__ = ["demands", "provenance"]
 

@@ -10,8 +10,9 @@ from peft_shop.ask.told import rates_tried
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Candidate, Dropped, Unmeasured
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.places import Dropped, Unmeasured
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.ask.told import RatesTried
 
 __all__ = ["rates_footnote", "rates_of", "rates_sentence"]

@@ -11,8 +11,9 @@ from peft_shop.show.figures import metric_column, quantity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from peft_shop.catalog.benchmarks import Benchmark, Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Metric, Run
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["runs_document", "runs_table"]
 

@@ -28,7 +28,7 @@ from peft_shop.show.terminal import fold
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.show.overview import Entry
     from peft_shop.show.terminal import Line
 

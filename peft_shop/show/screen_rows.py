@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.candidates import Unmeasured
+from peft_shop.ask.places import Unmeasured
 from peft_shop.errors import UnknownNameError
 from peft_shop.show.documents import clean
 from peft_shop.show.overview import all_metrics, figure_text, header
@@ -13,8 +13,8 @@ from peft_shop.show.terminal import fold, width_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.show.overview import Entry
     from peft_shop.show.terminal import Line
 

@@ -16,9 +16,10 @@ from peft_shop.show.serving import serving_word
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Candidate, FrontMember
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.places import FrontMember
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
 
 __all__ = ["SECTIONS", "sections_document"]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.candidates import Unmeasured
 from peft_shop.ask.demanding import SERVE
+from peft_shop.ask.places import Unmeasured
 from peft_shop.serve.routes import candidate_route, demanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.serve.routes import Route
 
 __all__ = ["WORDS", "routes_of", "serving_word"]

@@ -9,8 +9,9 @@ from peft_shop.ask.judging import MEMORY
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Candidate, Unmeasured
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.places import Unmeasured
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.forecast.records import Interval, NothingFits, Settings
     from peft_shop.model.structure import Structure
 

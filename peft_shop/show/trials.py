@@ -12,7 +12,7 @@ from peft_shop.trial.seeding import ROUNDS
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.trial.costing import Estimate
     from peft_shop.trial.records import Contestant, Protocol
     from peft_shop.trial.status import Progress, Status

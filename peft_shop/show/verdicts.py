@@ -19,10 +19,9 @@ from peft_shop.show.trainers import acceptance_sentence
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import (
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.places import (
         Baseline,
-        Candidate,
         Dominated,
         Dropped,
         FrontMember,
@@ -30,7 +29,9 @@ if TYPE_CHECKING:
         TooClose,
         Unmeasured,
     )
-    from peft_shop.catalog.runs import Metric, Run
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["why_document"]
 

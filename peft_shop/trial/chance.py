@@ -6,15 +6,16 @@ import math
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.repeats import separated
+from peft_shop.ask.repeats import noise_of_seeds
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.catalog.runs import Noise, Pairing
+from peft_shop.catalog.noise import Noise, Pairing
 from peft_shop.trial.sampling import standard_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.catalog.benchmarks import Benchmark
+    from peft_shop.catalog.runs import Run
     from peft_shop.trial.records import Job, Protocol
     from peft_shop.trial.results import Result
 
@@ -22,8 +23,6 @@ __all__ = ["experiment_of", "noise_of", "pairings_of"]
 
 _NOISY: Final = ("test_loss", "valid_loss", "forgetting", "gain_over_base")
 """Losses that differ from seed to seed; the score does too."""
-_LEAST_DEGREES: Final = 3
-"""Degrees of freedom without which no noise is claimed."""
 
 
 def experiment_of(job: Job) -> str:
@@ -34,14 +33,10 @@ def experiment_of(job: Job) -> str:
 
 
 def noise_of(protocol: Protocol, benchmark: Benchmark, runs: Sequence[Run]) -> list[Noise]:
-    """Noise of the scores, from the seeds: what recipe and seed together leave open.
-
-    What all recipes share of a seed says nothing of which one is better. A recipe whose variance is
-    significantly larger than that of the others has a noise of its own.
-    """
+    """Noise of the scores, from the seeds of all recipes but full fine-tuning."""
     names = {each.name for each in protocol.contestants}
     repeated = [run for run in runs if run.experiment in names and run.method != FULL_FINETUNING]
-    noise = []
+    noise: list[Noise] = []
     for name in dict.fromkeys((*_NOISY, benchmark.headline)):
         if name not in benchmark.metrics:
             continue
@@ -50,24 +45,12 @@ def noise_of(protocol: Protocol, benchmark: Benchmark, runs: Sequence[Run]) -> l
             for run in repeated
             if name in run.metrics
         ]
-        fits = separated(observations, [experiment for experiment, _, _ in observations])
-        if fits.common is None or fits.common.degrees < _LEAST_DEGREES:
-            continue
-        parts = [((), fits.common), *(((kind,), fit) for kind, fit in fits.own.items())]
-        for experiments, fit in parts:
-            recipes = {observations[place][0] for place in fit.used}
-            seeds = {observations[place][1] for place in fit.used}
-            noise.append(
-                Noise(
-                    benchmark=benchmark.id,
-                    metric=name,
-                    sd=fit.sd,
-                    degrees=fit.degrees,
-                    experiments=experiments,
-                    covers=("rerun", "seed"),
-                    method=f"{len(seeds)} seeds of {len(recipes)} recipes, two-way model",
-                )
-            )
+        noise += noise_of_seeds(
+            observations,
+            [experiment for experiment, _, _ in observations],
+            benchmark=benchmark.id,
+            metric=name,
+        )
     return noise
 
 

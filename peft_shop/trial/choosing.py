@@ -18,9 +18,10 @@ from peft_shop.trial.stages import SPACING, at_two_digits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Candidate, Dropped
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.places import Dropped
     from peft_shop.ask.query import Failure
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.catalog.catalog import Catalog
 
 __all__ = ["Conditions", "base_contestant", "contestants", "full_contestant"]

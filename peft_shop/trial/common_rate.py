@@ -13,7 +13,9 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from peft_shop.catalog.runs import Metric, Noise, Run
+    from peft_shop.catalog.benchmarks import Metric
+    from peft_shop.catalog.noise import Noise
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["common_rate_notes"]
 

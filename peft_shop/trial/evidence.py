@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Noise, Pairing
+    from peft_shop.catalog.noise import Noise, Pairing
     from peft_shop.trial.records import Protocol
     from peft_shop.trial.results import Measured, Result
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.catalog.runs import Benchmark, Metric
+from peft_shop.catalog.benchmarks import Benchmark, Metric
 from peft_shop.catalog.store import load
 
 if TYPE_CHECKING:

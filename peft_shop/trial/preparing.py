@@ -21,7 +21,7 @@ from peft_shop.trial.sharing import PEFT_TASKS, answer_for, shared_setup
 from peft_shop.trial.trust import demand_safetensors, source_of_score
 
 if TYPE_CHECKING:
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.model.structure import Structure
     from peft_shop.trial.data import Divided
     from peft_shop.trial.records import Contestant

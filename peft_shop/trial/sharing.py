@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.ask.recommendation import recommend
+from peft_shop.ask.recommend import recommend
 from peft_shop.catalog.store import load
 from peft_shop.model.inspection import inspect_model
 from peft_shop.trial.choosing import contestants
@@ -12,7 +12,7 @@ from peft_shop.trial.choosing import contestants
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.catalog.features import TaskType
     from peft_shop.forecast.records import Settings
     from peft_shop.trial.choosing import Conditions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from peft_shop.catalog.runs import Metric
+from peft_shop.catalog.benchmarks import Metric
 from peft_shop.records import Finite, Frozen, Record, Text
 from peft_shop.trial.evidence import catalog_of, edge_notes, halving_notes, sharing_notes
 from peft_shop.trial.keeping import ADAPTER

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Noise, Run
+    from peft_shop.catalog.noise import Noise
+    from peft_shop.catalog.runs import Run
     from peft_shop.trial.costing import Estimate
     from peft_shop.trial.records import Protocol, Stage
     from peft_shop.trial.results import Result

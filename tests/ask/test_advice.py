@@ -16,7 +16,8 @@ from peft_shop.errors import QueryError
 from peft_shop.units import Unit, parse_quantity
 
 if TYPE_CHECKING:
-    from peft_shop.ask.answer import Recommendation, Relaxation
+    from peft_shop.ask.places import Relaxation
+    from peft_shop.ask.recommendation import Recommendation
 
 CATALOG = load_catalog()
 NOTHING: list[dict[str, Any]] = [

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peft_shop import load_catalog, recommend
-from peft_shop.ask.answer import Recommendation
 from peft_shop.ask.links import read_url, to_url
 from peft_shop.ask.query import Query
+from peft_shop.ask.recommendation import Recommendation
 from peft_shop.ask.replicates import replicates
-from peft_shop.catalog.runs import Flag, Noise, Pairing, Run
+from peft_shop.catalog.noise import Noise, Pairing
+from peft_shop.catalog.runs import Flag, Run
 from peft_shop.errors import QueryError, UnknownNameError
 
 if TYPE_CHECKING:

@@ -21,15 +21,17 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from peft_shop import errors, load_catalog, recommend
-from peft_shop.ask.candidates import Candidate, Dropped
+from peft_shop.ask.candidates import Candidate
 from peft_shop.ask.contenders import in_snapshot
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.pareto import dominates
 from peft_shop.units import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.catalog.runs import Metric, Run
+    from peft_shop.ask.places import Dropped
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
+    from peft_shop.catalog.runs import Run
 
 FOLDER = Path(__file__).parent / "golden"
 CATALOG = load_catalog()

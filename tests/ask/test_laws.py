@@ -14,8 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from peft_shop import any_of, load_catalog, recommend
-from peft_shop.ask.answer import Recommendation
 from peft_shop.ask.contenders import in_snapshot
+from peft_shop.ask.recommendation import Recommendation
 from peft_shop.ask.spread import between, factor
 from peft_shop.catalog.features import EVIDENCE_LEVELS, FEATURES, FULL_FINETUNING
 from peft_shop.catalog.store import parse
@@ -25,9 +25,11 @@ from peft_shop.pareto import dominates
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peft_shop.ask.candidates import Candidate, Dominated, Tied
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.places import Dominated, Tied
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Metric, Run
+    from peft_shop.catalog.runs import Run
 
 # one noisy objective at most: probabilities for more are sampled, which takes time
 laws = settings(max_examples=30, deadline=None, derandomize=True)

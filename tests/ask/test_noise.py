@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_shop.ask import noise
+from peft_shop.ask import lattice, noise
 from peft_shop.ask.noise import _integrated, front_probabilities, probability_below
 from peft_shop.ask.spread import factor
 from peft_shop.ask.ties import rival_counts, tie_set
@@ -227,7 +227,8 @@ def test_many_rows_tell_what_few_would(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = front_probabilities(rows, noisy(rows, 0.6), degrees=(math.inf, 11))
     both = [(0.5, 0.6)] * len(rows)
     plain = front_probabilities(rows, both)
-    monkeypatch.setattr(noise, "_MANY", 20)
+    monkeypatch.setattr(noise, "MANY", 20)
+    monkeypatch.setattr(lattice, "MANY", 20)
     quick = front_probabilities(rows, noisy(rows, 0.6), degrees=(math.inf, 11))
     assert quick == pytest.approx(exact, abs=0.006)
     assert front_probabilities(rows, both) == pytest.approx(plain, abs=0.003)

@@ -22,9 +22,9 @@ from peft_shop.pareto import dominates
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
-    from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
 
 CATALOG = load_catalog()
 ACCURACY = CATALOG.metric_by_id["test_accuracy"]

@@ -11,7 +11,7 @@ from peft_shop.ask import settling
 from peft_shop.ask.watching import watched
 
 if TYPE_CHECKING:
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.model.inspection import Target
 
 transformers = pytest.importorskip("transformers")

@@ -17,7 +17,7 @@ from typer.main import get_command
 
 import peft_shop
 from peft_shop import recommend
-from peft_shop.ask.answer import Recommendation
+from peft_shop.ask.recommendation import Recommendation
 from peft_shop.ask.requirements import any_of
 from peft_shop.catalog.features import EVIDENCE_LEVELS, FEATURES
 from peft_shop.catalog.store import load

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peft_shop.ask.recommendation import recommend
+from peft_shop.ask.recommend import recommend
 from peft_shop.catalog.store import load
 from peft_shop.cli.completion import (
     benchmark_names,

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from peft_shop.ask.answer import Recommendation
-    from peft_shop.ask.candidates import Candidate, Unmeasured
+    from peft_shop.ask.candidates import Candidate
+    from peft_shop.ask.places import Unmeasured
+    from peft_shop.ask.recommendation import Recommendation
 
 _DEPTHS: Final = frozenset(
     {

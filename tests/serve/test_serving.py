@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_shop import any_of, load_catalog, recommend
-from peft_shop.ask.answer import Recommendation
 from peft_shop.ask.query import Requirement
+from peft_shop.ask.recommendation import Recommendation
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.errors import AdapterError, QueryError, UnknownNameError
 from peft_shop.serve.adapter import Adapter, adapter_of_method, adapter_of_run, read_adapter

@@ -24,7 +24,7 @@ import examples  # noqa: E402 - found through the line above
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
 
     Command = Callable[..., tuple[int, str, str]]
 

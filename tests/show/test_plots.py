@@ -19,7 +19,7 @@ from peft_shop.show.plots.canvas import picture
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
 
 ROOT = Path(__file__).resolve().parents[2]
 

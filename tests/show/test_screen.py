@@ -13,8 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from peft_shop import recommend
-from peft_shop.ask.answer import Recommendation
 from peft_shop.ask.meanings import meaning_of
+from peft_shop.ask.recommendation import Recommendation
 from peft_shop.ask.requirements import any_of
 from peft_shop.catalog.short_names import short_name, short_names
 from peft_shop.catalog.store import load

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from peft_shop.catalog.runs import Noise, Pairing
+from peft_shop.catalog.noise import Noise, Pairing
 from peft_shop.trial.evidence import catalog_of
 from peft_shop.trial.undecided import smallest_difference, undecided_pairs
 

@@ -29,8 +29,9 @@ from peft_shop.upstream.versions import version_key
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.methods import Variant
-    from peft_shop.catalog.runs import Benchmark, Recipe
+    from peft_shop.catalog.runs import Recipe
     from peft_shop.curate.intake.conventions import Conventions
     from peft_shop.curate.intake.layouts import Layout, ResultFile
     from peft_shop.curate.intake.results import Result

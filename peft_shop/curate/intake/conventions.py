@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from peft_shop.catalog.benchmarks import Benchmark, Metric
 from peft_shop.catalog.diagnosis import problems_of
-from peft_shop.catalog.runs import Benchmark, Flag, Metric, Source
+from peft_shop.catalog.runs import Flag, Source
 from peft_shop.curate.calibration.structures import FILES, FOLDER
 from peft_shop.errors import CatalogError, Problem
 from peft_shop.model.structure import Structure

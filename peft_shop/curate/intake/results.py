@@ -22,7 +22,7 @@ from peft_shop.errors import Problem, nearest_names
 from peft_shop.files import read_bounded, regular_size
 
 if TYPE_CHECKING:
-    from peft_shop.catalog.runs import Benchmark
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.curate.intake.conventions import Conventions, FigureRule
     from peft_shop.curate.intake.layouts import ResultFile
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from peft_shop.catalog.runs import ForecastAccuracy
+from peft_shop.catalog.noise import ForecastAccuracy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

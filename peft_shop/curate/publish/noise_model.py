@@ -29,7 +29,7 @@ from peft_shop.ask.quantiles import chi_square_quantile
 from peft_shop.ask.repeats import separated
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.catalog.runs import EraShift, Noise
+from peft_shop.catalog.noise import EraShift, Noise
 from peft_shop.errors import CatalogError, Problem
 from peft_shop.records import Record
 
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peft_shop.ask.repeats import RunDeviation
+    from peft_shop.catalog.benchmarks import Benchmark, Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Metric, Run
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["NoiseModel", "dump", "estimate", "read_reported"]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.methods import Observation
-    from peft_shop.catalog.runs import EraShift, Noise
+    from peft_shop.catalog.noise import EraShift, Noise
     from peft_shop.curate.intake.ingest import IngestReport
     from peft_shop.curate.sources.rules import Report
     from peft_shop.errors import Problem

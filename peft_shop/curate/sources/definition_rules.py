@@ -11,7 +11,7 @@ from peft_shop.curate.sources.violations import Finding, Rule, nearest, rule
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from peft_shop.catalog.runs import EraShift, Noise
+    from peft_shop.catalog.noise import EraShift, Noise
     from peft_shop.curate.sources.sources import Entry, Sources
     from peft_shop.records import Record
 

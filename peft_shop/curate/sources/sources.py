@@ -15,19 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from peft_shop.catalog.benchmarks import Benchmark, Metric
 from peft_shop.catalog.diagnosis import problems_of
 from peft_shop.catalog.engines import Conversion, Engine
 from peft_shop.catalog.methods import Curated, Observation
-from peft_shop.catalog.runs import (
-    Benchmark,
-    EraShift,
-    ForecastAccuracy,
-    Metric,
-    Noise,
-    Run,
-    Snapshot,
-    Source,
-)
+from peft_shop.catalog.noise import EraShift, ForecastAccuracy, Noise
+from peft_shop.catalog.runs import Run, Snapshot, Source
 from peft_shop.catalog.trainers import Trainer
 from peft_shop.curate.calibration.counting import COMPUTED, Computed
 from peft_shop.curate.publish.accuracies import (

@@ -19,8 +19,9 @@ from peft_shop.serve.trainers import accepts, demanded_trainer, resolve_trainer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.catalog.runs import Run
     from peft_shop.records import Json
     from peft_shop.scripts.parts import ScriptParts
     from peft_shop.serve.trainers import Acceptance

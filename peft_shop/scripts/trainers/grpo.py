@@ -18,7 +18,8 @@ from peft_shop.scripts.trainers.trl import sections
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from peft_shop.catalog.runs import Benchmark, Recipe
+    from peft_shop.catalog.benchmarks import Benchmark
+    from peft_shop.catalog.runs import Recipe
     from peft_shop.records import Json
 
 __all__ = ["grpo_script"]

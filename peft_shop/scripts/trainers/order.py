@@ -13,8 +13,9 @@ from peft_shop.scripts.source import WIDTH, comment, wrapped
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.methods import Method
-    from peft_shop.catalog.runs import Benchmark, Recipe
+    from peft_shop.catalog.runs import Recipe
     from peft_shop.catalog.trainers import Trainer
     from peft_shop.records import Json
     from peft_shop.scripts.step import Step

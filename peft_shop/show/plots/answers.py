@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from peft_shop.ask.candidates import Baseline
+from peft_shop.ask.places import Baseline
 from peft_shop.ask.reading import resolve_metric
 from peft_shop.ask.spread import between, factor
 from peft_shop.errors import QueryError, UnknownNameError
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from peft_shop.ask.answer import Recommendation
     from peft_shop.ask.candidates import Candidate
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.ask.recommendation import Recommendation
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.show.plots.canvas import Scale
 
 __all__ = ["Labels", "plot_answer", "staircase"]

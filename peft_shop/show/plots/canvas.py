@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.catalog.benchmarks import Metric
 
 __all__ = ["COLOURS", "Scale", "axes_for", "picture", "plain", "scale_of"]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from peft_shop.ask.spread import HasFigures
-    from peft_shop.catalog.runs import Metric
+    from peft_shop.catalog.benchmarks import Metric
     from peft_shop.forecast.devices import Device
     from peft_shop.forecast.records import Forecast
 

@@ -11,8 +11,9 @@ from peft_shop.scripts.script import snippet
 from peft_shop.upstream.configs import config_dict
 
 if TYPE_CHECKING:
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.catalog.runs import Run
 
 __all__ = ["configurations", "scripts"]
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.adapt.circumstances import shared_circumstances
 from peft_shop.ask.adapted import routed
-from peft_shop.ask.answering import answer, title
+from peft_shop.ask.answer import answer
 from peft_shop.ask.bases import trains_on
 from peft_shop.ask.contenders import field_of_play
 from peft_shop.ask.links import VIEW
 from peft_shop.ask.reading import RANKINGS, build_query
+from peft_shop.ask.records import title
 from peft_shop.ask.replicates import UNFIT
 from peft_shop.catalog.features import EVIDENCE_LEVELS, FULL_FINETUNING
 from peft_shop.catalog.short_names import shortened
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 
     from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query
+    from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.catalog import Catalog
     from peft_shop.catalog.conditions import Given
     from peft_shop.catalog.methods import Capability, Method
-    from peft_shop.catalog.runs import Benchmark, Run
+    from peft_shop.catalog.runs import Run
     from peft_shop.serve.routes import Route
 
 __all__ = [

@@ -19,8 +19,8 @@ from peft_shop.units import format_quantity
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peft_shop.catalog.benchmarks import Benchmark, Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Metric
 
 Parameters = dict[str, str]
 

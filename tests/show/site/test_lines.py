@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from peft_shop import load_catalog
 from peft_shop.ask.query import Query
-from peft_shop.ask.recommendation import read_question
+from peft_shop.ask.recommend import read_question
 from peft_shop.cli import recommend as command
 from peft_shop.cli.app import app
 from peft_shop.show.site.pages import site_files

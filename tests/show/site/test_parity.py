@@ -16,7 +16,7 @@ from peft_shop.show.site.table import shown_benchmarks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
 
 needs_node = pytest.mark.skipif(
     shutil.which("node") is None, reason="needs node: apt-get install nodejs"

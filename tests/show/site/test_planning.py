@@ -25,7 +25,7 @@ from peft_shop.show.site.table import CARDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peft_shop.ask.answer import Recommendation
+    from peft_shop.ask.recommendation import Recommendation
     from peft_shop.model.structure import Structure
 
 MODELS = {model["id"]: model for model in models()}

@@ -1,17 +1,15 @@
-"""Query -> Recommendation: evidence, verdicts, the front, ties and reasons put together."""
+"""The records of an answer, made out of standings and verdicts."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from peft_shop.ask import reasons
 from peft_shop.ask.adapted import retargeted, routed, trained_by
-from peft_shop.ask.advice import relaxations, warnings
-from peft_shop.ask.answer import Recommendation
 from peft_shop.ask.bases import base_notes
-from peft_shop.ask.candidates import (
+from peft_shop.ask.demanding import SERVE, TRAINER
+from peft_shop.ask.places import (
     Baseline,
     BaselineKind,
     Difference,
@@ -22,123 +20,32 @@ from peft_shop.ask.candidates import (
     TooClose,
     Unmeasured,
 )
-from peft_shop.ask.contenders import field_of_play
-from peft_shop.ask.demanding import SERVE, TRAINER
-from peft_shop.ask.judging import MEMORY, judge
-from peft_shop.ask.ranking import best_first
-from peft_shop.ask.replicates import is_unfit
 from peft_shop.ask.rivals import Rivals
-from peft_shop.ask.standing import standings
 from peft_shop.ask.told import told_title
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.catalog.methods import PLAIN
-from peft_shop.records import frozen, uncollected
+from peft_shop.records import frozen
 from peft_shop.serve.routes import demanded
 from peft_shop.serve.trainers import demanded_trainer
 from peft_shop.units import format_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from peft_shop.ask.appraisal import Traced
-    from peft_shop.ask.contenders import Contender, Field
+    from peft_shop.ask.contenders import Contender
     from peft_shop.ask.query import Query, Verdict
     from peft_shop.ask.standing import Standing, Standings
+    from peft_shop.catalog.benchmarks import Benchmark, Metric
     from peft_shop.catalog.catalog import Catalog
-    from peft_shop.catalog.runs import Benchmark, Metric
 
-__all__ = ["answer", "title"]
-
-
-@uncollected()
-def answer(
-    catalog: Catalog, query: Query, traced: Mapping[str, Traced] | None = None
-) -> Recommendation:
-    """The answer to `query` from `catalog`; the same question always gets the same answer.
-
-    Args:
-        catalog: holds the facts.
-        query: the question.
-        traced: what dry runs told of contenders of which no closed form knows, by name.
-    """
-    field = _costed(catalog, query, field_of_play(catalog, query), traced or {})
-    verdicts = judge(catalog, query, field.contenders)
-    judged = tuple(zip(field.contenders, verdicts, strict=True))
-    benchmark = catalog.benchmark_by_id[query.benchmark]
-    objectives = _argued_first(
-        [catalog.metric_by_id[name] for name in query.objectives], benchmark.headline
-    )
-    qualified = [contender for contender, verdict in judged if verdict.kept]
-    measured = [contender for contender in qualified if contender.run is not None]
-    close = [one for one in measured if one.setup is not None and one.setup.fits == "maybe"]
-    sure = [one for one in measured if one not in close]
-    placed = standings(catalog, query, sure, objectives)
-    baselines = _baselines(catalog, query, field.contenders, field.baselines)
-    records = _Records(
-        catalog,
-        query,
-        placed,
-        contenders=field.contenders,
-        objectives=objectives,
-        baselines=baselines,
-    )
-    return Recommendation(
-        query=query,
-        benchmark=benchmark,
-        metrics=tuple(catalog.metric_by_id[name] for name in benchmark.metrics),
-        front=tuple(map(records.front_member, placed.front)),
-        ties=tuple(map(records.tied, placed.ties)),
-        dominated=tuple(map(records.dominated, placed.dominated)),
-        too_close=tuple(map(records.too_close, best_first(catalog, query, close, objectives))),
-        unmeasured=tuple(
-            _unmeasured(catalog, query, contender)
-            for contender in sorted(qualified, key=lambda one: one.method != PLAIN)
-            if contender.run is None
-        ),
-        dropped=tuple(
-            _dropped(catalog, benchmark, contender, verdict)
-            for contender, verdict in judged
-            if not verdict.kept
-        ),
-        baselines=tuple(records.baseline(kind, contender) for kind, contender in baselines),
-        relaxations=() if measured else relaxations(catalog, query, field.contenders, verdicts),
-        setup=field.setup,
-        nothing_fits=None if any(one.setup for one in qualified) else field.nothing_fits,
-        warnings=(
-            *_fitting(catalog, query, field.contenders, verdicts),
-            *field.warnings,
-            *warnings(catalog, query, field.contenders, verdicts, objectives),
-        ),
-        catalog_version=catalog.catalog_version,
-        peft_version=catalog.peft_version,
-    )
+__all__ = [
+    "AnswerRecords",
+    "dropped_record",
+    "title",
+    "unmeasured_record",
+]
 
 
-def _costed(catalog: Catalog, query: Query, field: Field, traced: Mapping[str, Traced]) -> Field:
-    """The field with forecasts in place of measured costs, where the question asks for them."""
-    if query.training is None:
-        return field
-    if query.fit == "auto":
-        from peft_shop.ask.plans import planned  # noqa: PLC0415 - only where a device is named
-
-        plans = planned(catalog, query, field.contenders, field.baselines, traced)
-        return replace(
-            field,
-            contenders=plans.contenders,
-            baselines=plans.baselines,
-            setup=plans.setup,
-            nothing_fits=plans.nothing_fits,
-        )
-    from peft_shop.ask.appraisal import appraised  # noqa: PLC0415 - only where costs are asked
-
-    return replace(
-        field,
-        contenders=appraised(catalog, query, field.contenders, traced),
-        baselines=appraised(catalog, query, field.baselines, traced),
-    )
-
-
-class _Records:
+class AnswerRecords:
     """Makes the records of one answer out of standings."""
 
     def __init__(
@@ -304,30 +211,8 @@ def title(catalog: Catalog, method: str, variants: Sequence[str] = ()) -> str:
     return f"{known.title} ({', '.join(names)})" if names else known.title
 
 
-def _fitting(
-    catalog: Catalog, query: Query, contenders: Sequence[Contender], verdicts: Sequence[Verdict]
-) -> Iterable[str]:
-    """What to change where the memory alone keeps everything out."""
-    if query.memory is None or query.fit == "auto":
-        return
-    if any(
-        verdict.kept and one.forecast is not None
-        for one, verdict in zip(contenders, verdicts, strict=True)
-    ):
-        return
-    from peft_shop.ask.appraisal import fitting_advice  # noqa: PLC0415 - only where costs are asked
-
-    only = [
-        one
-        for one, verdict in zip(contenders, verdicts, strict=True)
-        if {failure.constraint for failure in verdict.failures} == {MEMORY}
-    ]
-    advice = fitting_advice(catalog, query, only)
-    if advice is not None:
-        yield advice
-
-
-def _unmeasured(catalog: Catalog, query: Query, contender: Contender) -> Unmeasured:
+def unmeasured_record(catalog: Catalog, query: Query, contender: Contender) -> Unmeasured:
+    """The record of a method without a run."""
     method = catalog.method_by_id[contender.method]
     return Unmeasured(
         method=method.id,
@@ -341,9 +226,10 @@ def _unmeasured(catalog: Catalog, query: Query, contender: Contender) -> Unmeasu
     )
 
 
-def _dropped(
+def dropped_record(
     catalog: Catalog, benchmark: Benchmark, contender: Contender, verdict: Verdict
 ) -> Dropped:
+    """The record of a contender that fails constraints."""
     plain = title(catalog, contender.method, contender.variants)
     return Dropped.trusted(
         name=contender.name,
@@ -353,44 +239,6 @@ def _dropped(
         run=contender.run,
         failures=verdict.failures,
     )
-
-
-def _argued_first(objectives: list[Metric], headline: str) -> list[Metric]:
-    """Objectives with the headline first, where it is one of them."""
-    return sorted(objectives, key=lambda metric: metric.id != headline)
-
-
-def _baselines(
-    catalog: Catalog,
-    query: Query,
-    contenders: Iterable[Contender],
-    full: Iterable[Contender],
-) -> list[tuple[BaselineKind, Contender]]:
-    """The best plain LoRA run and full fine-tuning, of the query's era where it has one."""
-    headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
-
-    def best(group: Iterable[Contender]) -> Contender | None:
-        usable = [
-            one
-            for one in group
-            if one.run is not None
-            and headline.id in one.values
-            and (query.era in {None, "any", "shifted"} or one.run.era == query.era)
-        ]
-        sound = [one for one in usable if not is_unfit(one.run)] or usable
-        return min(sound, key=lambda one: (reasons.cost(one, headline), one.name), default=None)
-
-    plain = best(
-        contender
-        for contender in contenders
-        if contender.method == PLAIN and not contender.variants
-    )
-    whole = best(full)
-    kinds: list[tuple[BaselineKind, Contender | None]] = [
-        (PLAIN, plain),
-        ("full_finetuning", whole),
-    ]
-    return [(kind, contender) for kind, contender in kinds if contender is not None]
 
 
 def _difference(contender: Contender, baseline: Contender) -> Difference:
