@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from peft_shop.catalog.runs import Run
 
 __all__ = [
-    "Circumstances",
     "Comparability",
+    "RunConditions",
     "UsableFigures",
     "conditions_of",
     "figures_of",
@@ -61,8 +61,8 @@ class Comparability:
         moved: brings scores of older eras to the newest; `None` leaves them.
     """
 
-    conditions: Mapping[int, Circumstances]
-    reference: Circumstances | None
+    conditions: Mapping[int, RunConditions]
+    reference: RunConditions | None
     moved: Shifts | None
 
 
@@ -109,7 +109,7 @@ def figures_of(
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Circumstances:
+class RunConditions:
     """What figures of a run depend on besides its recipe.
 
     Attributes:
@@ -129,9 +129,9 @@ class Circumstances:
 _ENVIRONMENT_NAMES = ("accelerator", "gradient checkpointing", "batch size", "length", "dtype")
 
 
-def _conditions(run: Run) -> Circumstances:
+def _conditions(run: Run) -> RunConditions:
     training = run.recipe.training
-    return Circumstances(
+    return RunConditions(
         environment=(
             run.provenance.accelerator,
             training.gradient_checkpointing,
@@ -145,19 +145,19 @@ def _conditions(run: Run) -> Circumstances:
     )
 
 
-def conditions_of(runs: Iterable[Run]) -> dict[int, Circumstances]:
+def conditions_of(runs: Iterable[Run]) -> dict[int, RunConditions]:
     """The conditions of every run, by its identity; equal ones are one object."""
-    known: dict[Circumstances, Circumstances] = {}
-    figures = {}
+    known: dict[RunConditions, RunConditions] = {}
+    conditions = {}
     for run in runs:
         mine = _conditions(run)
-        figures[id(run)] = known.setdefault(mine, mine)
-    return figures
+        conditions[id(run)] = known.setdefault(mine, mine)
+    return conditions
 
 
 def usual_conditions(
-    runs: Sequence[Run], conditions: Mapping[int, Circumstances], accelerator: str | None
-) -> Circumstances | None:
+    runs: Sequence[Run], conditions: Mapping[int, RunConditions], accelerator: str | None
+) -> RunConditions | None:
     """The conditions of most runs, on `accelerator` if one is named; ties by name."""
     counts = Counter(
         conditions[id(run)]
@@ -168,7 +168,7 @@ def usual_conditions(
 
 
 def _why_unusable(
-    run: Run, mine: Circumstances, metric: Metric, reference: Circumstances | None
+    run: Run, mine: RunConditions, metric: Metric, reference: RunConditions | None
 ) -> str | None:
     if metric.field not in run.metrics:
         for flag in run.flags:
