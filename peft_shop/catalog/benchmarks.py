@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from peft_shop.catalog.features import Better
+from peft_shop.catalog.samples import Samples
 from peft_shop.records import Finite, Frozen, Json, Name, Record, Text
 from peft_shop.units import Unit
 
@@ -91,6 +92,7 @@ class Benchmark(Record):
             its class; `None` for a published benchmark.
         private: whether its runs have paths and names of the user's own; `trial export` leaves them
             out.
+        samples: where images that its runs generated are kept; `None` where that is not known.
     """
 
     id: Name
@@ -117,6 +119,7 @@ class Benchmark(Record):
     protocol: str | None = None
     task: Literal["causal_lm", "seq_cls"] | None = None
     private: bool = False
+    samples: Samples | None = None
 
     @property
     def default_objectives(self) -> tuple[Name, ...]:

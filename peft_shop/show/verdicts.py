@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from peft_shop.ask.beside import orders_of
+from peft_shop.ask.places import Unmeasured
+from peft_shop.catalog.samples import sample_addresses, samples_sentence
 from peft_shop.errors import UnknownNameError
 from peft_shop.show.adaptations import adaptation_sentences
 from peft_shop.show.beside import agreement, beside_sentence
-from peft_shop.show.documents import Column, Document, Item, Listing, Row, Table, label
+from peft_shop.show.documents import Cell, Column, Document, Item, Listing, Row, Table, label
 from peft_shop.show.figures import chance, comparison, figures, quantity, signed
 from peft_shop.show.questions import demands, provenance
 from peft_shop.show.rates import rates_sentence
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
         FrontMember,
         Tied,
         TooClose,
-        Unmeasured,
     )
     from peft_shop.ask.recommendation import Recommendation
     from peft_shop.catalog.benchmarks import Metric
@@ -108,7 +109,7 @@ class _Explanations:
 
     def table(self) -> Table:
         """The same for programs: a row per candidate."""
-        keys = ("place", "name", "method", "front_probability", "reasons")
+        keys = ("place", "name", "method", "front_probability", "reasons", "samples")
         return Table(
             "why",
             "",
@@ -132,15 +133,24 @@ class _Explanations:
         probability: float | None = None,
     ) -> None:
         title = one.title if one.title == name else f"{one.title}, {name}"
+        addresses = self._samples(one)
+        shown = [*texts]
+        if addresses and (samples := self.recommendation.benchmark.samples):
+            text = f"{addresses[0]} to _{len(addresses):02}, {samples_sentence(samples)}"
+            shown.append(("Sample images", text))
         self.listings.append(
             Listing(
                 f"{title}: {place}",
-                tuple(Item(f"{head}:", (text,)) for head, text in texts if text),
+                tuple(Item(f"{head}:", (text,)) for head, text in shown if text),
             )
         )
         reasons = " | ".join(f"{head}: {text}" for head, text in texts if text)
         cells = (label(place), label(name), label(one.method), chance(probability), label(reasons))
-        self.rows.append(Row(cells))
+        self.rows.append(Row((*cells, Cell("", " ".join(addresses) or None))))
+
+    def _samples(self, one: Candidate | Dropped | Unmeasured) -> tuple[str, ...]:
+        run = None if isinstance(one, Unmeasured) else one.run
+        return () if run is None else sample_addresses(self.recommendation.benchmark, run)
 
     def _figures(self, candidate: Candidate) -> list[tuple[str, str]]:
         found = [("Figures", figures(candidate, self.metrics))]

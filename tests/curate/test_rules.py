@@ -22,6 +22,10 @@ ROOT = Path(__file__).parents[2]
 LORA, CPT = "catalog/curated/lora.toml", "catalog/curated/cpt.toml"
 SEEN, SEEN_CPT = "catalog/observed/lora.json", "catalog/observed/cpt.json"
 HISTORY = "catalog/observed/history.json"
+SAMPLES = (
+    'samples = { source = "nowhere", image = "https://example.org/{experiment}_{number}.png", '
+    'count = 1, stated_at = "https://example.org/a", date = "2026-01-01" }\n'
+)
 BENCHMARKS, SNAPSHOTS = "data/benchmarks.toml", "data/snapshots.toml"
 NOISE = {"benchmark": "sums", "metric": "test_accuracy", "sd": 0.01, "method": "repeated"}
 THIN = "sums:lora/thin@2026-01-02T03:04:05+00:00"
@@ -335,6 +339,7 @@ BREAKING: list[tuple[str, str, Edit]] = [
         text(BENCHMARKS, "floor = 0.1", 'definitions = { drift = "X." }\nfloor = 0'),
     ),
     ("sample-size", "sums", text(BENCHMARKS, "sample_size = 500", "")),
+    ("samples", "sums", text(BENCHMARKS, "floor = 0.1", f"{SAMPLES}floor = 0.1")),
     ("benchmark-metrics", "sums", text(BENCHMARKS, '["peak_memory",', '["peek_memory",')),
     ("benchmark-metrics", "sums", text(BENCHMARKS, '["peak_memory",', '["train_time",')),
     (

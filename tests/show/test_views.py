@@ -274,6 +274,18 @@ def test_every_candidate_is_explained(benchmark: str) -> None:
         assert front.why in " ".join(text(why_document(answer, front.name), 300).split())
 
 
+@pytest.mark.parametrize("benchmark", ["metamathqa", "image_gen"])
+def test_a_run_with_images_says_on_which_site_they_are(benchmark: str) -> None:
+    answer = recommend(benchmark, peft_version="any")
+    named = (*answer.front, *answer.ties, *answer.dominated, *answer.dropped)
+    for one in (*named, *answer.baselines):
+        document = why_document(answer, one.name)
+        row = next(row for row in records(document.tables[-1]) if row["name"] == one.name)
+        said = "another site, huggingface.co (not checked here" in text(document, 10_000)
+        assert said == (benchmark == "image_gen" and one.run is not None), one.name
+        assert len((row["samples"] or "").split()) == (5 if said else 0)
+
+
 def test_a_method_stands_for_all_its_runs() -> None:
     answer = recommend("metamathqa", peft_version="any")
     (table,) = [t for t in why_document(answer, "lora").tables if t.key == "why"]

@@ -106,6 +106,18 @@ def headline(sources: Sources) -> Iterator[Finding]:
             yield entry.record.id, entry.problem("headline", message)
 
 
+@rule("samples", integrity=True)
+def samples(sources: Sources) -> Iterator[Finding]:
+    """Images are of runs of a source that is known."""
+    valid = {entry.record.id for entry in sources.sources}
+    for entry in sources.benchmarks:
+        kept = entry.record.samples
+        if kept is not None and kept.source not in valid:
+            hint = nearest(kept.source, valid)
+            problem = entry.problem("samples.source", f"unknown source {kept.source!r}", hint)
+            yield entry.record.id, problem
+
+
 @rule("eras", integrity=True)
 def eras(sources: Sources) -> Iterator[Finding]:
     """Eras are unique; all but the newest say below which transformers version they hold."""
@@ -230,6 +242,7 @@ RULES: Final[tuple[Rule, ...]] = (
     benchmark_metrics,
     benchmark_defaults,
     sample_size,
+    samples,
     headline,
     eras,
     unit_in_field,

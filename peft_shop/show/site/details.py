@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_shop.ask.contenders import field_of_play
 from peft_shop.ask.reading import build_query
+from peft_shop.catalog.samples import sample_addresses, samples_sentence
 from peft_shop.errors import PeftShopError
 from peft_shop.scripts.script import snippet
 from peft_shop.upstream.configs import config_dict
@@ -37,9 +38,19 @@ def configurations(catalog: Catalog, benchmark: Benchmark) -> dict[str, dict[str
             "packages": dict(run.provenance.packages),
             "source": run.provenance.source,
             "url": _page_of(catalog, run),
+            **_samples(benchmark, run),
         }
         for name, run in _measured(catalog, benchmark).items()
     }
+
+
+def _samples(benchmark: Benchmark, run: Run) -> dict[str, Any]:
+    """What is said of its images before their addresses, and these."""
+    addresses = sample_addresses(benchmark, run)
+    if benchmark.samples is None or not addresses:
+        return {}
+    said = f"Sample images, {samples_sentence(benchmark.samples)}:"
+    return {"samples": [said, benchmark.samples.host, addresses]}
 
 
 def _page_of(catalog: Catalog, run: Run) -> str | None:

@@ -219,6 +219,31 @@ const look = (page) => page.evaluate(() => ({
   await close(page);
 }
 
+// --- sample images: on another site, in another tab, and nothing is asked of it before a click ---
+{
+  const page = await open(asked.images);
+  await page.waitForSelector("a[target=_blank]");
+  seen.samples = {
+    links: await page.$$eval("a[target=_blank]", (list) => list.map((one) => ({ href: one.href, rel: one.rel, text: one.textContent, place: one.closest(".detail") !== null }))),
+    told: await page.$eval("p:has(> a[target=_blank])", (one) => one.textContent),
+    early: seen.requests.filter((url) => url.includes("huggingface")).length,
+  };
+  await page.context().route(/huggingface/, (route) => route.fulfill({ status: 200, body: "" }));
+  const opened = page.context().waitForEvent("page");
+  await page.click("a[target=_blank]");
+  const tab = await opened;
+  await tab.waitForLoadState();
+  seen.samples.opened = { url: tab.url(), opener: await tab.evaluate(() => globalThis.opener !== null), stays: page.url() };
+  await page.screenshot({ path: `${shots}/samples.png`, fullPage: true });
+  await close(page);
+  for (const [name, base] of [["text", start], ["forged", asked.forged]]) {
+    const other = await open(name === "forged" ? asked.images : "", { base });
+    await other.waitForSelector(".detail p.note");
+    seen.samples[name] = await other.$$eval(".detail a", (list) => list.map((one) => one.getAttribute("href")));
+    await close(other);
+  }
+}
+
 // --- from a server, from one file, on paper, embedded, with hostile texts ---
 {
   for (const [name, base] of Object.entries(asked.other)) {

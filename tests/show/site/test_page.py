@@ -16,6 +16,7 @@ import pytest
 
 from peft_shop import load_catalog, recommend
 from peft_shop.ask.links import read_url
+from peft_shop.catalog.samples import sample_addresses
 from peft_shop.curate.publish.planning import models, structure_of
 from peft_shop.show import site
 from peft_shop.show.site.pages import single_page, site_files
@@ -23,6 +24,8 @@ from peft_shop.show.site.serving import PageServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from peft_shop.catalog.catalog import Catalog
 
 HERE = Path(__file__).parent
 SOURCES = Path(site.__file__).parent / "src"
@@ -41,6 +44,7 @@ pytestmark = [
 HOSTILE = "</script><img src=x onerror=alert(1)> \"'` 🦙 \u202egnp.exe " + "x" * 10_000
 
 MODEL = "Qwen/Qwen3-8B"
+IMAGES = "lora/flux2-klein-default"
 STEP = "batch_size=2;sequence_length=1024;gradient_checkpointing=true;quantization=bnb_4bit"
 
 
@@ -75,6 +79,17 @@ def states(drawn: list[dict[str, str]]) -> list[str]:
     return found
 
 
+def forged(catalog: Catalog) -> Catalog:
+    """A catalog whose image addresses are a script, as if nothing had checked it on the way."""
+    benchmarks = []
+    for benchmark in catalog.benchmarks:
+        samples = benchmark.samples and benchmark.samples.model_copy(
+            update={"image": "javascript:alert('{experiment}{number}')"}
+        )
+        benchmarks.append(benchmark.model_copy(update={"samples": samples}))
+    return catalog.model_copy(update={"benchmarks": tuple(benchmarks)})
+
+
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shots")
@@ -88,6 +103,7 @@ def asked(questions: Callable[[int, int], list[dict[str, str]]]) -> dict[str, An
         "states": states(questions(200, 3)),
         "parity": [link(parameters) for parameters in questions(50, 4)],
         "model": MODEL,
+        "images": link({"benchmark": "image_gen", "run": IMAGES}),
         "plan": link({"model": MODEL, "training": STEP, "device": "RTX 3090", "fit": "off"}),
     }
 
@@ -111,6 +127,7 @@ def seen(
         (folder / "site" / name).write_bytes(content)
     (folder / "single.html").write_bytes(single_page(catalog))
     (folder / "hostile.html").write_bytes(single_page(hostile))
+    (folder / "forged.html").write_bytes(single_page(forged(catalog)))
     with PageServer(contents) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -120,7 +137,8 @@ def seen(
             "single": f"file://{folder}/single.html",
             "hostile": f"file://{folder}/hostile.html",
         }
-        cases.write_text(json.dumps({**asked, "other": other}))
+        forgery = f"file://{folder}/forged.html"
+        cases.write_text(json.dumps({**asked, "other": other, "forged": forgery}))
         command = ["node", HERE / "browser.mjs", SOURCES, folder / "site", cases, shots]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500)
         server.shutdown()
@@ -252,6 +270,25 @@ def test_one_click_applies_advice(seen: dict[str, Any]) -> None:
     assert seen["relax"]["told"] == [one.suggestion for one in advice][:6]
     assert seen["relax"]["after"]["rows"]
     assert recommend(**read_url(seen["relax"]["after"]["url"])).front
+
+
+def test_sample_images_are_links_to_another_site(seen: dict[str, Any]) -> None:
+    samples = seen["samples"]
+    catalog = load_catalog()
+    run = next(one for one in catalog.runs if one.experiment == IMAGES)
+    addresses = sample_addresses(catalog.benchmark_by_id["image_gen"], run)
+    assert [one["href"] for one in samples["links"]] == list(addresses)
+    assert all(one["place"] and "noopener" in one["rel"] for one in samples["links"])
+    assert all("huggingface.co" in one["text"] for one in samples["links"])
+    assert "another site, huggingface.co (not checked here" in samples["told"]
+    assert samples["early"] == 0
+    assert samples["opened"]["url"] == addresses[0]
+    assert not samples["opened"]["opener"]
+    assert samples["opened"]["stays"].endswith(f"run={IMAGES}")
+    for name in ("text", "forged"):
+        assert not [
+            href for href in samples[name] if href and not href.startswith("https://github")
+        ]
 
 
 def test_other_ways_to_the_page(seen: dict[str, Any]) -> None:

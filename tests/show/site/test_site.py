@@ -115,6 +115,15 @@ def test_every_run_has_a_configuration_and_a_script(files: dict[str, bytes]) -> 
                 compile(scripts[row["name"]], row["name"], "exec")
 
 
+def test_only_runs_of_the_image_benchmark_have_sample_images(files: dict[str, bytes]) -> None:
+    table = data_in(files["data/table.js"].decode())
+    for place, benchmark in enumerate(table["benchmarks"]):
+        runs = data_in(files[f"data/runs-{place}.js"].decode())
+        assert {"samples" in one for one in runs.values()} == {benchmark["id"] == "image_gen"}
+    for name, content in files.items():
+        assert name in {"catalog.json", "data/runs-1.js"} or b"sample-images" not in content, name
+
+
 def test_texts_for_agents(files: dict[str, bytes]) -> None:
     index = files["llms.txt"].decode()
     for link in re.findall(r"\]\(([^)]+)\)", index):

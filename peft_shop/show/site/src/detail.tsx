@@ -148,8 +148,10 @@ function Source({ shop, row }: { shop: Shop; row: Row }) {
   if (!details) return null;
   const packages = Object.entries(details.packages).map(([name, version]) => `${name} ${version}`).join(", ");
   const url = safeLink(details.url);
+  const [said, host, addresses = []] = details.samples ?? [];
   return (
     <p class="note">Trained {details.created.slice(0, 10)} on {details.accelerator} with {packages}.{" "}
-      {url && <a href={url} rel="noopener">Result file ({new URL(url).host})</a>}</p>
+      {url && <a href={url} rel="noopener">Result file ({new URL(url).host})</a>}
+      {said && <><br />{said}{addresses.map((address, place) => [" ", <a href={safeLink(address)} target="_blank" rel="noopener">image {place + 1}<span class="hidden"> on {host}</span></a>])}</>}</p>
   );
 }

@@ -29,6 +29,8 @@ export interface Details {
   config: Record<string, unknown> | null; targets: unknown; training: Record<string, unknown>;
   created: string; accelerator: string; packages: Record<string, string>;
   source: string; url: string | null;
+  /** What is said of images that it generated, the site that has them, and their addresses there. */
+  samples?: [string, string, string[]];
 }
 export interface Shop {
   facts: Facts;
