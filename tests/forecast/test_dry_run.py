@@ -17,12 +17,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from peft_shop.catalog.store import load
 from peft_shop.curate.calibration.dry_run_accuracy import (
+    COSTS,
     constants_of,
     costs_of,
     entries_in,
     measure_one,
 )
-from peft_shop.curate.calibration.dry_run_fitting import COSTS
 from peft_shop.curate.calibration.structures import build_models, load_structures
 from peft_shop.curate.calibration.suites import cases_of
 from peft_shop.errors import ForecastError

@@ -7,19 +7,12 @@ the package ships.
 from __future__ import annotations
 
 import json
-from statistics import mean, median
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.catalog.features import FULL_FINETUNING
-from peft_shop.curate.calibration.fitting import (
-    Fit,
-    Sample,
-    fit,
-    left_out,
-    quantile_pair,
-    samples_of,
-)
+from peft_shop.curate.calibration.fitting import coverage, quantile_pair, summary
 from peft_shop.curate.calibration.naive import naive_rules
+from peft_shop.curate.calibration.samples import Fit, Sample, fit, left_out, samples_of
 from peft_shop.curate.calibration.suites import FITTED, HOLD_OUT, LONGEST_BATCH, Case, cases_of
 from peft_shop.errors import ConfigError
 from peft_shop.forecast.constants import Constants, Regime, Residuals
@@ -152,9 +145,9 @@ def _memory(suite: str, cases: Sequence[Case]) -> dict[str, Any]:
         "residuals": {"low": round(low, 4), "high": round(high, 4), "runs": len(usable)},
         "fitted_runs": len(fitted),
         "parameters": own[0].structure.parameters,
-        "in_sample": _summary([one.error(constants) for one in fitted]),
-        "method_left_out": {**_summary([one["error"] for one in kept]), **_coverage(kept)},
-        "hold_out": {**_summary([one["error"] for one in held_out]), **_coverage(held_out)},
+        "in_sample": summary([one.error(constants) for one in fitted]),
+        "method_left_out": coverage(kept),
+        "hold_out": coverage(held_out),
         "excluded": [
             {key: one[key] for key in ("experiment", "error", "excluded")}
             for one in runs
@@ -190,23 +183,6 @@ def _full(case: Case, constants: Fit) -> dict[str, Any]:
         "held_out": case.held_out,
         "excluded": case.excluded,
     }
-
-
-def _summary(errors: Sequence[float]) -> dict[str, Any]:
-    sizes = [abs(error) for error in errors]
-    if not sizes:
-        return {"runs": 0, "mean": None, "median": None, "maximum": None}
-    return {
-        "runs": len(sizes),
-        "mean": round(mean(sizes), 5),
-        "median": round(median(sizes), 5),
-        "maximum": round(max(sizes), 5),
-    }
-
-
-def _coverage(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    inside = sum(bool(run["inside"]) for run in runs)
-    return {"inside": inside, "coverage": round(inside / len(runs), 4) if runs else None}
 
 
 def constants_of(figures: Mapping[str, Any], catalog: Catalog) -> Constants:

@@ -10,21 +10,21 @@ To do all of it:
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, median
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from peft_shop.catalog.features import FULL_FINETUNING
 from peft_shop.catalog.store import load
-from peft_shop.curate.calibration.dry_run_fitting import COSTS, fit_costs, relative_errors, shares
+from peft_shop.curate.calibration.accuracy import figures_bytes
+from peft_shop.curate.calibration.fitting import coverage, least_absolute, quantile_pair
 from peft_shop.curate.calibration.structures import build_models, load_structures
 from peft_shop.curate.calibration.suites import FITTED, cases_of
 from peft_shop.errors import PeftShopError
+from peft_shop.files import write_all
 from peft_shop.forecast.constants import Regime, Residuals
 from peft_shop.forecast.dry_run.constants import DryRunConstants, StepConstants
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from peft_shop.model.inspection import Target
 
 __all__ = [
+    "COSTS",
     "FILE",
     "constants_of",
     "costs_of",
@@ -45,6 +46,8 @@ __all__ = [
     "write_figures",
 ]
 
+COSTS: Final = ("half_flop", "full_flop", "byte", "launch", "synchronization")
+"""Constants in the order of the numbers in `forecast.dry_run.timing.Work`."""
 FILE: Final = "forecast_dry_run.json"
 """In the data folder."""
 MEAN_TOKENS: Final = 210
@@ -177,7 +180,7 @@ def _memory(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     runs = []
     for one in traced:
         others = [other["error"] for other in usable if other["method"] != one["method"]]
-        low, high = shares(others)
+        low, high = quantile_pair(others)
         ratio = one["recorded"] / one["forecast"] - 1
         runs.append(
             {
@@ -193,13 +196,13 @@ def _memory(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "excluded": one["excluded"],
             }
         )
-    low, high = shares([one["error"] for one in usable])
+    low, high = quantile_pair([one["error"] for one in usable])
     kept = [run for run in runs if not run["excluded"] and not run["held_out"]]
     new = [run for run in runs if run["held_out"] and not run["excluded"]]
     return {
         "residuals": {"low": round(low, 5), "high": round(high, 5), "runs": len(usable)},
-        "method_left_out": _summary(kept),
-        "hold_out": _summary(new),
+        "method_left_out": coverage(kept),
+        "hold_out": coverage(new),
         "excluded": [run for run in runs if run["excluded"]],
         "refused": {
             entry["experiment"]: entry["refused"] for entry in entries if "refused" in entry
@@ -213,7 +216,8 @@ def costs_of(entries: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
     chosen = sorted(
         (entry for entry in entries if _is_timed(entry)), key=lambda entry: entry["experiment"]
     )
-    return fit_costs([one["work"] for one in chosen], [one["step_seconds"] for one in chosen])
+    costs = least_absolute([one["work"] for one in chosen], [one["step_seconds"] for one in chosen])
+    return tuple(float(f"{cost:.6g}") for cost in costs)
 
 
 def _is_timed(entry: Mapping[str, Any]) -> bool:
@@ -231,15 +235,14 @@ def _time(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for one in traced:
             if one["method"] == method:
                 use = whole if one["held_out"] else costs
-                (errors[one["experiment"]],) = relative_errors(
-                    use, [one["work"]], [one["step_seconds"]]
-                )
+                forecast = float(np.array(one["work"], dtype=float) @ np.array(use))
+                errors[one["experiment"]] = forecast / one["step_seconds"] - 1
     runs = []
     for one in traced:
         others = [
             errors[other["experiment"]] for other in fitted if other["method"] != one["method"]
         ]
-        low, high = shares(others)
+        low, high = quantile_pair(others)
         error = errors[one["experiment"]]
         runs.append(
             {
@@ -253,31 +256,16 @@ def _time(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "work": one["work"],
             }
         )
-    low, high = shares([errors[one["experiment"]] for one in fitted])
+    low, high = quantile_pair([errors[one["experiment"]] for one in fitted])
     methods = {one["method"] for one in fitted}
     return {
         "costs": dict(zip(COSTS, whole, strict=True)),
         "residuals": {"low": round(low, 4), "high": round(high, 4), "runs": len(fitted)},
-        "method_left_out": _summary(
+        "method_left_out": coverage(
             [run for run in runs if not run["held_out"] and run["method"] in methods]
         ),
-        "hold_out": _summary([run for run in runs if run["held_out"]]),
+        "hold_out": coverage([run for run in runs if run["held_out"]]),
         "runs": runs,
-    }
-
-
-def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    sizes = [abs(run["error"]) for run in runs]
-    if not sizes:
-        return {"runs": 0}
-    inside = sum(bool(run["inside"]) for run in runs)
-    return {
-        "runs": len(sizes),
-        "mean": round(mean(sizes), 5),
-        "median": round(median(sizes), 5),
-        "maximum": round(max(sizes), 5),
-        "inside": inside,
-        "coverage": round(inside / len(runs), 4),
     }
 
 
@@ -316,12 +304,16 @@ def constants_of(figures: Mapping[str, Any]) -> DryRunConstants:
 
 
 def write_figures(data: Path, package: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Write the figures and the constants, each whole or not at all."""
+    """Writes the figures and the constants, both or neither."""
     figures = figures_of(entries)
     refused = [entry for entry in entries if "refused" in entry]
-    _write(data / FILE, {**figures, "untraced": refused})
-    made = constants_of(figures).model_dump(mode="json")
-    _write(package / "forecast" / "dry_run" / "constants.json", made)
+    made = {
+        data / FILE: {**figures, "untraced": refused},
+        package / "forecast" / "dry_run" / "constants.json": constants_of(figures).model_dump(
+            mode="json"
+        ),
+    }
+    write_all({path: figures_bytes(document) for path, document in made.items()})
 
 
 def entries_in(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -345,16 +337,6 @@ def entries_in(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
             for one in own["memory"]["runs"]
         ]  # fmt: skip
     return entries
-
-
-def _write(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, delete=False, suffix=".tmp"
-    ) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    os.replace(file.name, path)  # noqa: PTH105 - as everywhere in the project
 
 
 def main(arguments: Sequence[str]) -> int:

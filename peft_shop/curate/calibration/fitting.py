@@ -1,101 +1,60 @@
-"""Two constants per way of training, fitted to recorded peaks; one method is left out at a time."""
+"""The one fitter of both forecasts: constants that reproduce what runs recorded, and how well.
+
+Constants are never below zero, and have the least sum of absolute relative errors.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from statistics import quantiles
-from typing import TYPE_CHECKING, Final
+from itertools import combinations
+from statistics import mean, median, quantiles
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from peft_shop.errors import ConfigError
-from peft_shop.forecast.quick.memory import Parts, parts_of
-from peft_shop.forecast.quick.methods.registry import adapter_of
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from peft_shop.curate.calibration.suites import Case
-
-__all__ = ["Fit", "Sample", "fit", "left_out", "quantile_pair", "samples_of"]
+__all__ = ["coverage", "least_absolute", "quantile_pair", "summary"]
 
 _SINGULAR: Final = 1e-12
 """Determinant below which two runs do not tell the constants apart."""
+_ROUNDS: Final = 40
+_SMALLEST: Final = 1e-4
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A run and the parts of its peak before any fitted constant.
+def least_absolute(
+    parts: Sequence[Sequence[float]],
+    recorded: Sequence[float],
+    *,
+    offsets: Sequence[float] | None = None,
+) -> tuple[float, ...]:
+    """Constants with which the parts of runs, weighted and added, come to what was recorded.
 
-    Attributes:
-        case: the run.
-        parts: of its peak.
-        offset: bytes that no constant touches.
-        factor: bytes that the constant for activations multiplies.
-    """
+    Two constants are exact; more are found among the sets of those that are not zero.
 
-    case: Case
-    parts: Parts
-    offset: float
-    factor: float
-
-    def forecast(self, constants: Fit) -> float:
-        """Peak with these constants [B]."""
-        return (
-            self.offset
-            + constants.activations * self.factor
-            + constants.trained * self.parts.trained
-        )
-
-    def error(self, constants: Fit) -> float:
-        """Forecast over record, less one."""
-        return self.forecast(constants) / self.case.recorded - 1
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Fitted constants, as `forecast.constants.Regime` explains them."""
-
-    activations: float
-    trained: float
-
-
-def samples_of(cases: Sequence[Case]) -> tuple[list[Sample], dict[str, str]]:
-    """Samples of the cases with a closed form; the others' runs with the reason."""
-    found, refused = [], {}
-    for case in cases:
-        if case.config is None:
-            continue
-        try:
-            adapter = adapter_of(case.structure, case.config)
-            parts = parts_of(case.structure, adapter, case.settings)
-        except ConfigError as error:
-            refused[case.run.id] = str(error)
-            continue
-        static, dynamic = sum(parts.static.values()), sum(parts.dynamic.values())
-        if case.settings.gradient_checkpointing:
-            found.append(Sample(case, parts, static + dynamic, parts.block))
-        else:
-            found.append(Sample(case, parts, static, dynamic))
-    return found, refused
-
-
-def fit(samples: Sequence[Sample]) -> Fit:
-    """Constants with the least sum of absolute relative errors, neither below zero.
-
-    The loss is piecewise linear in two constants, so one of its least points forecasts two runs
-    exactly (or one, with the other constant at zero): all of those are tried.
+    Args:
+        parts: (n, m) what each constant multiplies.
+        recorded: (n,) figures above zero.
+        offsets: (n,) what no constant touches; nothing by default.
 
     Raises:
         ValueError: there is nothing to fit to.
     """
-    if not samples:
+    if not parts:
         msg = "no runs to fit the constants of the forecast to"
         raise ValueError(msg)
-    scale = np.array([1 / sample.case.recorded for sample in samples])
-    rows = np.array([[sample.factor, sample.parts.trained] for sample in samples]) * scale[:, None]
-    goals = 1 - np.array([sample.offset for sample in samples]) * scale
-    first, second = np.triu_indices(len(samples), k=1)
+    scale = 1 / np.array(recorded, dtype=float)
+    rows = np.array(parts, dtype=float) * scale[:, None]
+    goals = 1 - (0 if offsets is None else np.array(offsets, dtype=float)) * scale
+    best = _among_corners(rows, goals) if rows.shape[1] == 2 else _among_sets(rows, goals)
+    return tuple(float(constant) for constant in best)
+
+
+def _among_corners(rows: Any, goals: Any) -> Any:
+    """The best pair: the loss is piecewise linear, so one of its least points forecasts two runs
+    exactly, or one with the other constant at zero. All of those are tried.
+    """
+    first, second = np.triu_indices(len(rows), k=1)
     systems = np.stack([rows[first], rows[second]], axis=1)
     right = np.stack([goals[first], goals[second]], axis=1)
     solvable = np.abs(np.linalg.det(systems)) > _SINGULAR
@@ -103,20 +62,33 @@ def fit(samples: Sequence[Sample]) -> Fit:
     alone = np.stack([goals / rows[:, 0], np.zeros(len(goals))], axis=1)
     points = np.concatenate([points[(points >= 0).all(axis=1)], alone])
     losses = np.abs(points @ rows.T - goals).sum(axis=1)
-    best = points[int(losses.argmin())]
-    return Fit(round(float(best[0]), 4), round(float(best[1]), 3))
+    return points[int(losses.argmin())]
 
 
-def left_out(samples: Sequence[Sample], others: Sequence[Sample]) -> dict[str, float]:
-    """Error of each sample, by run, with constants fitted to the `others` of another method."""
-    fits: dict[str, Fit] = {}
-    errors = {}
-    for sample in samples:
-        method = sample.case.run.method
-        if method not in fits:
-            fits[method] = fit([one for one in others if one.case.run.method != method])
-        errors[sample.case.run.id] = sample.error(fits[method])
-    return errors
+def _among_sets(rows: Any, goals: Any) -> Any:
+    """The best of all sets of constants that are not zero, each by weighted least squares."""
+    scale = np.where(rows.max(axis=0) > 0, rows.max(axis=0), 1.0)
+    rows = rows / scale
+    usable = [k for k in range(rows.shape[1]) if rows[:, k].any()]
+    best, least = np.zeros(rows.shape[1]), float("inf")
+    for size in range(1, len(usable) + 1):
+        for chosen in combinations(usable, size):
+            constants = _reweighted(rows[:, chosen], goals)
+            loss = float(np.abs(rows[:, chosen] @ constants - goals).sum())
+            if (constants >= 0).all() and loss < least - 1e-12:
+                least = loss
+                best = np.zeros(rows.shape[1])
+                best[list(chosen)] = constants
+    return best / scale
+
+
+def _reweighted(rows: Any, goals: Any) -> Any:
+    weights = np.ones(len(rows))
+    constants: Any = np.zeros(rows.shape[1])
+    for _ in range(_ROUNDS):
+        constants = np.linalg.lstsq(rows * weights[:, None], goals * weights, rcond=None)[0]
+        weights = 1 / np.sqrt(np.maximum(np.abs(rows @ constants - goals), _SMALLEST))
+    return constants
 
 
 def quantile_pair(errors: Sequence[float]) -> tuple[float, float]:
@@ -124,3 +96,26 @@ def quantile_pair(errors: Sequence[float]) -> tuple[float, float]:
     ratios = [1 / (1 + error) - 1 for error in errors]
     cuts = quantiles(ratios, n=20, method="exclusive")
     return cuts[0], cuts[-1]
+
+
+def summary(errors: Sequence[float]) -> dict[str, Any]:
+    """Size of errors [fraction]."""
+    sizes = [abs(error) for error in errors]
+    if not sizes:
+        return {"runs": 0, "mean": None, "median": None, "maximum": None}
+    return {
+        "runs": len(sizes),
+        "mean": round(mean(sizes), 5),
+        "median": round(median(sizes), 5),
+        "maximum": round(max(sizes), 5),
+    }
+
+
+def coverage(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Size of the errors of runs, and how many of them lay inside their intervals."""
+    inside = sum(bool(run["inside"]) for run in runs)
+    return {
+        **summary([run["error"] for run in runs]),
+        "inside": inside,
+        "coverage": round(inside / len(runs), 4) if runs else None,
+    }
