@@ -177,8 +177,8 @@ def _page(trainer: Trainer) -> str:
         table(("topic", "value", "known", "key", "note", "needed"), facts),
         "## Each method and variant of LoRA",
         (
-            "For the method as such. Where the answer depends on the setup, what goes wrong is told "
-            "above; a plan goes around it, or the file sees to it."
+            "For the method as such. Where the answer depends on the setup, what goes wrong is "
+            "told above; a plan goes around it, or the file sees to it."
         ),
         table(
             ("name", "verdict", "to do or to know"),

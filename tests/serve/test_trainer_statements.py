@@ -39,7 +39,7 @@ CONFIGS: Final[dict[str, Any]] = {
 
 
 def recipe(name: str, when: str = "", config: dict[str, Any] | None = None) -> TrainerRecipe:
-    """A recipe of a method or variant on a base in float32, with nothing else but a circumstance."""
+    """A recipe of a method or variant on a base in float32, with no more than a circumstance."""
     method, variants = ("lora", (name,)) if name in VARIANTS else (name, ())
     return TrainerRecipe(
         name=name,

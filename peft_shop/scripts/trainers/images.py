@@ -108,8 +108,8 @@ def kohya_file(order: Order) -> str:
     step, training, keys = order.step, order.recipe.training, order.trainer.keys
     if order.method.id not in _ALPHAS:
         msg = (
-            f"no file for {order.trainer.title}: rank and alpha have another meaning in its network "
-            f"for {order.method.title}, so that the recipe cannot be said in its words"
+            f"no file for {order.trainer.title}: rank and alpha have another meaning in its "
+            f"network for {order.method.title}, so that the recipe cannot be said in its words"
         )
         raise ConfigError(msg)
     config = {"r": 8, **order.recipe.resolved, **order.config}
