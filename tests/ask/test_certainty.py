@@ -171,15 +171,22 @@ def test_what_differs_in_more_than_the_seed_or_in_nothing_stands_alone() -> None
     assert [len(group) for group in replicates([runs[0], moved, runs[2]])] == [2, 1]
 
 
-def test_a_flagged_seed_is_left_out_and_told(alter: Callable[..., Catalog]) -> None:
-    runs = seeded(SCORES)
+@pytest.mark.parametrize(("count", "places"), [(2, {0}), (2, {1}), (3, {0}), (3, {0, 2})])
+def test_a_flagged_seed_is_left_out_and_told(
+    alter: Callable[..., Catalog], count: int, places: set[int]
+) -> None:
+    runs = seeded({**SCORES, "lora/a": SCORES["lora/a"][:count]})
     broken = Flag(code="broken_config", reason="The loss went up.")
-    runs[0] = runs[0].model_copy(update={"flags": (broken,)})
+    for place in places:
+        runs[place] = runs[place].model_copy(update={"flags": (broken,)})
     answer = recommend("metamathqa", catalog=alter(CATALOG, runs=tuple(runs)), peft_version="any")
-    one = kept(answer)["lora/a"]
-    assert one.values["test_accuracy"] == pytest.approx(0.515)
-    assert one.seeds == (2, 3)
-    assert "1 of 3 seeds left out as flagged" in one.notes
+    candidate = kept(answer)["lora/a"]
+    fit = [place for place in range(count) if place not in places]
+    mean = fmean(SCORES["lora/a"][place] for place in fit)
+    assert candidate.values["test_accuracy"] == pytest.approx(mean)
+    assert candidate.seeds == tuple(place + 1 for place in fit)
+    assert candidate.pooled == len(fit)
+    assert f"{len(places)} of {count} seeds left out as flagged" in candidate.notes
 
 
 def test_replicates_tell_the_noise_where_nothing_else_does(alter: Callable[..., Catalog]) -> None:

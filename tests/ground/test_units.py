@@ -80,6 +80,12 @@ def test_refuses(bad: object, unit: Unit, match: str | None) -> None:
     assert "max_peak_memory" in str(error.value)
 
 
+def test_a_percentage_is_the_number_that_its_decimals_are() -> None:
+    # 57 * 0.01 is none of them
+    for hundredths in range(101):
+        assert parse_quantity(f"{hundredths}%", "fraction") == float(f"{hundredths / 100:.2f}")
+
+
 @given(st.sampled_from(UNITS), st.floats(0, 1e13))
 def test_what_is_written_reads_back(unit: Unit, value: float) -> None:
     text = format_quantity(value, unit, digits=9)
