@@ -65,6 +65,29 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "weights = query.weights or {metric.id: 1.0 for metric in objectives}",
         "constant + 1: 1.0",
     ): "any weight that is the same for all gives the same order",
+    (
+        "ask/noise.py",
+        "total = math.fsum(density(index * step) for index in range(-half, half + 1)) * step",
+        "Add -> Sub: half + 1",
+    ): "the density vanishes at both ends",
+    (
+        "ask/noise.py",
+        "part = part.astype(np.float32)",
+        "removed: part = part.astype(np.float32)",
+    ): "single precision saves time, and no figure that is shown shows it",
+    (
+        "serve/routes.py",
+        (
+            "place = json.dumps(dict(config), sort_keys=True, default=list) "
+            "if config is not None else None"
+        ),
+        "flipped: True",
+    ): "a key: another order of the same fields is worked out once more",
+    (
+        "show/terminal.py",
+        "while width_of(rest) > width:",
+        "Gt -> GtE: width_of(rest) > width",
+    ): "a part that fills the line is followed by an empty one, which goes",
 }
 """By room, line and change: why nothing that a user gets depends on it."""
 

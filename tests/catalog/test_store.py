@@ -254,6 +254,17 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
     assert "finite" in problems["runs[1].metrics.train_loss"].message
 
 
+@pytest.mark.parametrize(("broken_runs", "told"), [(49, 50), (50, 51), (51, 51), (90, 51)])
+def test_reading_stops_after_fifty_mistakes(broken_runs: int, told: int) -> None:
+    raw = document()
+    for run in raw["runs"][:broken_runs]:
+        run["created_at"] = "yesterday"
+    raw["licance"] = raw.pop("licence")
+    with pytest.raises(CatalogError) as caught:
+        parse(json.dumps(raw).encode())
+    assert len(caught.value.problems) == told
+
+
 REQUIRED = sorted(name for name, field in Catalog.model_fields.items() if field.is_required())
 
 

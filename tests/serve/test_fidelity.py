@@ -287,3 +287,26 @@ def test_a_catalog_without_measurements_extracts_nothing(alter: Any) -> None:
     (one,) = [way for way in found.ways if way.by == "peft-shop"]
     assert one.works == "unknown"
     assert "nobody measured" in one.reasons[0]
+
+
+def test_what_the_catalog_denies_is_not_extracted(alter: Any) -> None:
+    denied = alter(
+        CATALOG,
+        methods=tuple(
+            method.model_copy(
+                update={
+                    "capabilities": {
+                        **method.capabilities,
+                        "extractable_to_lora": method.capabilities[
+                            "extractable_to_lora"
+                        ].model_copy(update={"support": "no"}),
+                    }
+                }
+            )
+            for method in CATALOG.methods
+        ),
+    )
+    for method in METHODS:
+        for way in route(denied, of(method), "vllm").ways:
+            if way.by == "peft-shop":
+                assert way.works == "no", method
