@@ -381,7 +381,7 @@ def test_kohya_keeps_the_scale_and_refuses_what_it_counts_otherwise(
     stated = entries(kohya(UNET, LATEST[("loha", (), "image_gen")]), "shell")
     assert (stated["network_dim"], stated["network_alpha"]) == ("32", "32")
     for method in ("oft", "boft", "ia3"):
-        with pytest.raises(ConfigError, match="another meaning"):
+        with pytest.raises(ConfigError, match="something else"):
             kohya(UNET, LATEST[(method, (), "image_gen")])
 
 

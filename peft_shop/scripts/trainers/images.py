@@ -108,7 +108,7 @@ def kohya_file(order: Order) -> str:
     step, training, keys = order.step, order.recipe.training, order.trainer.keys
     if order.method.id not in _ALPHAS:
         msg = (
-            f"no file for {order.trainer.title}: rank and alpha have another meaning in its "
+            f"no file for {order.trainer.title}: rank and alpha mean something else in its "
             f"network for {order.method.title}, so that the recipe cannot be said in its words"
         )
         raise ConfigError(msg)
