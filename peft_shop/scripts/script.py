@@ -239,7 +239,10 @@ def _for_model(
     loadable = model.name != model.architecture
     name = model.name if loadable else f"path-or-id-of-your-{model.architecture}"
     training = recipe.training.model_copy(update={"model_id": name})
-    return retargeted_recipe(recipe, retargeted).model_copy(update={"training": training})
+    # what peft fills in is told, and tools need it whose own table says something else
+    return retargeted_recipe(recipe, retargeted).model_copy(
+        update={"training": training, "resolved": retargeted.resolved}
+    )
 
 
 def _config(

@@ -290,6 +290,115 @@ def test_candidates_write_it_too() -> None:
     assert best.snippet(trainer="trl") != best.snippet == best.snippet()
 
 
+# --- for a model of one's own ---
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 4,
+    "vocab_size": 1024,
+    "dtype": "bfloat16",
+}
+HOSTILE = "it's: 'x\" $(touch pwned) `id` # {y}\n- z"
+TEXT_TRAINERS = ["axolotl", "llama-factory", "ms-swift", "trl", "unsloth"]
+
+
+def local(folder: Path, name: str = "llama", **more: Any) -> str:
+    """Folder of a model that is its configuration alone."""
+    (folder / name).mkdir()
+    (folder / name / "config.json").write_text(json.dumps(LLAMA | more), encoding="utf-8")
+    return str(folder / name)
+
+
+def asked(*words: str) -> Any:
+    return CliRunner().invoke(app, ["snippet", LORA.experiment, *words])
+
+
+def value_of(source: str, trainer: str, field: str) -> Any:
+    """What a file states for a field of a recipe."""
+    tool = CATALOG.trainer_by_id[trainer]
+    if tool.file != "script":
+        return entries(source, str(tool.file))[tool.keys[field]]
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            found[ast.unparse(node.targets[0])] = node.value.value
+        elif isinstance(node, ast.keyword) and not isinstance(node.value, ast.Name):
+            with contextlib.suppress(ValueError):
+                found.setdefault(str(node.arg), ast.literal_eval(node.value))
+    return found["MODEL_ID"] if field == "model" else found.get(tool.keys.get(field, field))
+
+
+@pytest.mark.parametrize("trainer", TEXT_TRAINERS)
+@pytest.mark.parametrize("device", [(), ("--device", "RTX 4090")], ids=["any", "fits"])
+def test_the_next_step_of_an_answer_works_on_a_local_model(
+    trainer: str, device: tuple[str, ...], tmp_path: Path
+) -> None:
+    # its recipe leaves the modules to peft's own table, which other tools do not have
+    model = local(tmp_path, HOSTILE)
+    done = asked("--model", model, *device, "--trainer", trainer)
+    assert done.exit_code == 0, done.exception
+    assert value_of(done.stdout, trainer, "model") == model
+    if trainer == "trl":
+        assert "# peft chose for this model: target_modules q_proj, v_proj" in done.stdout
+    else:
+        targets = value_of(done.stdout, trainer, "target_modules")
+        listed = targets.split(",") if isinstance(targets, str) else targets
+        assert listed == ["q_proj", "v_proj"]
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("trainer", TEXT_TRAINERS)
+def test_a_base_in_another_format_is_named_or_refused_and_never_loaded_as_something_else(
+    trainer: str, tmp_path: Path
+) -> None:
+    gptq = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    done = asked("--model", local(tmp_path, quantization_config=gptq), "--trainer", trainer)
+    if trainer == "trl":  # the files say so themselves
+        assert "BitsAndBytesConfig" not in done.stdout
+    elif trainer == "axolotl":
+        stated = entries(done.stdout, "yaml")
+        assert (stated["gptq"], stated["adapter"]) == (True, "lora")
+        assert not {"load_in_4bit", "load_in_8bit"} & set(stated)
+    else:
+        assert isinstance(done.exception, ConfigError)
+        assert "no word on record for a base in gptq" in str(done.exception)
+    # a format that no key is on record for
+    fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    done = asked("--model", local(tmp_path, "fp8", quantization_config=fp8), "--trainer", trainer)
+    assert done.exit_code == 0 if trainer == "trl" else isinstance(done.exception, ConfigError)
+
+
+@pytest.mark.parametrize("trainer", TEXT_TRAINERS)
+def test_what_only_a_loop_can_carry_out_of_a_setup_is_told(trainer: str) -> None:
+    setup = Settings(
+        attention="eager",
+        quantization="bnb_4bit",
+        double_quantization=False,
+        autocast_adapter_dtype=False,
+    )
+    told = " ".join(file(LORA, trainer, setup=setup).replace("#", " ").split())
+    if trainer == "trl":
+        assert 'attn_implementation="eager"' in told
+        assert "bnb_4bit_use_double_quant=False" in told
+        assert "not written" not in told
+        return
+    for words in (
+        "not written: attention = 'eager'",
+        "not written: double_quantization = False",
+        "not written: adapters in bfloat16",
+        "not written: how the base is prepared",
+    ):
+        assert words in told
+    assert "not written" not in file(LORA, trainer, setup=Settings(batch_size=2)).replace(
+        "not written: the benchmark's words", ""
+    )
+
+
 # --- images ---
 
 

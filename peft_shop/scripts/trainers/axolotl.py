@@ -25,28 +25,33 @@ _DATA: Final[dict[str, Json]] = {
     },
 }
 """The benchmark's texts in axolotl's words for prompts of one's own."""
-_START: Final = "init_lora_weights"
+_FOUR: Final = 4
+_GPTQ: Final = "gptq"
+"""A format in which a base comes, and its key."""
 
 
 def axolotl_file(order: Order) -> str:
     """Whole configuration for one recipe.
 
     Raises:
-        ConfigError: the recipe has an optimizer or modules that it cannot name.
+        ConfigError: the recipe has an optimizer, a base or modules that it cannot name.
     """
     step, training, keys = order.step, order.recipe.training, order.trainer.keys
     lora = order.lora()
-    four = step.backend == "bnb_4bit"
+    comes_so = step.backend == _GPTQ
+    bits = None if comes_so else order.bits
     entries: dict[str, Json] = {
         keys["model"]: training.model_id,
         keys["data"]: [_DATA],
         keys["completion_only"]: True,
         keys["max_length"]: step.max_length,
         keys["packing"]: False,
-        keys["method"]: f"q{PLAIN}" if four else PLAIN,
+        keys["method"]: f"q{PLAIN}" if bits == _FOUR else PLAIN,
     }
-    if step.backend is not None:
-        entries["load_in_4bit" if four else "load_in_8bit"] = True
+    if comes_so:
+        entries[_GPTQ] = True
+    elif bits is not None:
+        entries[f"load_in_{bits}bit"] = True
     entries |= {keys[name]: value for name, value in lora.items() if name in keys}
     ratio = step.optimizer_options.get("loraplus_lr_ratio")
     if ratio is not None:

@@ -92,8 +92,7 @@ def diffusers_file(order: Order) -> str:
     }
     more = [f"the script is examples/dreambooth/{script} of diffusers", *_older(script)]
     if step.backend is not None:
-        bits = "4" if step.backend == "bnb_4bit" else "8"
-        more.append(f'and bnb.json holds {{"load_in_{bits}bit": true}}')
+        more.append(f'and bnb.json holds {{"load_in_{order.bits}bit": true}}')
     program = f"accelerate launch {script}"
     return _SHELL + commented(order.told(*more, unwritten=left)) + flags(program, entries)
 

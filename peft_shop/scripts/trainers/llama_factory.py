@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.errors import ConfigError
 from peft_shop.scripts.trainers.order import OPTIMIZERS, commented, common, names_of, unwritten
 from peft_shop.scripts.trainers.statements import yaml_lines
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["llama_factory_file"]
 
-_BITS: Final = {"bnb_4bit": 4, "bnb_8bit": 8}
 _DATA: Final = (
     "its templates cannot write the benchmark's texts; make the data of it:",
     "data/dataset_info.json: {metamathqa: {file_name: metamathqa.json}}",
@@ -59,10 +57,7 @@ def llama_factory_file(order: Order) -> str:
             keys["target_modules"]: ",".join(names_of(order, written)),
         }
     if step.backend is not None:
-        if step.backend not in _BITS:
-            msg = f"no file for {order.trainer.title}: it names no base in {step.backend}"
-            raise ConfigError(msg)
-        entries |= {keys["quantization"]: _BITS[step.backend], "quantization_method": "bnb"}
+        entries |= {keys["quantization"]: order.bits, "quantization_method": "bnb"}
     entries |= common(order, OPTIMIZERS)
     entries |= {
         # its key asks for the contrary

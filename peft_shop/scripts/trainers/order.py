@@ -32,6 +32,7 @@ OPTIMIZERS: Final = {
     "lora+": "adamw_torch",
 }
 """Optimizers by their name in transformers, and so in tools that build on it."""
+_BITS: Final = {"bnb_4bit": 4, "bnb_8bit": 8}
 _NO_WARMUP: Final = 0
 _WARMUP_SHARE: Final = 10
 """A cosine schedule warms up over one tenth of the steps."""
@@ -91,6 +92,22 @@ class Order:
         return float(stated) if isinstance(stated, int | float) else _TORCH_DECAY
 
     @property
+    def bits(self) -> int | None:
+        """Bits in which bitsandbytes holds the base; `None` for one that is not quantized.
+
+        Raises:
+            ConfigError: the base comes in another format.
+        """
+        backend = self.step.backend
+        if backend is None or backend in _BITS:
+            return None if backend is None else _BITS[backend]
+        msg = (
+            f"no file for {self.trainer.title}: it has no word on record for a base in {backend}; "
+            f"there are for {', '.join(_BITS)}"
+        )
+        raise ConfigError(msg)
+
+    @property
     def lost(self) -> set[str]:
         """Options that the trainer does not carry out."""
         return {one.option for one in self.acceptance.lost}
@@ -131,15 +148,29 @@ class Order:
         }
 
     def told(self, *more: str, unwritten: Iterable[str] = ()) -> tuple[str, ...]:
-        """Everything that a reader of the file must know, line by line.
+        """Everything that a reader of a file without a loop of its own must know, line by line.
 
         Args:
             *more: what only this file says of itself.
             unwritten: what the recipe has and the file does not, in words.
         """
-        return (*self.about, *self._remarks(), *more, *(f"not written: {one}" for one in unwritten))
+        left = (*unwritten, *self._left_of_step())
+        return (*self.about, *self.remarks(), *more, *(f"not written: {one}" for one in left))
 
-    def _remarks(self) -> Iterator[str]:
+    def _left_of_step(self) -> Iterator[str]:
+        """What the setup says and only a loop of one's own can carry out, in words."""
+        step = self.step
+        if step.attention is not None:
+            yield f"attention = {step.attention!r}: the tool chooses"
+        if step.backend is not None and not step.double_quantization:
+            yield "double_quantization = False: the tool chooses"
+        if step.backend is not None and step.prepare:
+            yield "how the base is prepared for k-bit training: the tool does it in its own way"
+        if not step.autocast_adapter_dtype and step.dtype != "float32":
+            yield f"adapters in {step.dtype}: the tool chooses their type"
+
+    def remarks(self) -> Iterator[str]:
+        """What the catalog knows of the trainer and the recipe, line by line."""
         trainer, found = self.trainer, self.acceptance
         yield f"Facts about {trainer.title} {trainer.version}, read on {trainer.checked}."
         if found.own:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peft_shop.errors import ConfigError
 from peft_shop.scripts.trainers.order import OPTIMIZERS, commented, common, names_of, unwritten
 from peft_shop.scripts.trainers.statements import flags
 
@@ -48,7 +47,6 @@ _FIELDS: Final[Mapping[str, Mapping[str, tuple[str, Json]]]] = {
     },
 }
 """Fields of peft's configurations: its flag, and peft's own default."""
-_BITS: Final = {"bnb_4bit": 4, "bnb_8bit": 8}
 _OTHER: Final = {"task_type", "target_modules", "total_step", "modules_to_save"}
 _SHELL: Final = "#!/bin/sh\n"
 
@@ -82,10 +80,7 @@ def swift_file(order: Order) -> str:
         written = {**order.recipe.resolved, **order.config}
     entries |= _targets(order, written)
     if step.backend is not None:
-        if step.backend not in _BITS:
-            msg = f"no file for {order.trainer.title}: it names no base in {step.backend}"
-            raise ConfigError(msg)
-        entries |= {"quant_method": "bnb", keys["quantization"]: _BITS[step.backend]}
+        entries |= {"quant_method": "bnb", keys["quantization"]: order.bits}
     entries |= common(order, OPTIMIZERS, truth=_truth)
     entries |= {
         keys["dtype"]: step.dtype,

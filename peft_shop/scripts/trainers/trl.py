@@ -110,7 +110,8 @@ def trl_file(order: Order, parts: ScriptParts) -> str:
     optimizer_name = f"{step.optimizer}_8bit" if step.eight_bit else step.optimizer
     handed = step.optimizer in FACTORIES or optimizer_name not in OPTIMIZERS
     floats = _floats(order)
-    told = order.told(*_remarks(order, own_loss=own_loss, floats=floats, handed=handed))
+    told = [*order.about, *order.remarks()]
+    told += _remarks(order, own_loss=own_loss, floats=floats, handed=handed)
     needed = " ".join([*parts.packages, f"trl=={order.trainer.version}"])
     arguments = call("SFTConfig", _arguments(order, floats=floats, handed=handed), used=12)
     constants = _CONSTANTS.substitute(

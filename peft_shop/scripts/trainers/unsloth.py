@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["unsloth_file"]
 
+_FOUR: Final = 4
+_EIGHT: Final = 8
 _SCRIPT: Final = Template("""\
 $header
 from unsloth import FastLanguageModel$more  # first: it changes what comes after
@@ -60,16 +62,16 @@ def unsloth_file(order: Order) -> str:
     """Whole script for one recipe.
 
     Raises:
-        ConfigError: the recipe has an optimizer, modules or a value that it cannot name.
+        ConfigError: the recipe has an optimizer, a base, modules or a value that it cannot name.
     """
     step, training = order.step, order.recipe.training
-    lora = order.lora()
+    lora, bits = order.lora(), order.bits
     loading: dict[str, Json] = {
         "model_name": Raw("MODEL_ID"),
         "max_seq_length": Raw("MAX_LENGTH"),
         "dtype": Raw(f"torch.{step.dtype}"),
-        "load_in_4bit": step.backend == "bnb_4bit",
-        "load_in_8bit": step.backend == "bnb_8bit",
+        "load_in_4bit": bits == _FOUR,
+        "load_in_8bit": bits == _EIGHT,
     }
     ratio = step.optimizer_options.get("loraplus_lr_ratio")
     arguments = "UnslothTrainingArguments" if ratio is not None else "SFTConfig"
