@@ -117,8 +117,8 @@ def trained_by(
             recipe = recipe.under(step)
     if adapted is not None and not adapted.problems:
         recipe = replace(recipe, config=adapted.config)
-    if query.model is not None and query.model.quantization is not None:
-        recipe = replace(recipe, quantized=True)
+    if query.model is not None:
+        recipe = recipe.on_stored(query.model.stored_format)
     config = None if recipe.config is None else json.dumps(dict(recipe.config), default=list)
     key = ("trained", name, version, config, replace(recipe, config=None))
     if key not in catalog.derived:

@@ -218,6 +218,8 @@ class Trainer(Record):
         python: versions of Python that it asks for; `None` where that is not on record.
         entry: whether it takes a `PeftConfig`, has flags for peft's methods, or code of its own.
         saves: names of keys and files in which the adapter is saved.
+        stored: formats of quantized checkpoints that it loads as they come, besides those of
+            bitsandbytes; a tool that takes a `PeftConfig` takes the model as you loaded it.
         file: what `peft-shop snippet --trainer` writes; `None` where it writes nothing.
         retired: why it is not recommended; `None` where it is looked after.
         sources: what was read or tried, by key.
@@ -241,6 +243,7 @@ class Trainer(Record):
     python: str | None = None
     entry: Literal["peft_config", "flags", "own"]
     saves: Literal["peft", "own", "kohya", "diffusers"]
+    stored: tuple[Name, ...] = ()
     file: Literal["script", "yaml", "shell"] | None = None
     retired: Text | None = None
     sources: Frozen[dict[str, TrainerSource]]

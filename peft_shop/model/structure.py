@@ -228,6 +228,13 @@ class Structure(Record):
         places = set(TOWERS if towers is None else towers)
         return (group for group in self.groups if group.role in wanted and group.tower in places)
 
+    @property
+    def stored_format(self) -> str | None:
+        """How it comes quantized: a backend that peft knows, or any other format."""
+        if self.quantization is not None or self.stored_quantization is None:
+            return self.quantization
+        return self.stored_quantization.name
+
     def stored_width(self, group: ModuleGroup) -> float | None:
         """Bytes of one weight of `group` as the files hold it; `None` where it is plain."""
         stored = self.stored_quantization

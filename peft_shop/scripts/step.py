@@ -230,7 +230,7 @@ class _Decision:
 
     def quantization(self) -> tuple[str | None, bool]:
         """Format of a quantized base, and whether the script has to quantize it."""
-        own = None if self.model is None else _format(self.model)
+        own = None if self.model is None else self.model.stored_format
         backend: str | None = self.stated("quantization", own) or own
         if own is not None and backend != own:
             msg = (
@@ -362,10 +362,3 @@ class _Decision:
             f"{training.optimizer}, with settings of its own"
         )
         raise ConfigError(msg)
-
-
-def _format(model: Structure) -> str | None:
-    """How the base comes quantized: a backend that peft knows, or any other format."""
-    if model.quantization is not None or model.stored_quantization is None:
-        return model.quantization
-    return model.stored_quantization.name

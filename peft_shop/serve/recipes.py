@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from peft_shop.catalog.methods import PLAIN
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from peft_shop.records import Json
 
 __all__ = ["TrainerRecipe", "TrainingStep"]
+
+_BITSANDBYTES: Final = "bnb_"
+"""How formats of bitsandbytes begin."""
 
 
 class TrainingStep(Protocol):
@@ -43,6 +46,8 @@ class TrainerRecipe:
         config: fields of the peft configuration that are set; `None` for a method as such.
         models: kind of model that it adapts; `None` where that is open.
         quantized: whether the base is in 4 or 8 bit; `None` where that is open, as below.
+        stored: format in which the base comes quantized; `None` for a plain one, and for those of
+            bitsandbytes, in which every tool that quantizes also loads.
         checkpointing: whether gradient checkpointing is on.
         half: whether the base is in bfloat16 or float16.
     """
@@ -53,8 +58,16 @@ class TrainerRecipe:
     config: Mapping[str, Json] | None = None
     models: Modality | None = None
     quantized: bool | None = None
+    stored: str | None = None
     checkpointing: bool | None = None
     half: bool | None = None
+
+    def on_stored(self, backend: str | None) -> TrainerRecipe:
+        """The same recipe on a base that comes quantized; `None` for one that does not."""
+        if backend is None:
+            return self
+        stored = None if backend.startswith(_BITSANDBYTES) else backend
+        return replace(self, quantized=True, stored=stored)
 
     def under(self, step: TrainingStep) -> TrainerRecipe:
         """The same recipe in a training step."""

@@ -297,7 +297,14 @@ def accepts(
         key, fact = _fact(trainer, topic, fallback)
         case.judge(name, key, fact, option=option)
     names = {topic for _, topic, _, _ in asked}
-    if recipe.quantized:
+    if recipe.stored is not None and trainer.entry != "peft_config":
+        if recipe.stored not in trainer.stored:
+            known = f" (on record: {', '.join(trainer.stored)})" if trainer.stored else ""
+            case.doubts.append(
+                f"a base in {recipe.stored}: it is not on record that it loads one as it "
+                f"comes{known}."
+            )
+    elif recipe.quantized:
         key, fact = _fact(trainer, "quantized_base", None)
         case.judge("a quantized base", key, fact, option=False)
     _rules(case, recipe, names)

@@ -360,13 +360,15 @@ def test_a_base_in_another_format_is_named_or_refused_and_never_loaded_as_someth
     done = asked("--model", local(tmp_path, quantization_config=gptq), "--trainer", trainer)
     if trainer == "trl":  # the files say so themselves
         assert "BitsAndBytesConfig" not in done.stdout
-    elif trainer == "axolotl":
-        stated = entries(done.stdout, "yaml")
-        assert (stated["gptq"], stated["adapter"]) == (True, "lora")
-        assert not {"load_in_4bit", "load_in_8bit"} & set(stated)
-    else:
+    elif trainer == "unsloth":
         assert isinstance(done.exception, ConfigError)
-        assert "no word on record for a base in gptq" in str(done.exception)
+        assert "a base in gptq: it is not on record" in str(done.exception)
+    else:
+        tool = CATALOG.trainer_by_id[trainer]
+        stated = entries(done.stdout, str(tool.file))
+        assert not {"load_in_4bit", "load_in_8bit", "quant_method"} & set(stated)
+        assert tool.keys["quantization"] not in stated
+        assert stated.get("gptq", False) == (trainer == "axolotl")
     # a format that no key is on record for
     fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
     done = asked("--model", local(tmp_path, "fp8", quantization_config=fp8), "--trainer", trainer)

@@ -267,6 +267,24 @@ def test_on_a_quantized_base_trl_casts_whatever_it_trains() -> None:
             assert "cast" in told or found.verdict == "no", name
 
 
+@pytest.mark.parametrize("trainer", TRAINERS.values(), ids=lambda one: one.id)
+def test_a_format_of_checkpoints_that_is_not_on_record_is_unknown(trainer: Trainer) -> None:
+    plain = accepts(CATALOG, recipe("lora"), trainer)
+    for backend in ("gptq", "awq", "nvfp4 (modelopt)", "fp8"):
+        found = accepts(CATALOG, recipe("lora").on_stored(backend), trainer)
+        if trainer.entry == "peft_config":
+            assert found.verdict == "accepts"
+        elif backend in trainer.stored:
+            assert found.verdict == plain.verdict
+        else:
+            assert found.verdict == "unknown"
+            assert backend in found.obstacles
+    # files of bitsandbytes are what it would make by itself
+    found = accepts(CATALOG, recipe("lora").on_stored("bnb_4bit"), trainer)
+    assert found == accepts(CATALOG, recipe("lora", quantized=True), trainer)
+    assert recipe("lora").on_stored(None) == recipe("lora")
+
+
 def test_unknown_cells_are_few() -> None:
     """Trainers whose answer to a method nobody knows; the debt grows by decision alone."""
     debts = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
@@ -16,6 +17,9 @@ from peft_shop.errors import UnknownNameError
 from peft_shop.serve.trainers import methods_taken
 from peft_shop.show.next_steps import next_command
 from peft_shop.show.trainers import acceptance_sentence, circumstances
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CATALOG = load_catalog()
 
@@ -100,3 +104,25 @@ def test_the_next_command_writes_the_file_of_the_trainer(trainer: object, expect
     command = str(next_command(found))
     assert command.endswith(expected)
     assert ("--trainer" in command) == ("--trainer" in expected)
+
+
+def test_the_next_command_is_one_that_works(tmp_path: Path) -> None:
+    model = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "num_hidden_layers": 2,
+        "vocab_size": 1024,
+        "dtype": "bfloat16",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(model), encoding="utf-8")
+    asked = {"model": str(tmp_path), "methods": ["lora"]}
+    command = str(next_command(recommend("metamathqa", trainer="trl==1.15", **asked)))  # type: ignore[arg-type] # names
+    assert " --trainer trl==1.15 " in command  # the version that the user has is kept
+    # no script is written for the measured images' benchmark on a language model
+    answer = recommend("image_gen", **asked)  # type: ignore[arg-type] # names
+    command = str(next_command(answer))
+    assert command.startswith(f"peft-shop config {answer.short(answer.best)} -b image_gen")

@@ -38,8 +38,7 @@ def axolotl_file(order: Order) -> str:
     """
     step, training, keys = order.step, order.recipe.training, order.trainer.keys
     lora = order.lora()
-    comes_so = step.backend == _GPTQ
-    bits = None if comes_so else order.bits
+    bits = order.bits
     entries: dict[str, Json] = {
         keys["model"]: training.model_id,
         keys["data"]: [_DATA],
@@ -48,7 +47,7 @@ def axolotl_file(order: Order) -> str:
         keys["packing"]: False,
         keys["method"]: f"q{PLAIN}" if bits == _FOUR else PLAIN,
     }
-    if comes_so:
+    if step.backend == _GPTQ:
         entries[_GPTQ] = True
     elif bits is not None:
         entries[f"load_in_{bits}bit"] = True

@@ -96,7 +96,7 @@ def trainer_file(
         quantized=step.backend is not None,
         checkpointing=step.checkpointing,
         half=step.dtype != "float32",
-    )
+    ).on_stored(None if step.quantize else step.backend)
     found = accepts(catalog, recipe, trainer, version=version)
     if found.verdict in {"no", "unknown"}:
         raise ConfigError(_refusal(catalog, recipe, found, trainer.title))

@@ -56,7 +56,7 @@ def llama_factory_file(order: Order) -> str:
             "module_dropout": written["module_dropout"],
             keys["target_modules"]: ",".join(names_of(order, written)),
         }
-    if step.backend is not None:
+    if order.bits is not None:  # a base in another format is loaded as it comes
         entries |= {keys["quantization"]: order.bits, "quantization_method": "bnb"}
     entries |= common(order, OPTIMIZERS)
     entries |= {

@@ -93,19 +93,9 @@ class Order:
 
     @property
     def bits(self) -> int | None:
-        """Bits in which bitsandbytes holds the base; `None` for one that is not quantized.
-
-        Raises:
-            ConfigError: the base comes in another format.
-        """
+        """Bits in which bitsandbytes holds the base; `None` for plain ones, or as they come."""
         backend = self.step.backend
-        if backend is None or backend in _BITS:
-            return None if backend is None else _BITS[backend]
-        msg = (
-            f"no file for {self.trainer.title}: it has no word on record for a base in {backend}; "
-            f"there are for {', '.join(_BITS)}"
-        )
-        raise ConfigError(msg)
+        return None if backend is None else _BITS.get(backend)
 
     @property
     def lost(self) -> set[str]:
@@ -162,7 +152,7 @@ class Order:
         step = self.step
         if step.attention is not None:
             yield f"attention = {step.attention!r}: the tool chooses"
-        if step.backend is not None and not step.double_quantization:
+        if self.bits is not None and not step.double_quantization:
             yield "double_quantization = False: the tool chooses"
         if step.backend is not None and step.prepare:
             yield "how the base is prepared for k-bit training: the tool does it in its own way"

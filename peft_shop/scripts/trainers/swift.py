@@ -79,7 +79,7 @@ def swift_file(order: Order) -> str:
         ]
         written = {**order.recipe.resolved, **order.config}
     entries |= _targets(order, written)
-    if step.backend is not None:
+    if order.bits is not None:  # a base in another format is loaded as it comes
         entries |= {"quant_method": "bnb", keys["quantization"]: order.bits}
     entries |= common(order, OPTIMIZERS, truth=_truth)
     entries |= {
