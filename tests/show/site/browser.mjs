@@ -71,9 +71,9 @@ for (const hash of ["", "#benchmark=image_gen", "#objectives=test_accuracy,train
       across: fit(ticks.filter((one) => one.across), "x"), up: fit(ticks.filter((one) => !one.across), "y"),
       axes: [...document.querySelectorAll("select[name=x], select[name=y]")].map((one) => one.value),
       marks: [...document.querySelectorAll(".mark")].map((one) => {
-        const shape = one.querySelector(".disc, .ring, .dot");
+        const [x, y] = one.getAttribute("transform").match(/[\d.-]+/g).map(number);
         const box = one.querySelector(".hit").getBoundingClientRect();
-        return { name: one.dataset.name, kind: one.classList[1], x: number(shape.getAttribute("cx")), y: number(shape.getAttribute("cy")), hit: Math.min(box.width, box.height), number: one.querySelector("text")?.textContent ?? null };
+        return { name: one.dataset.name, kind: one.classList[1], x, y, hit: Math.min(box.width, box.height), number: one.querySelector("text")?.textContent ?? null };
       }),
       numbers: [...document.querySelectorAll(".results tr.front")].map((one) => [one.dataset.name, one.querySelector(".badge").textContent]),
     };
@@ -116,11 +116,11 @@ for (const hash of screens)
   await page.keyboard.press("Enter");
   await page.check("input[name=checkpointing]");
   await page.check("input[name=quantized]");
-  await page.waitForTimeout(80);
+  await page.waitForFunction(() => location.hash.includes("quantization"));
   seen.plan = { url: page.url(), rows: await rows(page), elsewhere: await page.$$eval("details.warnings pre", (list) => list.at(-1).textContent) };
   await page.screenshot({ path: `${shots}/model.png` });
   await page.selectOption("select[name=model]", "");
-  await page.waitForTimeout(80);
+  await page.waitForFunction(() => !location.hash.includes("model="));
   seen.plan.back = page.url();
   await close(page);
 }

@@ -4,7 +4,7 @@ import { factor } from "./quantiles";
 import { type Failure, failuresOf } from "./judge";
 import { justMet, parsed } from "./quantity";
 import type { Question } from "./question";
-import { type Facts, type Metric, type Row, deviationOf, valueOf } from "./table";
+import { type Benchmark, type Facts, type Metric, type Row, deviationOf, valueOf } from "./table";
 
 export interface Standing {
   row: Row;
@@ -41,7 +41,7 @@ export function answerOf(facts: Facts, question: Question): Answer {
     if (failures.length) dropped.push({ row, failures });
     else (row.values ? kept : unmeasured).push(row);
   }
-  const costs = kept.map((row) => objectives.map((one) => costOf(question, row, one)));
+  const costs = kept.map((row) => objectives.map((one) => costOf(benchmark, row, one)));
   const deviations = kept.map((row) => objectives.map((one) => deviationOf(benchmark, row, one.id)));
   const paired = (i: number, j: number, k: number): number | undefined =>
     pairedOf(question, kept[i]!, kept[j]!, objectives[k]!);
@@ -74,8 +74,8 @@ function pairedOf(question: Question, one: Row, other: Row, metric: Metric): num
   return one.paired?.[question.benchmark.metrics.indexOf(metric.id)]?.[other.name];
 }
 
-export function costOf(question: Question, row: Row, metric: Metric): number {
-  const value = valueOf(question.benchmark, row, metric.id);
+export function costOf(benchmark: Benchmark, row: Row, metric: Metric): number {
+  const value = valueOf(benchmark, row, metric.id);
   if (value === undefined) return Infinity;
   return metric.better === "lower" ? value : -value;
 }
@@ -95,7 +95,7 @@ export function ranked(
 ): number[] {
   const { benchmark, objectives, rankBy } = question;
   const headline = facts.metricOf(benchmark.headline);
-  const at = (i: number, metric: Metric): number => costOf(question, kept[i]!, metric);
+  const at = (i: number, metric: Metric): number => costOf(benchmark, kept[i]!, metric);
   const usual = (i: number): (number | string)[] => [
     at(i, headline), ...objectives.map((one) => at(i, one)), kept[i]!.name,
   ];
@@ -153,7 +153,7 @@ function relaxations(facts: Facts, question: Question, dropped: Answer["dropped"
     }
   const found = [...groups].map(([key, rows]): Relaxation => {
     rows.sort((a, b) =>
-      compare([costOf(question, a, headline), a.name], [costOf(question, b, headline), b.name]));
+      compare([costOf(benchmark, a, headline), a.name], [costOf(benchmark, b, headline), b.name]));
     return suggestion(facts, question, key.split(" + "), rows);
   });
   const name = (one: Relaxation): string => one.constraints.join(" + ");

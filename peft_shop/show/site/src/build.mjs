@@ -23,7 +23,7 @@ await build({
   inject: ["elements.ts"],
   tsconfigRaw: "{}",
   // long names of our own records, which are in no data
-  mangleProps: /^(parameters|troubles|includeFlagged|excludedVariants|minEvidence|minEvidenceName|rankBy)$/,
+  mangleProps: /^(parameters|troubles|includeFlagged|excludedVariants|minEvidence|minEvidenceName|rankBy|requirements|confidence|limitText|metricOf|rankable|standing|legend|whisker)$/,
 });
 await build({ ...common, entryPoints: ["app.css"], outfile: resolve(into, "app.css"), target: "chrome110", plugins: [
   // custom properties get one letter each, in the order in which they come

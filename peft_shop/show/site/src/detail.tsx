@@ -3,8 +3,8 @@ import { useState } from "preact/hooks";
 import { costOf } from "./answer";
 import { commandLine, configCode, pythonLine, quote } from "./lines";
 import { amount, format, uncertain } from "./quantity";
-import { benchmarkPlace, type Shop, copy, detailsOf, download, listOf, percent, safeLink, shortName } from "./state";
-import { type Row, sdOf, valueOf } from "./table";
+import { benchmarkPlace, type Shop, copy, detailsOf, download, kept, listOf, percent, safeLink, shortName } from "./state";
+import { type Benchmark, type Facts, type Metric, type Row, sdOf, valueOf } from "./table";
 
 const TABS: [string, string][] = [["config", "Config"], ["python", "Python"], ["script", "Script"], ["cli", "CLI"]];
 const WAYS: Record<string, string> = { native: "direct", convert: "converted", merge: "merged", none: "not", unknown: "unknown" };
@@ -37,22 +37,8 @@ export function Detail({ shop }: { shop: Shop }) {
       {row.values && <Take key={row.name} shop={shop} row={row} />}
       {dropped && <ul class="reasons">{dropped.failures.map((one) => <li key={one.constraint + one.reason}>{one.reason}</li>)}</ul>}
       {standing?.above && <p>Behind {standing.above.title} ({shortName(standing.above)}).</p>}
-      {row.values && (
-        <table class="figures"><caption>Measured on {benchmark.model}{question.plan && "; memory, file and counts forecast"}</caption>
-          <thead><tr><th scope="col">Metric</th><th scope="col">Here</th><th scope="col">Against plain LoRA</th></tr></thead>
-          <tbody>{facts.rankable(benchmark).map((metric) => {
-            const value = valueOf(benchmark, row, metric.id);
-            if (value === undefined) {
-              const why = facts.text(row.unusable?.[benchmark.metrics.indexOf(metric.id)]);
-              return <tr key={metric.id}><th scope="row" title={metric.description}>{metric.title}</th><td colSpan={2} class="missing">{why || "not measured"}</td></tr>;
-            }
-            return <tr key={metric.id}><th scope="row" title={metric.description}>{metric.title}</th>
-              <td>{uncertain(value, sdOf(benchmark, row, metric.id), metric)}{metric.id === "peak_memory" && row.forecast
-                && ` (${format(row.forecast[0], "bytes", 1)} to ${format(row.forecast[2], "bytes", 1)})`}</td>
-              <td>{lora && lora !== row ? <Against shop={shop} row={row} other={lora} metric={metric.id} /> : "–"}</td></tr>;
-          })}</tbody></table>
-      )}
-      {row.routes && method && <Ways shop={shop} row={row} />}
+      {row.values && <Figures facts={facts} benchmark={benchmark} row={row} lora={lora} forecast={!!question.plan} loaded={shop.loaded} />}
+      {row.routes && method && <Ways facts={facts} benchmark={benchmark} row={row} loaded={shop.loaded} />}
       {row.flags && row.flags.length > 0 && <ul class="reasons">{row.flags.map(([code, , reason]) => <li key={reason}>{code}: {facts.text(reason)}</li>)}</ul>}
       <div class="tools">
         {row.values && <button class="quiet" onClick={() => go({ compare: [...new Set([...compared, row.name])].slice(-4).join(","), ...(compared.length ? { view: "compare" } : {}) })}>{compared.length ? "Compare" : "Keep to compare"}</button>}
@@ -63,31 +49,44 @@ export function Detail({ shop }: { shop: Shop }) {
   );
 }
 
-function Against({ shop, row, other, metric }: { shop: Shop; row: Row; other: Row; metric: string }) {
-  const { facts, question } = shop;
-  const one = facts.metricOf(metric);
-  if (valueOf(question.benchmark, other, metric) === undefined) return <>–</>;
-  const lead = costOf(question, other, one) - costOf(question, row, one);
-  if (!lead) return <>equal</>;
-  const better = lead > 0;
-  const word = better ? "better" : "worse";
-  return <span class={word}>{amount(lead, one)} {word}</span>;
+interface OwnProps { facts: Facts; benchmark: Benchmark; row: Row; loaded: number }
+
+const Figures = kept(({ facts, benchmark, row, lora, forecast }: OwnProps & { lora: Row | undefined; forecast: boolean }) => (
+  <table class="figures"><caption>Measured on {benchmark.model}{forecast && "; memory, file and counts forecast"}</caption>
+    <thead><tr><th scope="col">Metric</th><th scope="col">Here</th><th scope="col">Against plain LoRA</th></tr></thead>
+    <tbody>{facts.rankable(benchmark).map((metric) => {
+      const value = valueOf(benchmark, row, metric.id);
+      const title = <th scope="row" title={metric.description}>{metric.title}</th>;
+      if (value === undefined) {
+        const why = facts.text(row.unusable?.[benchmark.metrics.indexOf(metric.id)]);
+        return <tr key={metric.id}>{title}<td colSpan={2} class="missing">{why || "not measured"}</td></tr>;
+      }
+      return <tr key={metric.id}>{title}
+        <td>{uncertain(value, sdOf(benchmark, row, metric.id), metric)}{metric.id === "peak_memory" && row.forecast
+          && ` (${format(row.forecast[0], "bytes", 1)} to ${format(row.forecast[2], "bytes", 1)})`}</td>
+        <td>{lora && lora !== row ? against(benchmark, row, lora, metric) : "–"}</td></tr>;
+    })}</tbody></table>
+));
+
+function against(benchmark: Benchmark, row: Row, other: Row, metric: Metric) {
+  if (valueOf(benchmark, other, metric.id) === undefined) return "–";
+  const lead = costOf(benchmark, other, metric) - costOf(benchmark, row, metric);
+  if (!lead) return "equal";
+  const word = lead > 0 ? "better" : "worse";
+  return <span class={word}>{amount(lead, metric)} {word}</span>;
 }
 
-function Ways({ shop, row }: { shop: Shop; row: Row }) {
-  const { facts, question } = shop;
-  return (
-    <details class="ways"><summary>How it reaches {question.benchmark.engines.length} serving engines</summary>
-      <ul>{question.benchmark.engines.map((place) => {
-        const route = facts.route(question.benchmark, row, place);
-        const engine = facts.table.engines[place]!;
-        const kind = route?.[0] ?? "unknown";
-        return <li key={engine.id}><b>{engine.title}</b> <span class={`way ${kind === "native" ? "direct" : kind}`}>{WAYS[kind]}</span>
-          {route?.[6] === 1 && <strong class="wrong"> loads it as it is and computes something else</strong>}
-          {(kind === "none" || kind === "unknown") && <span class="note"> {facts.text(route?.[2])}</span>}</li>;
-      })}</ul></details>
-  );
-}
+const Ways = kept(({ facts, benchmark, row }: OwnProps) => (
+  <details class="ways"><summary>How it reaches {benchmark.engines.length} serving engines</summary>
+    <ul>{benchmark.engines.map((place) => {
+      const route = facts.route(benchmark, row, place);
+      const engine = facts.table.engines[place]!;
+      const kind = route?.[0] ?? "unknown";
+      return <li key={engine.id}><b>{engine.title}</b> <span class={`way ${kind === "native" ? "direct" : kind}`}>{WAYS[kind]}</span>
+        {route?.[6] === 1 && <strong class="wrong"> loads it as it is and computes something else</strong>}
+        {(kind === "none" || kind === "unknown") && <span class="note"> {facts.text(route?.[2])}</span>}</li>;
+    })}</ul></details>
+));
 
 function Take({ shop, row }: { shop: Shop; row: Row }) {
   const { facts, question, parameters, go } = shop;

@@ -4,21 +4,35 @@ import { failuresOf } from "./judge";
 import { EXAMPLE, format, readQuantity } from "./quantity";
 import { questionOf } from "./question";
 import { type Shop, listOf } from "./state";
-import type { Metric } from "./table";
+import type { Benchmark, Metric, Row } from "./table";
+
+const verdicts = new WeakMap<Benchmark, Map<string, Row[]>>();
+
+/** Rows of the benchmark that meet a demand, whatever else is asked. */
+function meeting({ facts, question }: Shop, name: string, value: string): Row[] {
+  const { benchmark } = question;
+  const known = verdicts.get(benchmark) ?? new Map<string, Row[]>();
+  verdicts.set(benchmark, known);
+  const key = `${name} ${value} ${question.minEvidence}`;
+  if (!known.has(key)) {
+    const [alone] = questionOf(facts, new Map([["benchmark", benchmark.id], [name, value]]));
+    const demand = { ...question, requirements: alone.requirements, bounds: [], methods: alone.methods,
+      variants: [], exclude: [], excludedVariants: [], peftVersion: null, floor: -Infinity,
+      includeFlagged: true, objectives: [], benchmark: { ...benchmark, era: null } };
+    known.set(key, benchmark.rows.filter((row) => !failuresOf(facts, demand, row).some((one) => one.constraint === name)));
+  }
+  return known.get(key)!;
+}
 
 /** Kept candidates that also meet one more demand. */
 function remaining(shop: Shop, name: string, value: string): number {
-  const { facts, question, answer } = shop;
-  const [alone] = questionOf(facts, new Map([["benchmark", question.benchmark.id], [name, value]]));
-  const demand = { ...question, requirements: alone.requirements, bounds: [], methods: alone.methods,
-    variants: [], exclude: [], excludedVariants: [], peftVersion: null, floor: -Infinity,
-    includeFlagged: true, objectives: [], benchmark: { ...question.benchmark, era: null } };
-  const kept = [...answer.front, ...answer.ties, ...answer.beaten].map((one) => one.row);
-  return kept.filter((row) => !failuresOf(facts, demand, row).some((one) => one.constraint === name)).length;
+  const { front, ties, beaten } = shop.answer;
+  const rows = new Set(meeting(shop, name, value));
+  return [...front, ...ties, ...beaten].filter((one) => rows.has(one.row)).length;
 }
 
 interface GroupProps {
-  shop: Shop; name: string; legend: string; options: [string, string][];
+  shop: Shop; name: string; legend: string; options(): [string, string][];
   usual?: "all" | "any"; modes?: boolean;
 }
 
@@ -49,7 +63,7 @@ export function Group({ shop, name, legend, options, usual = "all", modes = true
             ))}
           </div>
         )}
-        {options.map(([value, label]) => {
+        {options().map(([value, label]) => {
           const on = chosen.find((one) => base(one) === value);
           return (
             <label key={value} class="check">
@@ -157,19 +171,19 @@ export function Filters({ shop }: { shop: Shop }) {
           {more.map((metric) => <Limit key={benchmark.id + metric.id} shop={shop} metric={metric} kind={side(metric)} />)}
         </details>
       </details>
-      <Group shop={shop} name="serve" legend="Served by" options={benchmark.engines.map((place) => [facts.table.engines[place]!.id, facts.table.engines[place]!.title])} />
-      <Group shop={shop} name="quantization" legend="Trains on a quantized base" options={of("quantization")} />
+      <Group shop={shop} name="serve" legend="Served by" options={() => benchmark.engines.map((place) => [facts.table.engines[place]!.id, facts.table.engines[place]!.title])} />
+      <Group shop={shop} name="quantization" legend="Trains on a quantized base" options={() => of("quantization")} />
       <Capabilities shop={shop} />
-      <Group shop={shop} name="layer_types" legend="Layers that it adapts" options={of("layer_types")} />
-      <Group shop={shop} name="objectives" legend="Optimise together" modes={false} options={rankable.map((one) => [one.id, one.title])} />
+      <Group shop={shop} name="layer_types" legend="Layers that it adapts" options={() => of("layer_types")} />
+      <Group shop={shop} name="objectives" legend="Optimise together" modes={false} options={() => rankable.map((one) => [one.id, one.title])} />
       <Group shop={shop} name="methods" legend="Only these methods" modes={false}
-        options={methods.map((one) => [one.id, one.title])} />
+        options={() => methods.map((one) => [one.id, one.title])} />
       <Group shop={shop} name="exclude" legend="None of these methods" modes={false}
-        options={methods.map((one) => [one.id, one.title])} />
-      <Group shop={shop} name="family" legend="Family" usual="any" options={unique(methods.map((one) => one.family))} />
-      <Group shop={shop} name="category" legend="Category" usual="any" options={unique(methods.map((one) => one.category))} />
-      <Group shop={shop} name="task_types" legend="Task types" options={unique(methods.flatMap((one) => one.task_types))} />
-      <Group shop={shop} name="options" legend="Configuration options" options={unique(methods.flatMap((one) => one.options))} />
+        options={() => methods.map((one) => [one.id, one.title])} />
+      <Group shop={shop} name="family" legend="Family" usual="any" options={() => unique(methods.map((one) => one.family))} />
+      <Group shop={shop} name="category" legend="Category" usual="any" options={() => unique(methods.map((one) => one.category))} />
+      <Group shop={shop} name="task_types" legend="Task types" options={() => unique(methods.flatMap((one) => one.task_types))} />
+      <Group shop={shop} name="options" legend="Configuration options" options={() => unique(methods.flatMap((one) => one.options))} />
       <details class="group" open={["floor", "min_evidence", "confidence", "peft_version", "include_flagged"].some((name) => parameters.has(name))}>
         <summary>Evidence</summary>
         <label class="choice"><span>Weakest evidence of a capability</span>

@@ -35,7 +35,7 @@ function load(name: string, done: () => void): void {
 function App({ facts }: { facts: Facts }) {
   const read = (): ReturnType<typeof parametersOf> => parametersOf(location.hash, location.search);
   const [[parameters, doubled], setState] = useState(read);
-  const [, setLoaded] = useState(0);
+  const [loaded, setLoaded] = useState(0);
   const [open, setOpen] = useState(false);
   useEffect(() => {
     const follow = (): void => setState(read());
@@ -70,7 +70,7 @@ function App({ facts }: { facts: Facts }) {
     setTimeout(() => history[how.replace ? "replaceState" : "pushState"](null, "", linkOf(next)));
     if ("view" in changes || "name" in changes) scrollTo(0, 0);
   };
-  const shop: Shop = { facts, parameters, question, troubles: [...doubled, ...troubles], answer, go, data };
+  const shop: Shop = { facts, parameters, question, troubles: [...doubled, ...troubles], answer, go, loaded, data };
   const view = parameters.get("view") ?? "shop";
   const embedded = parameters.get("embed") === "1" || /[?&]embed=1/.test(location.search);
   const highlight = new URLSearchParams(location.search).get("highlight");

@@ -100,6 +100,16 @@ export function tieSet(
  * columns, which Python takes on a lattice and the page does not.
  */
 export function frontProbabilities(costs: Matrix, deviations: Deviation[][]): number[] | null {
+  // most changes of a question leave the candidates and their figures as they were
+  const key = JSON.stringify([costs, deviations]);
+  if (answered.size > 99) answered.clear();
+  if (!answered.has(key)) answered.set(key, integrated(costs, deviations));
+  return answered.get(key)!;
+}
+
+const answered = new Map<string, number[] | null>();
+
+function integrated(costs: Matrix, deviations: Deviation[][]): number[] | null {
   const sds = deviations.map((row) => row.map(([sd]) => sd));
   const noisy = noisyColumns(sds);
   if (noisy.length > 1) return null;
@@ -112,20 +122,23 @@ export function frontProbabilities(costs: Matrix, deviations: Deviation[][]): nu
   const degrees = usualDegrees(deviations.map((row) => row[column]!));
   const exact = costs[0]!.map((_, k) => k).filter((k) => k !== column);
   const sure = Math.max(SURE, threshold(1 - NEGLIGIBLE, degrees));
-  const close = closeToFront(costs, sds, exact, column, sure);
+  // in the order of their figures, so that the hardest rivals come first
+  const close = closeToFront(costs, sds, exact, column, sure).sort((i, j) => costs[i]![column]! - costs[j]![column]!);
+  const means = close.map((i) => costs[i]![column]!);
+  const rivals = close.map((i) => [...close.keys()].filter((at) =>
+    close[at] !== i && exact.every((k) => costs[close[at]!]![k]! <= costs[i]![k]!)));
   let nodes: Nodes = [[1, 1]];
   if (degrees < KNOWN_FROM) {
     const found = scaleNodes(degrees, 1.5).filter(([, weight]) => weight > 1e-3);
     const total = found.reduce((sum, [, weight]) => sum + weight, 0);
     nodes = found.map(([ratio, weight]) => [ratio, weight / total]);
   }
-  const near = close.map((i) => costs[i]!);
   for (const [ratio, weight] of nodes) {
     const spread = close.map((i) => {
       const [sd, own] = deviations[i]![column]!;
       return ratio === 1 ? sd : Math.sqrt(Math.max(sd * sd - own * own, 0) + (own / ratio) ** 2);
     });
-    integrated(near, spread, exact, column).forEach((chance, at) => { result[close[at]!]! += weight * chance; });
+    close.forEach((i, at) => { result[i]! += weight * ahead(at, rivals[at]!, means, spread, (j) => dominates(costs[close[j]!]!, costs[i]!)); });
   }
   return result.map((chance) => Math.min(1, chance));
 }
@@ -145,46 +158,48 @@ function closeToFront(costs: Matrix, sds: Matrix, exact: number[], column: numbe
     && costs[i]![column]! - costs[j]![column]! > sure * Math.hypot(sds[i]![column]!, sds[j]![column]!)));
 }
 
-function integrated(costs: Matrix, sds: number[], exact: number[], column: number): number[] {
-  return costs.map((row, i) => {
-    const mean = row[column]!;
-    const close: [number, number][] = [];
-    for (let j = 0; j < costs.length; j++) {
-      const other = costs[j]!;
-      if (j === i || exact.some((k) => other[k]! > row[k]!)) continue;
-      const lead = other[column]! - mean;
-      const spread = Math.hypot(sds[i]!, sds[j]!);
-      if (spread === 0) {
-        if (dominates(other, row)) return 0;
-      } else if (lead < -SURE * spread) return 0;
-      else if (lead <= SURE * spread) close.push([other[column]!, sds[j]!]);
-    }
-    return survival(mean, sds[i]!, close);
-  });
+/** Probability that the row at a place is below those rivals that may be above it as well. */
+function ahead(at: number, rivals: number[], means: number[], sds: number[], beaten: (j: number) => boolean): number {
+  const mean = means[at]!;
+  const sd = sds[at]!;
+  const close: number[] = [];
+  for (const j of rivals) {
+    const lead = means[j]! - mean;
+    const spread = Math.sqrt(sd * sd + sds[j]! ** 2);
+    if (spread === 0) {
+      if (beaten(j)) return 0;
+    } else if (lead < -SURE * spread) return 0;
+    else if (lead <= SURE * spread) close.push(j);
+  }
+  return survival(mean, sd, close.map((j) => means[j]!), close.map((j) => sds[j]!));
 }
 
-/** Probability that a normal variable is below all rivals, each [mean, deviation]. */
-function survival(mean: number, sd: number, rivals: [number, number][]): number {
-  if (!rivals.length) return 1;
+/** Probability that a normal variable is below all rivals. */
+function survival(mean: number, sd: number, means: number[], sds: number[]): number {
   const root = Math.SQRT2;
-  if (sd === 0) return rivals.reduce((all, [m, s]) => all * tail((mean - m) / (s * root)), 1);
-  const uncertain = rivals.filter(([, s]) => s > 0);
-  const sharpest = uncertain.length ? Math.min(...uncertain.map(([, s]) => s)) : sd;
-  const step = Math.max(STEP * Math.min(1, sharpest / sd), 0.02);
-  const scaled = uncertain
-    .sort((a, b) => a[0] - b[0] || a[1] - b[1])
-    .map(([m, s]) => [(mean - m) / (s * root), sd / (s * root)] as const);
-  const cuts = rivals.filter(([, s]) => s === 0).map(([m]) => (m - mean) / sd);
-  const upper = Math.min(SPAN, ...cuts);
+  const offsets: number[] = [];
+  const slopes: number[] = [];
+  let sharpest = sd;
+  let upper = SPAN;
+  let certain = 1;
+  for (let j = 0; j < means.length; j++) {
+    const s = sds[j]!;
+    const lead = mean - means[j]!;
+    if (sd === 0) certain *= tail(lead / (s * root));
+    else if (s > 0) {
+      sharpest = Math.min(sharpest, s);
+      offsets.push(lead / (s * root));
+      slopes.push(sd / (s * root));
+    } else upper = Math.min(upper, -lead / sd);
+  }
+  if (!means.length || sd === 0) return certain;
   if (upper <= -SPAN) return 0;
   const density = (t: number): number => {
     let value = Math.exp(-0.5 * t * t);
-    for (const [offset, slope] of scaled) {
-      value *= tail(offset + slope * t);
-      if (value < 1e-14) break;
-    }
+    for (let j = 0; j < offsets.length && value >= 1e-14; j++) value *= tail(offsets[j]! + slopes[j]! * t);
     return value;
   };
+  const step = Math.max(STEP * sharpest / sd, 0.02);
   let total = 0;
   if (upper === SPAN) {
     const half = Math.round(SPAN / step);

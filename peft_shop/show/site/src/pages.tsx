@@ -73,7 +73,7 @@ function RunTable({ shop, rows }: { shop: Shop; rows: Row[] }) {
   const metrics = [benchmark.headline, ...benchmark.objectives.filter((id) => id !== benchmark.headline), "checkpoint_size"]
     .filter((id) => benchmark.metrics.includes(id)).map((id) => facts.metricOf(id));
   const headline = facts.metricOf(benchmark.headline);
-  const order = [...rows].sort((a, b) => costOf(question, a, headline) - costOf(question, b, headline));
+  const order = [...rows].sort((a, b) => costOf(benchmark, a, headline) - costOf(benchmark, b, headline));
   return (
     <Scroll label="Runs"><table>
       <thead><tr><th scope="col">Run</th>{metrics.map((one) => <th key={one.id} scope="col" class="figure">{one.title}</th>)}</tr></thead>

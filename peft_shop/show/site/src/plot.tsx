@@ -138,15 +138,15 @@ const Mark = kept(({ row, place, chance, cx, cy, told, rank, chosen, marked, whi
   const word = { front: `best, number ${rank}`, tie: "as good within noise", beaten: "beaten" }[place];
   const again = chance === null || place === "beaten" ? "" : `, again ${percent(chance)}`;
   return (
-    <g class={`mark ${place}${chosen ? " chosen" : ""}${marked ? " marked" : ""}`} role="button" tabindex={0}
+    <g class={`mark ${place}${chosen ? " chosen" : ""}${marked ? " marked" : ""}`} role="button" tabindex={0} transform={`translate(${cx} ${cy})`}
       aria-label={`${row.title}, ${word}: ${told}${again}`} aria-pressed={chosen} data-name={row.name}>
       <title>{`${row.title}: ${told}`}</title>
-      {place !== "beaten" && whisker > 0 && <line class="whisker" x1={cx} x2={cx} y1={cy - whisker} y2={cy + whisker} />}
-      <circle class="hit" cx={cx} cy={cy} r={place === "beaten" ? 10 : 13} />
-      {place === "front" && <circle class="disc" cx={cx} cy={cy} r={9} style={{ fillOpacity: 0.2 + 0.8 * (chance ?? 1) }} />}
-      {place === "front" && <text x={cx} y={cy + 4}>{rank}</text>}
-      {place === "tie" && <circle class="ring" cx={cx} cy={cy} r={6} />}
-      {place === "beaten" && <circle class="dot" cx={cx} cy={cy} r={3} />}
+      {place !== "beaten" && whisker > 0 && <line class="whisker" y1={-whisker} y2={whisker} />}
+      <circle class="hit" r={place === "beaten" ? 10 : 13} />
+      {place === "front" && <circle class="disc" r={9} style={{ fillOpacity: 0.2 + 0.8 * (chance ?? 1) }} />}
+      {place === "front" && <text y={4}>{rank}</text>}
+      {place === "tie" && <circle class="ring" r={6} />}
+      {place === "beaten" && <circle class="dot" r={3} />}
     </g>
   );
 });

@@ -88,22 +88,25 @@ function sorted(lines: Line[], columns: Column[], sort: string | undefined): Lin
 
 const SIGNS: Record<Place, string> = { front: "", tie: "≈", beaten: "·", dropped: "✕", unmeasured: "?", yardstick: "◆" };
 
-interface EntryProps { row: Row; place: Place; rank: number; chosen: boolean; compared: boolean; reasons: string[]; titles: string[]; cells: string[] }
+interface WhoProps { row: Row; place: Place; rank: number; chosen: boolean; compared: boolean; reasons: string[] }
 
-const Entry = kept(({ row, place, rank, chosen, compared, reasons, titles, cells }: EntryProps) => (
-  <tr class={`${place}${chosen ? " chosen" : ""}`} data-name={place === "yardstick" ? undefined : row.name}>
-    <th scope="row">
-      <span class={`badge ${place}`} aria-label={rank ? `number ${rank}` : PLACES[place]}>{rank || SIGNS[place]}</span>
-      <span class="who">
-        <button class="name" value={row.name} aria-pressed={chosen}>{place === "yardstick" ? "Plain LoRA, the yardstick" : row.title}</button>
-        <span class="run">{shortName(row)}</span>
-        {reasons.length > 0 && <span class="why">{reasons.join("; ")}</span>}
-      </span>
-      {row.values && place !== "yardstick" && (
-        <label class="pick" title="Compare"><input type="checkbox" value={row.name} checked={compared} />
-          <span class="hidden">Compare {row.title} {shortName(row)}</span></label>
-      )}
-    </th>
+const Who = kept(({ row, place, rank, chosen, compared, reasons }: WhoProps) => (
+  <th scope="row">
+    <span class={`badge ${place}`} aria-label={rank ? `number ${rank}` : PLACES[place]}>{rank || SIGNS[place]}</span>
+    <span class="who">
+      <button class="name" value={row.name} aria-pressed={chosen}>{place === "yardstick" ? "Plain LoRA, the yardstick" : row.title}</button>
+      <span class="run">{shortName(row)}</span>
+      {reasons.length > 0 && <span class="why">{reasons.join("; ")}</span>}
+    </span>
+    {row.values && place !== "yardstick" && (
+      <label class="pick" title="Compare"><input type="checkbox" value={row.name} checked={compared} aria-label={`Compare ${row.title} ${shortName(row)}`} /></label>
+    )}
+  </th>
+));
+
+const Entry = kept(({ titles, cells, ...who }: WhoProps & { titles: string[]; cells: string[] }) => (
+  <tr class={`${who.place}${who.chosen ? " chosen" : ""}`} data-name={who.place === "yardstick" ? undefined : who.row.name}>
+    <Who {...who} />
     {cells.map((text, place) => titles[place] === "Serving"
       ? <td key="serving" data-title="Serving"><span class={`way ${text}`}>{text}</span></td>
       : <td key={titles[place]} data-title={titles[place]} class="figure">{text}</td>)}

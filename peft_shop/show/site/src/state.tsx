@@ -39,6 +39,8 @@ export interface Shop {
   troubles: Trouble[];
   answer: Answer;
   go(changes: Changes, how?: { replace?: boolean }): void;
+  /** How many data came since the page opened: texts and descriptions stand in records that stay. */
+  loaded: number;
   /** Data of that name once it is there; asking loads it. */
   data<T>(name: string): T | undefined;
 }
