@@ -336,9 +336,6 @@ def _bounds(
         if value is None:
             continue
         kind, _, metric_name = name.partition("_")
-        if kind not in {"min", "max"} or not metric_name:
-            options = [f"{side}_{one}" for side in ("max", "min") for one in benchmark.metrics]
-            raise UnknownNameError("bound", name, options)
         metric = resolve_metric(catalog, benchmark, metric_name, keyword=name)
         number = read_quantity(value, metric.unit, name=name)
         key = (metric.id, kind)
