@@ -60,10 +60,10 @@ def regular_size(path: Path) -> int:
     Raises:
         OSError: it is none, or cannot be looked at; `strerror` is fit for people.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise _no_file(path, found.st_mode)
-    return found.st_size
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise _no_file(path, status.st_mode)
+    return status.st_size
 
 
 def read_bounded(path: Path, limit: int, what: str) -> bytes:
@@ -366,8 +366,8 @@ def _entries(record: Path) -> list[tuple[str, str, str | None]]:
 
 def _is_own(path: Path) -> bool:
     """Whether a regular file is there that belongs to this user."""
-    found = path.lstat()
-    return stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid()
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid()
 
 
 def _held(place: Path) -> bytes | None:

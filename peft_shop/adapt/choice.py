@@ -271,15 +271,15 @@ def _unable(case: RetargetCase, group: ModuleGroup) -> str | None:
     title = case.method.title
     if group.kind == "parameter" and len(group.shape) < 2:
         return f"{title} adapts parameters of two or three dimensions"
-    found = case.method.capability(f"layer_types.{group.kind}", case.variants)
-    support = found.under(group_circumstances(case.structure, [group]))
-    if support == "yes" or (support == "partial" and found.conditions):
+    capability = case.method.capability(f"layer_types.{group.kind}", case.variants)
+    support = capability.under(group_circumstances(case.structure, [group]))
+    if support == "yes" or (support == "partial" and capability.conditions):
         return None
-    if found.support == "partial":
-        if found.conditions:
-            return f"{title} adapts {group.kind} layers only {in_words(found.conditions)}"
-        return f"{title} adapts {group.kind} layers in part only: {found.note}"
-    verb = "is not known to adapt" if found.support == "unknown" else "does not adapt"
+    if capability.support == "partial":
+        if capability.conditions:
+            return f"{title} adapts {group.kind} layers only {in_words(capability.conditions)}"
+        return f"{title} adapts {group.kind} layers in part only: {capability.note}"
+    verb = "is not known to adapt" if capability.support == "unknown" else "does not adapt"
     return f"{title} {verb} {group.kind} layers"
 
 

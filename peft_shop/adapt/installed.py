@@ -14,7 +14,7 @@ __all__ = ["for_installed"]
 
 def for_installed(options: TargetOptions) -> TargetOptions:
     """The options, with the installed peft's version where they name none."""
-    found = installed_peft() if options.peft_version is None else None
-    if found is None:
+    installed = installed_peft() if options.peft_version is None else None
+    if installed is None:
         return options
-    return options.model_copy(update={"peft_version": found.version})
+    return options.model_copy(update={"peft_version": installed.version})

@@ -338,7 +338,7 @@ def _xlora(case: RetargetCase) -> None:
     if not folders:
         draft.problem("needs adapters: folders of trained LoRA adapters of this model")
         return
-    draft.set("adapters", {str(i): one for i, one in enumerate(folders)}, "asked for")
+    draft.set("adapters", {str(i): folder for i, folder in enumerate(folders)}, "asked for")
     width = case.structure.dimensions.hidden_size
     if width is not None:
         draft.set("hidden_size", width, "the hidden size of this model")

@@ -81,13 +81,15 @@ def refuse_base(case: RetargetCase) -> None:
     backend = case.structure.quantization
     if backend is None:
         return
-    found = case.method.capability(f"quantization.{backend}", case.variants)
+    capability = case.method.capability(f"quantization.{backend}", case.variants)
     given = group_circumstances(case.structure, case.groups) if case.groups else {}
-    ways = [found.under({**given, "prepared": frozenset({prepared})}) for prepared in (True, False)]
+    ways = [
+        capability.under({**given, "prepared": frozenset({prepared})}) for prepared in (True, False)
+    ]
     if "yes" not in ways:
         support = "partial" if "partial" in ways else ways[0]
         known = "unknown" if support == "unknown" else f"{support}, not yes"
-        note = f": {found.note}" if found.note else ""
+        note = f": {capability.note}" if capability.note else ""
         case.draft.problem(
             f"whether {case.method.title} trains on layers quantized with {backend} is "
             f"{known}{note}"

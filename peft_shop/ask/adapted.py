@@ -45,11 +45,11 @@ def retargeted(catalog: Catalog, query: Query, contender: Contender) -> Retarget
         from peft_shop.adapt.retarget import retarget  # noqa: PLC0415 - only where a model is named
 
         catalog.derived[key] = retarget(catalog, subject, query.model, options)
-    found: Retargeted = catalog.derived[key]
+    adaptation: Retargeted = catalog.derived[key]
     from peft_shop.preflight.refused import known_refusal  # noqa: PLC0415 - as above
 
-    refusal = None if found.problems else known_refusal(query.model, found.config)
-    return found if refusal is None else found.model_copy(update={"problems": (refusal,)})
+    refusal = None if adaptation.problems else known_refusal(query.model, adaptation.config)
+    return adaptation if refusal is None else adaptation.model_copy(update={"problems": (refusal,)})
 
 
 def routed(catalog: Catalog, query: Query, contender: Contender, engine: str) -> Route:

@@ -35,9 +35,9 @@ def relaxations(
 ) -> tuple[Relaxation, ...]:
     """For each constraint, or smallest set of them, what giving it up would admit."""
     failing = {
-        one.name: tuple(dict.fromkeys(failure.constraint for failure in verdict.failures))
-        for one, verdict in zip(contenders, verdicts, strict=True)
-        if one.run is not None and verdict.failures
+        contender.name: tuple(dict.fromkeys(failure.constraint for failure in verdict.failures))
+        for contender, verdict in zip(contenders, verdicts, strict=True)
+        if contender.run is not None and verdict.failures
     }
     by_name = {contender.name: contender for contender in contenders}
     headline = catalog.metric_by_id[catalog.benchmark_by_id[query.benchmark].headline]
@@ -84,7 +84,7 @@ def _suggestion(
     bounds = {
         name: limit
         for name, limit in limits.items()
-        if limit is not None and all(limit[0].id in one.values for one in admitted)
+        if limit is not None and all(limit[0].id in contender.values for contender in admitted)
     }
     # with one limit in the way the smallest step is the best advice; with several it is not
     # defined, so they go where the best of the admitted needs them
@@ -92,7 +92,7 @@ def _suggestion(
     if len(constraints) == 1 and bounds:
         ((metric, kind),) = bounds.values()
         sign = 1 if kind == "max" else -1
-        target = min(admitted, key=lambda one: sign * one.values[metric.id])
+        target = min(admitted, key=lambda contender: sign * contender.values[metric.id])
     words, reached = [], list(admitted)
     for name in constraints:
         if name not in bounds:
@@ -183,9 +183,9 @@ def warnings(
 ) -> Iterable[str]:
     """What a reader must know before trusting the order, one sentence each."""
     kept = [
-        one
-        for one, verdict in zip(contenders, verdicts, strict=True)
-        if verdict.kept and one.run is not None
+        contender
+        for contender, verdict in zip(contenders, verdicts, strict=True)
+        if verdict.kept and contender.run is not None
     ]
     flagged = [
         verdict.candidate
@@ -204,7 +204,7 @@ def warnings(
             yield f"no run of {title} is on file for {query.benchmark}"
     if query.memory is not None:
         yield from (f"{query.memory.text}: {caution}" for caution in query.memory.cautions)
-    unknown = [one for one in kept if "peak_memory" not in one.values]
+    unknown = [contender for contender in kept if "peak_memory" not in contender.values]
     if query.training is not None and unknown:
         yield _unknown_memory(unknown, len(kept))
     yield from _about_procedure(catalog, query)
@@ -224,7 +224,7 @@ def warnings(
         for metric in objectives
         if metric.scope == "score"
         and kept
-        and not any(one.rerun_sds.get(metric.id) for one in kept)
+        and not any(contender.rerun_sds.get(metric.id) for contender in kept)
     ]
     if unsure:
         yield f"the re-run noise of {', '.join(unsure)} is unknown: small leads may mean nothing"
@@ -234,12 +234,12 @@ def warnings(
             "on the front; three are plenty"
         )
     late = [
-        one
-        for one, verdict in zip(contenders, verdicts, strict=True)
+        contender
+        for contender, verdict in zip(contenders, verdicts, strict=True)
         if any(failure.constraint == "peft_version" for failure in verdict.failures)
     ]
     if late:
-        gained = sorted({one.method for one in late})
+        gained = sorted({contender.method for contender in late})
         yield (
             f"{len(late)} candidates need a newer peft than {query.peft_version}: upgrading to "
             f"{catalog.peft_version} would bring configurations of {', '.join(gained)}"
@@ -248,7 +248,9 @@ def warnings(
 
 def _unknown_memory(unknown: Sequence[Contender], total: int) -> str:
     """Whose memory is not known, and how it can be told."""
-    names = ", ".join(one.name for one in unknown[:3]) + (", ..." if unknown[3:] else "")
+    names = ", ".join(contender.name for contender in unknown[:3]) + (
+        ", ..." if unknown[3:] else ""
+    )
     text = f"the memory of {names} is not known, which is not counted as too much"
     if 2 * len(unknown) > total:
         reason = unknown[0].unusable.get("peak_memory", "no forecast")

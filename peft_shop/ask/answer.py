@@ -52,8 +52,12 @@ def answer(
     )
     qualified = [contender for contender, verdict in judged if verdict.kept]
     measured = [contender for contender in qualified if contender.run is not None]
-    close = [one for one in measured if one.setup is not None and one.setup.fits == "maybe"]
-    sure = [one for one in measured if one not in close]
+    close = [
+        contender
+        for contender in measured
+        if contender.setup is not None and contender.setup.fits == "maybe"
+    ]
+    sure = [contender for contender in measured if contender not in close]
     placed = standings(catalog, query, sure, objectives)
     baselines = _baselines(catalog, query, field.contenders, field.baselines)
     records = AnswerRecords(
@@ -85,7 +89,9 @@ def answer(
         baselines=tuple(records.baseline(kind, contender) for kind, contender in baselines),
         relaxations=() if measured else relaxations(catalog, query, field.contenders, verdicts),
         setup=field.setup,
-        nothing_fits=None if any(one.setup for one in qualified) else field.nothing_fits,
+        nothing_fits=None
+        if any(contender.setup for contender in qualified)
+        else field.nothing_fits,
         warnings=(
             *_fitting(catalog, query, field.contenders, verdicts),
             *field.warnings,
@@ -127,15 +133,15 @@ def _fitting(
     if query.memory is None or query.fit == "auto":
         return
     if any(
-        verdict.kept and one.forecast is not None
-        for one, verdict in zip(contenders, verdicts, strict=True)
+        verdict.kept and contender.forecast is not None
+        for contender, verdict in zip(contenders, verdicts, strict=True)
     ):
         return
     from peft_shop.ask.appraisal import fitting_advice  # noqa: PLC0415 - only where costs are asked
 
     only = [
-        one
-        for one, verdict in zip(contenders, verdicts, strict=True)
+        contender
+        for contender, verdict in zip(contenders, verdicts, strict=True)
         if {failure.constraint for failure in verdict.failures} == {MEMORY}
     ]
     advice = fitting_advice(catalog, query, only)
@@ -159,14 +165,18 @@ def _baselines(
 
     def best(group: Iterable[Contender]) -> Contender | None:
         usable = [
-            one
-            for one in group
-            if one.run is not None
-            and headline.id in one.values
-            and (query.era in {None, "any", "shifted"} or one.run.era == query.era)
+            contender
+            for contender in group
+            if contender.run is not None
+            and headline.id in contender.values
+            and (query.era in {None, "any", "shifted"} or contender.run.era == query.era)
         ]
-        sound = [one for one in usable if not is_unfit(one.run)] or usable
-        return min(sound, key=lambda one: (reasons.cost(one, headline), one.name), default=None)
+        sound = [contender for contender in usable if not is_unfit(contender.run)] or usable
+        return min(
+            sound,
+            key=lambda contender: (reasons.cost(contender, headline), contender.name),
+            default=None,
+        )
 
     plain = best(
         contender

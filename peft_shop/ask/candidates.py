@@ -183,8 +183,8 @@ class Candidate(Record):
         """
         from peft_shop.upstream.configs import build_config  # noqa: PLC0415 - as above
 
-        found = self._applied(model, adapt)
-        return build_config(retargeted_recipe(self.run.recipe, found))
+        adaptation = self._applied(model, adapt)
+        return build_config(retargeted_recipe(self.run.recipe, adaptation))
 
     def preflight(
         self, model: object = None, adapt: TargetOptions | Mapping[str, Any] | None = None

@@ -177,11 +177,11 @@ def _field(catalog: Catalog, query: Query) -> Field:
             candidates = alike.get(run.experiment, ())
             pool = same_recipe(run, candidates, any_era=query.era == SHIFTED_ERAS)
         moved = Shifts(benchmark, shifts, catalog) if query.era == SHIFTED_ERAS else None
-        found = figures_of(run, pool, defined, Comparability(conditions, reference, moved))
-        notes = [] if moved is None else moved.notes(found.values, pool)
+        figures = figures_of(run, pool, defined, Comparability(conditions, reference, moved))
+        notes = [] if moved is None else moved.notes(figures.values, pool)
         for metric in noisy:
-            if metric.id in found.values:
-                set_noise(found, metric, run, book, headline=metric.id == benchmark.headline)
+            if metric.id in figures.values:
+                set_noise(figures, metric, run, book, headline=metric.id == benchmark.headline)
         if len(group) > 1 or len(pool) > 1:
             notes += _pool_notes(group, pool)
         return Contender(
@@ -189,11 +189,11 @@ def _field(catalog: Catalog, query: Query) -> Field:
             method=run.method,
             variants=run.variants,
             run=run,
-            values=FrozenDict(found.values),  # so that records of answers share them
-            unusable=FrozenDict(found.unusable) if found.unusable else _NOTHING,
-            sds=FrozenDict(found.sds) if found.sds else _NOTHING,
-            rerun_sds=FrozenDict(found.rerun_sds) if found.rerun_sds else _NOTHING,
-            degrees=FrozenDict(found.degrees) if found.degrees else _NOTHING,
+            values=FrozenDict(figures.values),  # so that records of answers share them
+            unusable=FrozenDict(figures.unusable) if figures.unusable else _NOTHING,
+            sds=FrozenDict(figures.sds) if figures.sds else _NOTHING,
+            rerun_sds=FrozenDict(figures.rerun_sds) if figures.rerun_sds else _NOTHING,
+            degrees=FrozenDict(figures.degrees) if figures.degrees else _NOTHING,
             pooled=len(pool),
             members=tuple(pool) if len(pool) > 1 else (),
             notes=tuple(notes),

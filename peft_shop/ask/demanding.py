@@ -106,9 +106,9 @@ def _serve_failures(
     lacking = []
     for text in requirement.values:
         engine, kinds = demanded(text)
-        found = routed(catalog, query, contender, engine)
-        if not found.reaches(kinds):
-            lacking.append(f"{text}: {found.obstacles(kinds)}")
+        route = routed(catalog, query, contender, engine)
+        if not route.reaches(kinds):
+            lacking.append(f"{text}: {route.obstacles(kinds)}")
     if requirement.mode == "any" and len(lacking) < len(requirement.values):
         return
     if lacking:
@@ -126,9 +126,9 @@ def _trainer_failures(
     """What a trainer loses, refuses, or of which nobody knows, is not taken."""
     lacking = []
     for text in requirement.values:
-        found = trained_by(catalog, query, contender, text)
-        if not found.satisfies(partly=demanded_trainer(text)[2]):
-            lacking.append(f"{text}: {found.verdict}: {found.obstacles}")
+        acceptance = trained_by(catalog, query, contender, text)
+        if not acceptance.satisfies(partly=demanded_trainer(text)[2]):
+            lacking.append(f"{text}: {acceptance.verdict}: {acceptance.obstacles}")
     if requirement.mode == "any" and len(lacking) < len(requirement.values):
         return
     if lacking:

@@ -81,9 +81,9 @@ def _failures(
 ) -> Iterable[Failure]:
     method = catalog.method_by_id[contender.method]
     yield from demand_failures(catalog, method, contender, query)
-    found = retargeted(catalog, query, contender)
-    if found is not None and found.problems:
-        problems = "; ".join(found.problems)
+    adaptation = retargeted(catalog, query, contender)
+    if adaptation is not None and adaptation.problems:
+        problems = "; ".join(adaptation.problems)
         yield Failure(constraint=MODEL, reason=problems, found=problems)
     if query.memory is not None:
         yield from _memory_failures(query.memory, contender)

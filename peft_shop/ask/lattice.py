@@ -76,7 +76,7 @@ def on_lattice(
         return float((1.0 - chance).prod(axis=0).mean())
 
     rows = np.arange(len(costs))
-    found = np.zeros(len(costs))
+    chances = np.zeros(len(costs))
     if len(costs) >= MANY:
         # fewer rivals leave a greater chance. What the strongest leave next to nothing is no rival
         # that counts either: whatever it dominates, one that dominates it dominates as well
@@ -86,8 +86,8 @@ def on_lattice(
             rows = rivals = rows[rough > _FAINT_CHANCE]
     # a row at a time: what is held at once stays small, however many rows there are
     for place in rows.tolist():
-        found[place] = chance_of(place, rows, 1)
-    return [float(chance) for chance in found]
+        chances[place] = chance_of(place, rows, 1)
+    return [float(chance) for chance in chances]
 
 
 def _strongest(costs: Matrix, least: int) -> Any:

@@ -224,12 +224,14 @@ def _ends(experiment: str, name: str) -> bool:
 
 def _newest(catalog: Catalog, runs: Iterable[Run], *, one: bool) -> dict[str, Run]:
     """The newest run of each experiment, one that is current before others."""
-    found: dict[str, list[Run]] = {}
+    runs_by_name: dict[str, list[Run]] = {}
     for run in runs:
         # an experiment of the same name on another benchmark is another one
-        found.setdefault(run.id if one else f"{run.benchmark}\0{run.experiment}", []).append(run)
+        runs_by_name.setdefault(run.id if one else f"{run.benchmark}\0{run.experiment}", []).append(
+            run
+        )
     newest = {}
-    for same in found.values():
+    for same in runs_by_name.values():
         current = set(map(id, current_runs(catalog, same[0].benchmark)))
         chosen = max(
             [run for run in same if id(run) in current] or same,

@@ -183,15 +183,15 @@ def _averaged(
     costs: Matrix, sds: Matrix, reruns: Matrix, column: int, degrees: float
 ) -> list[float]:
     """As `_integrated`, averaged over what the estimated noise may be in truth."""
-    found = [0.0] * len(costs)
+    chances = [0.0] * len(costs)
     for ratio, weight in scales_of(degrees):
         widths = [1 / ratio if k == column else 1.0 for k in range(len(costs[0]))]
         spread = sds
         if ratio != 1.0:
             spread = [scaled(row, part, widths) for row, part in zip(sds, reruns, strict=True)]
         for i, chance in enumerate(_integrated(costs, spread, column)):
-            found[i] += weight * chance
-    return [min(1.0, chance) for chance in found]
+            chances[i] += weight * chance
+    return [min(1.0, chance) for chance in chances]
 
 
 def _integrated(costs: Matrix, sds: Matrix, column: int) -> list[float]:

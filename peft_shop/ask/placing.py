@@ -56,12 +56,12 @@ def places(catalog: Catalog, method: str, *variants: str) -> tuple[Place, ...]:
         sign = 1 if headline.better == "higher" else -1
         best: dict[str, float] = {}
         own: list[Contender] = []
-        for one in _comparable(catalog, benchmark):
-            score = sign * one.values[benchmark.headline]
-            if one.method != method:
-                best[one.method] = max(best.get(one.method, score), score)
-            elif set(variants) <= set(one.variants):
-                own.append(one)
+        for contender in _comparable(catalog, benchmark):
+            score = sign * contender.values[benchmark.headline]
+            if contender.method != method:
+                best[contender.method] = max(best.get(contender.method, score), score)
+            elif set(variants) <= set(contender.variants):
+                own.append(contender)
         if own:
             top = max(own, key=lambda one: (sign * one.values[benchmark.headline], one.name))
             score = sign * top.values[benchmark.headline]

@@ -98,17 +98,17 @@ def _plans(
     baselines: Sequence[Contender],
     traced: Mapping[str, Traced],
 ) -> Plans:
-    found = _fitting(catalog, query, (*contenders, *baselines))
+    fitting = _fitting(catalog, query, (*contenders, *baselines))
 
     def plan(contender: Contender) -> Contender:
-        return _planned(catalog, query, contender, found, traced.get(contender.name))
+        return _planned(catalog, query, contender, fitting, traced.get(contender.name))
 
     setups = [traced[contender.name].setup for contender in contenders if contender.name in traced]
     return Plans(
         tuple(map(plan, contenders)),
         tuple(map(plan, baselines)),
-        found.setup or _usual(setups),
-        found.nothing_fits,
+        fitting.setup or _usual(setups),
+        fitting.nothing_fits,
     )
 
 
@@ -130,8 +130,8 @@ def _fitting(catalog: Catalog, query: Query, everyone: Sequence[Contender]) -> F
         *(_trainers(query), _looked_at(query)),
     )
     if key not in catalog.derived:
-        asked = [fittable_of(catalog, query, one) for one in everyone]
-        fittables = [one for one in asked if one is not None]
+        asked = [fittable_of(catalog, query, contender) for contender in everyone]
+        fittables = [fittable for fittable in asked if fittable is not None]
         try:
             made = fitted(
                 model,
@@ -328,8 +328,8 @@ def _taken(
         step = settings.model_copy(update={"gradient_checkpointing": False, **changes})
 
         def met(text: str) -> bool:
-            found = trained_by(catalog, query, contender, text, settings=step)
-            return found.satisfies(partly=demanded_trainer(text)[2])
+            acceptance = trained_by(catalog, query, contender, text, settings=step)
+            return acceptance.satisfies(partly=demanded_trainer(text)[2])
 
         return all(
             (any if demand.mode == "any" else all)(map(met, demand.values)) for demand in demands

@@ -40,13 +40,13 @@ def runs_until(catalog: Catalog, on_file: Sequence[Run], snapshot: str | None) -
 def same_recipe(run: Run, on_file: Sequence[Run], *, any_era: bool) -> list[Run]:
     """Unflagged runs of the recipe of `run`, of any seed, itself first; of its era, or of any."""
     others = [
-        one
-        for one in on_file
-        if one is not run
-        and one.experiment == run.experiment
-        and (any_era or one.era == run.era)
-        and alike(one.recipe, run.recipe)
-        and not any(flag.code in UNFIT for flag in one.flags)
+        other
+        for other in on_file
+        if other is not run
+        and other.experiment == run.experiment
+        and (any_era or other.era == run.era)
+        and alike(other.recipe, run.recipe)
+        and not any(flag.code in UNFIT for flag in other.flags)
     ]
     return [run, *sorted(others, key=lambda one: one.created_at)]
 

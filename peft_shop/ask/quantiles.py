@@ -167,7 +167,7 @@ def scale_nodes(degrees: float, step: float) -> tuple[tuple[float, float], ...]:
     if degrees >= _NORMAL_FROM:
         return ((1.0, 1.0),)
     width = step / math.sqrt(2 * degrees)
-    found: list[tuple[float, float]] = []
+    nodes: list[tuple[float, float]] = []
     for sign in (-1, 1):
         index = 0 if sign > 0 else -1
         while True:
@@ -176,10 +176,10 @@ def scale_nodes(degrees: float, step: float) -> tuple[tuple[float, float], ...]:
             weight = math.exp(degrees * (log - 0.5 * math.expm1(2 * log)))
             if weight < 1e-10:
                 break
-            found.append((math.exp(log), weight))
+            nodes.append((math.exp(log), weight))
             index += sign
-    total = math.fsum(weight for _, weight in found)
-    return tuple(sorted((ratio, weight / total) for ratio, weight in found))
+    total = math.fsum(weight for _, weight in nodes)
+    return tuple(sorted((ratio, weight / total) for ratio, weight in nodes))
 
 
 @lru_cache(maxsize=4096)

@@ -98,7 +98,9 @@ def epsilons(kept: Sequence[Contender], objectives: Sequence[Metric]) -> list[fl
     widths = []
     for metric in objectives:
         width = metric.tie or 0.0
-        known = [abs(one.values[metric.id]) for one in kept if metric.id in one.values]
+        known = [
+            abs(contender.values[metric.id]) for contender in kept if metric.id in contender.values
+        ]
         if metric.tie_relative and known:
             least = min(known)
             width = max(width, metric.tie_relative * least)

@@ -211,8 +211,8 @@ def recommend(
 
     def asked() -> Recommendation:
         if target is None or query.training is None:
-            found = answer(source, query)
-            return found if target is None else found.about(target)
+            recommendation = answer(source, query)
+            return recommendation if target is None else recommendation.about(target)
         from peft_shop.ask.settling import settled  # noqa: PLC0415 - only where costs are asked
 
         return settled(source, query, target, seconds=limit).about(target)
@@ -228,7 +228,7 @@ def read_question(**stated: Any) -> Query:
         ModelError: as `recommend`.
     """
     keywords = signature(recommend).parameters
-    usual = {name: one.default for name, one in keywords.items() if name != "bounds"}
+    usual = {name: parameter.default for name, parameter in keywords.items() if name != "bounds"}
     bounds = {name: value for name, value in stated.items() if name not in usual}
     named = {name: value for name, value in stated.items() if name in usual}
     return _read({**usual, **named}, bounds)[1]
@@ -319,8 +319,8 @@ def installed_peft_version() -> str | None:
     from peft_shop.upstream.source import installed_peft  # noqa: PLC0415 - only where none is named
 
     try:
-        found = installed_peft()
+        installed = installed_peft()
     except ConfigError:  # something else of that name: whoever needs peft will say so
         return None
     # a source that states none has no version to compare with
-    return found.version if found is not None and found.version[:1].isdigit() else None
+    return installed.version if installed is not None and installed.version[:1].isdigit() else None

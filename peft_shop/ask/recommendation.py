@@ -165,11 +165,11 @@ class Recommendation(Record):
         recommendation: Recommendation = self
         while True:
             front = []
-            for one in recommendation.front:
+            for member in recommendation.front:
                 try:
-                    front.append(one.model_copy(update={"preflighted": one.preflight()}))
+                    front.append(member.model_copy(update={"preflighted": member.preflight()}))
                 except ConfigError:
-                    if self._again.ask is None or not one.is_refused():
+                    if self._again.ask is None or not member.is_refused():
                         raise
                     break
             else:
@@ -184,7 +184,7 @@ class Recommendation(Record):
             QueryError: the front is empty; says which constraints to relax.
         """
         if not self.front and self.too_close:
-            names = ", ".join(one.name for one in self.too_close[:3])
+            names = ", ".join(candidate.name for candidate in self.too_close[:3])
             raise QueryError(f"nothing surely fits; too close to call: {names} (`.too_close`)")
         if not self.front:
             advice = "; ".join(relaxation.suggestion for relaxation in self.relaxations)
@@ -218,7 +218,7 @@ class Recommendation(Record):
         """
         if self.query.fit == "off":
             return bool(self.front) or (not self.query.ranked and bool(self.unmeasured))
-        setups = [one.setup for one in self.kept]
+        setups = [candidate.setup for candidate in self.kept]
         if any(setup is not None and setup.fits == "yes" for setup in setups):
             return True
         # what is not known beside much that is known not to fit promises nothing
@@ -253,9 +253,9 @@ class Recommendation(Record):
         # a baseline may be a candidate too, whose own record says more
         groups = (self.baselines, self.too_close, self.dominated, self.ties, self.front)
         candidates: dict[str, Candidate] = {
-            self.short(one): one for group in groups for one in group
+            self.short(candidate): candidate for group in groups for candidate in group
         }
-        candidates |= {one.name: one for group in groups for one in group}
+        candidates |= {candidate.name: candidate for group in groups for candidate in group}
         if name not in candidates:
             raise UnknownNameError(
                 "candidate", name, candidates, hint="dropped ones are in `.dropped`"
@@ -314,7 +314,7 @@ class Recommendation(Record):
         from peft_shop.ask.comparison import Comparison  # noqa: PLC0415 - not for an answer
         from peft_shop.ask.lookup import resolve_subjects  # noqa: PLC0415 - as above
 
-        chosen = names or tuple(one.name for one in self.front)
+        chosen = names or tuple(member.name for member in self.front)
         subjects = resolve_subjects(self.catalog, self.query, chosen)
         return Comparison(self.catalog, self.query, subjects)
 

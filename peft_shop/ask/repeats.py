@@ -170,7 +170,7 @@ def _fit(
     observations: Sequence[tuple[Hashable, Hashable, float]], places: Sequence[int]
 ) -> RunDeviation | None:
     """`two_way` of some observations, with the indices of all."""
-    found = two_way([observations[i] for i in places])
-    if found is None:
+    fit = two_way([observations[i] for i in places])
+    if fit is None:
         return None
-    return RunDeviation(found.sd, found.degrees, tuple(places[i] for i in found.used))
+    return RunDeviation(fit.sd, fit.degrees, tuple(places[i] for i in fit.used))

@@ -88,7 +88,9 @@ def settled(
         return recommendation
     if seconds is None:
         known = any("peak_memory" in candidate.values for candidate in recommendation.candidates)
-        known = known or any(one.forecasted is not None for one in recommendation.unmeasured)
+        known = known or any(
+            unmeasured.forecasted is not None for unmeasured in recommendation.unmeasured
+        )
         seconds = USUAL_SECONDS if looked or not known else 0.0
         if not query.ranked:
             begun, seconds = time.monotonic(), min(seconds, _LISTED_SECONDS)
@@ -113,7 +115,9 @@ def _lacks_room(found: Recommendation) -> bool:
     base = None if model is None or settings is None else traced_base(model, settings)
     if base is None or base.complete:
         return False
-    return any(failure.constraint == MEMORY for one in found.dropped for failure in one.failures)
+    return any(
+        failure.constraint == MEMORY for dropped in found.dropped for failure in dropped.failures
+    )
 
 
 def _look_at_base(query: Query, target: Target, end: float, *, every: bool = False) -> bool:
@@ -223,7 +227,7 @@ def _waiting(found: Recommendation) -> Iterator[str]:
     """Candidates whose memory is not known: what others are compared with, then the best."""
     groups = (found.baselines, found.front, found.ties, found.dominated)
     names = [one.name for group in groups for one in group if "peak_memory" not in one.values]
-    names += [one.method for one in found.unmeasured if one.forecasted is None]
+    names += [unmeasured.method for unmeasured in found.unmeasured if unmeasured.forecasted is None]
     yield from dict.fromkeys(names)
 
 

@@ -138,20 +138,22 @@ class _Deviations(NamedTuple):
 
 def _deviations(kept: Sequence[Contender], objectives: Sequence[Metric]) -> _Deviations:
     names = [metric.id for metric in objectives]
-    sds = tuple(tuple(one.sds.get(name, 0.0) for name in names) for one in kept)
-    places = {one.name: row for row, one in enumerate(kept) if one.paired_sds}
+    sds = tuple(tuple(contender.sds.get(name, 0.0) for name in names) for contender in kept)
+    places = {contender.name: row for row, contender in enumerate(kept) if contender.paired_sds}
     return _Deviations(
         sds=sds,
         reruns=tuple(
-            tuple(one.rerun_sds.get(name, sd) for name, sd in zip(names, row, strict=True))
-            for one, row in zip(kept, sds, strict=True)
+            tuple(contender.rerun_sds.get(name, sd) for name, sd in zip(names, row, strict=True))
+            for contender, row in zip(kept, sds, strict=True)
         ),
-        degrees=tuple(tuple(one.degrees.get(name, math.inf) for name in names) for one in kept),
+        degrees=tuple(
+            tuple(contender.degrees.get(name, math.inf) for name in names) for contender in kept
+        ),
         paired=tuple(
             ((row, places[other], column), sd)
-            for row, one in enumerate(kept)
+            for row, contender in enumerate(kept)
             for column, name in enumerate(names)
-            for other, sd in one.paired_sds.get(name, {}).items()
+            for other, sd in contender.paired_sds.get(name, {}).items()
             if other in places
         ),
     )
@@ -192,10 +194,15 @@ def _costs(kept: Sequence[Contender], objectives: Sequence[Metric]) -> list[tupl
     """Costs (n, m); what is not known is ranked behind all that is, and alike among itself."""
     columns = []
     for metric in objectives:
-        known = [reasons.cost(one, metric) for one in kept if metric.id in one.values]
+        known = [
+            reasons.cost(contender, metric) for contender in kept if metric.id in contender.values
+        ]
         worst = max(known, default=0.0)
         unknown = worst + abs(worst) + 1.0
         columns.append(
-            [reasons.cost(one, metric) if metric.id in one.values else unknown for one in kept]
+            [
+                reasons.cost(contender, metric) if metric.id in contender.values else unknown
+                for contender in kept
+            ]
         )
     return list(zip(*columns, strict=True)) if columns else [() for _ in kept]

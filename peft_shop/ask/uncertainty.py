@@ -169,21 +169,21 @@ def with_pairings(contenders: Sequence[Contender], pairings: Iterable[Pairing]) 
         # an experiment that stands several times has no one result of each question
         if len(places.get(pair.a, ())) == len(places.get(pair.b, ())) == 1 and pair.a != pair.b:
             known.setdefault(pair.metric, {})[places[pair.a][0], places[pair.b][0]] = pair.sd
-    found = list(contenders)
+    informed = list(contenders)
     for metric, differences in known.items():
-        parts = separate_parts(differences, len(found))
+        parts = separate_parts(differences, len(informed))
         against: dict[int, dict[str, float]] = {}
         for (i, j), sd in differences.items():
-            against.setdefault(i, {})[found[j].name] = sd
-            against.setdefault(j, {})[found[i].name] = sd
+            against.setdefault(i, {})[informed[j].name] = sd
+            against.setdefault(j, {})[informed[i].name] = sd
         for place, part in enumerate(parts):
-            one = found[place]
+            one = informed[place]
             if part is None or metric not in one.values:
                 continue
             rerun = one.rerun_sds.get(metric, 0.0)
-            found[place] = replace(
+            informed[place] = replace(
                 one,
                 sds=FrozenDict(one.sds | {metric: math.hypot(rerun, part)}),
                 paired_sds=FrozenDict(one.paired_sds | {metric: against[place]}),
             )
-    return found
+    return informed

@@ -56,14 +56,14 @@ def problems_of(
         path: the file, as the user named it.
         within: place of `data` in the file, such as `line 3` or `metrics[2]`.
     """
-    found: dict[str, list[ErrorDetails]] = {}
+    errors_by_place: dict[str, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         place = dotted(_place(details["loc"], data, missing=details["type"] == "missing"))
-        if place not in found and len(found) >= _MOST:
+        if place not in errors_by_place and len(errors_by_place) >= _MOST:
             continue
-        found.setdefault(place, []).append(details)
+        errors_by_place.setdefault(place, []).append(details)
     problems = []
-    for place, several in found.items():
+    for place, several in errors_by_place.items():
         first = several[0]
         message, hint = _explain(first, model)
         if len(several) > 1:  # branches of a union: one value, several ways to be right

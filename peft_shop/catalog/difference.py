@@ -172,8 +172,8 @@ def diff(old: Catalog, new: Catalog) -> CatalogDifference:
         engines_removed=_only(old.engine_by_id, new.engine_by_id),
         engines_changed=tuple(
             _record_changes(
-                {name: _engine(one) for name, one in old.engine_by_id.items()},
-                {name: _engine(one) for name, one in new.engine_by_id.items()},
+                {name: _engine(engine) for name, engine in old.engine_by_id.items()},
+                {name: _engine(engine) for name, engine in new.engine_by_id.items()},
             )
         ),
         conversions_added=_only(conversions["new"], conversions["old"]),
@@ -183,8 +183,8 @@ def diff(old: Catalog, new: Catalog) -> CatalogDifference:
         trainers_removed=_only(old.trainer_by_id, new.trainer_by_id),
         trainers_changed=tuple(
             _record_changes(
-                {name: _trainer(one) for name, one in old.trainer_by_id.items()},
-                {name: _trainer(one) for name, one in new.trainer_by_id.items()},
+                {name: _trainer(trainer) for name, trainer in old.trainer_by_id.items()},
+                {name: _trainer(trainer) for name, trainer in new.trainer_by_id.items()},
             )
         ),
         benchmarks_added=_only(new.benchmark_by_id, old.benchmark_by_id),

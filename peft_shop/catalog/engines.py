@@ -350,10 +350,13 @@ class Engine(Record):
         yield from ((f"facts.{topic}", fact.source) for topic, fact in self.facts.items())
         if self.ranks != RankRule():
             yield "ranks", self.ranks.source
-        yield from ((f"hazards[{i}]", one.source) for i, one in enumerate(self.hazards))
+        yield from ((f"hazards[{i}]", hazard.source) for i, hazard in enumerate(self.hazards))
         yield from ((f"kinds.{kind}", fact.source) for kind, fact in self.kinds.items())
-        yield from ((f"architectures[{i}]", one.source) for i, one in enumerate(self.architectures))
-        yield from ((f"rules[{i}]", one.source) for i, one in enumerate(self.rules))
+        yield from (
+            (f"architectures[{i}]", architecture.source)
+            for i, architecture in enumerate(self.architectures)
+        )
+        yield from ((f"rules[{i}]", rule.source) for i, rule in enumerate(self.rules))
         if self.command is not None:
             yield "command", self.command.source
 

@@ -125,7 +125,9 @@ def _method_row(method: Method) -> Row:
         "inference": method.inference,
         "notes": _LIST.join(method.notes),
     }
-    return row | {feature: found.support for feature, found in method.capabilities.items()}
+    return row | {
+        feature: capability.support for feature, capability in method.capabilities.items()
+    }
 
 
 def _variant_rows(catalog: Catalog) -> Iterator[Row]:
@@ -148,8 +150,8 @@ def _variant_rows(catalog: Catalog) -> Iterator[Row]:
 def _capability_rows(catalog: Catalog) -> Iterator[Row]:
     """Of a method every feature, of a variant those that differ."""
     for method in catalog.methods:
-        for feature, found in method.capabilities.items():
-            yield _capability_row(method, None, feature, found)
+        for feature, capability in method.capabilities.items():
+            yield _capability_row(method, None, feature, capability)
         for variant in method.variants:
             for feature, found in variant.capabilities.items():
                 yield _capability_row(method, variant.id, feature, found)

@@ -238,32 +238,32 @@ class _References:
 
 def _dangling(catalog: Catalog, name: str) -> list[Problem]:
     """References that lead nowhere, and names that stand twice."""
-    found = _References(name)
-    found.unique("metric", (metric.id for metric in catalog.metrics), "metrics")
-    found.unique("field", (metric.field for metric in catalog.metrics), "metrics")
-    found.unique("benchmark", (benchmark.id for benchmark in catalog.benchmarks), "benchmarks")
-    found.unique("method", (method.id for method in catalog.methods), "methods")
-    found.unique("snapshot", (snapshot.id for snapshot in catalog.snapshots), "snapshots")
+    references = _References(name)
+    references.unique("metric", (metric.id for metric in catalog.metrics), "metrics")
+    references.unique("field", (metric.field for metric in catalog.metrics), "metrics")
+    references.unique("benchmark", (benchmark.id for benchmark in catalog.benchmarks), "benchmarks")
+    references.unique("method", (method.id for method in catalog.methods), "methods")
+    references.unique("snapshot", (snapshot.id for snapshot in catalog.snapshots), "snapshots")
     if not catalog.benchmarks:
-        found.add("benchmarks", "empty: there is nothing to recommend by")
+        references.add("benchmarks", "empty: there is nothing to recommend by")
     for i, benchmark in enumerate(catalog.benchmarks):
         where = f"benchmarks[{i}]"
-        found.check("metric", benchmark.headline, benchmark.metrics, f"{where}.headline")
+        references.check("metric", benchmark.headline, benchmark.metrics, f"{where}.headline")
         for k, metric in enumerate(benchmark.metrics):
-            found.check("metric", metric, catalog.metric_by_id, f"{where}.metrics[{k}]")
+            references.check("metric", metric, catalog.metric_by_id, f"{where}.metrics[{k}]")
         for k, metric in enumerate(benchmark.objectives):
-            found.check("metric", metric, benchmark.metrics, f"{where}.objectives[{k}]")
+            references.check("metric", metric, benchmark.metrics, f"{where}.objectives[{k}]")
         for metric in benchmark.definitions:
-            found.check("metric", metric, benchmark.metrics, f"{where}.definitions")
+            references.check("metric", metric, benchmark.metrics, f"{where}.definitions")
     features = {feature.id for feature in catalog.features}
     for i, method in enumerate(catalog.methods):
         where = f"methods[{i}].capabilities"
         for feature in method.capabilities:
-            found.check("feature", feature, features, where)
+            references.check("feature", feature, features, where)
         for feature in sorted(features - set(method.capabilities)):
-            found.add(f"{where}.{feature}", "missing")
+            references.add(f"{where}.{feature}", "missing")
         for feature, capability in method.capabilities.items():
-            found.check(
+            references.check(
                 "environment",
                 capability.environment,
                 method.environments,
@@ -271,14 +271,14 @@ def _dangling(catalog: Catalog, name: str) -> list[Problem]:
             )
         for k, variant in enumerate(method.variants):
             for feature in variant.capabilities:
-                found.check(
+                references.check(
                     "feature", feature, features, f"methods[{i}].variants[{k}].capabilities"
                 )
-    _dangling_evidence(catalog, found)
-    _dangling_noise(catalog, found)
-    _dangling_engines(catalog, found)
-    _dangling_trainers(catalog, found)
-    return found.problems
+    _dangling_evidence(catalog, references)
+    _dangling_noise(catalog, references)
+    _dangling_engines(catalog, references)
+    _dangling_trainers(catalog, references)
+    return references.problems
 
 
 def _dangling_evidence(catalog: Catalog, found: _References) -> None:
@@ -345,14 +345,14 @@ def _dangling_engines(catalog: Catalog, found: _References) -> None:
             found.check("circumstance", rule.when, CIRCUMSTANCES, f"{where}.rules[{k}].when")
         for place, source in engine.cited():
             found.check("source", source, engine.sources, f"{where}.{place}.source")
-    for i, one in enumerate(catalog.conversions):
+    for i, conversion in enumerate(catalog.conversions):
         where = f"conversions[{i}]"
-        if one.method is not None:
-            found.check("method", one.method, catalog.method_by_id, f"{where}.method")
-        for k, trait in enumerate(one.traits):
+        if conversion.method is not None:
+            found.check("method", conversion.method, catalog.method_by_id, f"{where}.method")
+        for k, trait in enumerate(conversion.traits):
             found.check("trait", trait, TRAIT_IDS, f"{where}.traits[{k}]")
-        for field in {name for term in one.rank for name in term if not name.isdecimal()}:
-            found.check("default of a field", field, one.defaults, f"{where}.rank")
+        for field in {name for term in conversion.rank for name in term if not name.isdecimal()}:
+            found.check("default of a field", field, conversion.defaults, f"{where}.rank")
 
 
 def _dangling_trainers(catalog: Catalog, found: _References) -> None:

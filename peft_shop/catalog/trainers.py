@@ -257,8 +257,8 @@ class Trainer(Record):
     def cited(self) -> Iterator[tuple[str, str]]:
         """Every place that names a source, with the source's key."""
         yield from ((f"facts.{topic}", fact.source) for topic, fact in self.facts.items())
-        yield from ((f"rules[{i}]", one.source) for i, one in enumerate(self.rules))
-        yield from ((f"hazards[{i}]", one.source) for i, one in enumerate(self.hazards))
+        yield from ((f"rules[{i}]", rule.source) for i, rule in enumerate(self.rules))
+        yield from ((f"hazards[{i}]", hazard.source) for i, hazard in enumerate(self.hazards))
 
 
 def topics_of(methods: Iterable[Method]) -> frozenset[str]:

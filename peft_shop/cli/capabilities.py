@@ -34,7 +34,11 @@ def _with_flags(block: Callable[..., Any]) -> Callable[..., Any]:
         )
         for single in SINGLES
     ]
-    named = [one for one in parameters_of(block) if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    named = [
+        parameter
+        for parameter in parameters_of(block)
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
     signature = inspect.Signature([*flags, *named])
     block.__signature__ = signature  # type: ignore[attr-defined] # functions have it
     return block

@@ -65,13 +65,13 @@ def config(
         say(choice.remark)
     recipe = run.recipe
     target = inspected(model, trust_remote_code=trust_remote_code)
-    found = adapted(source, run, target, adapt)
-    if found is not None:
-        recipe = retargeted_recipe(recipe, found)
-        for change in found.changes:
+    adaptation = adapted(source, run, target, adapt)
+    if adaptation is not None:
+        recipe = retargeted_recipe(recipe, adaptation)
+        for change in adaptation.changes:
             say(change_sentence(change))
     if preflight:
-        _try(target, found)
+        _try(target, adaptation)
     if destination is None:
         content = json_text(config_dict(recipe))
         write_code(out, content, "json", content)

@@ -48,9 +48,9 @@ def takes(*blocks: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callabl
         every = [*own, *(parameter for parameters in shared for parameter in parameters)]
         run.__name__ = command.__name__
         run.__doc__ = command.__doc__
-        run.__annotations__ = {one.name: one.annotation for one in every}
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined] # functions have it
-            [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in every]
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in every]
         )
         return run
 

@@ -73,17 +73,17 @@ def route(
         adapter = adapter.on(base_of_structure(target.structure))
     wanted = split(engine) or [one.id for one in source.engines]
     names = dict.fromkeys(resolve_engine(source, name).id for name in wanted)
-    found = [route_to(source, adapter, name) for name in names]
+    routes = [route_to(source, adapter, name) for name in names]
     document = (
-        route_document(source, adapter, found[0])
-        if engine and len(found) == 1
-        else routes_document(adapter, found, {one.id: one.title for one in source.engines})
+        route_document(source, adapter, routes[0])
+        if engine and len(routes) == 1
+        else routes_document(adapter, routes, {one.id: one.title for one in source.engines})
     )
 
     def whole() -> str:
-        plain: list[Any] = [one.model_dump(mode="json") for one in found]
+        plain: list[Any] = [one.model_dump(mode="json") for one in routes]
         return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
-    out.show(briefly(source, document), rows=route_records(found), json=whole)
-    if not any(one.best for one in found):
+    out.show(briefly(source, document), rows=route_records(routes), json=whole)
+    if not any(one.best for one in routes):
         raise typer.Exit(NOTHING_FOUND)

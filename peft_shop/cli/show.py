@@ -101,7 +101,7 @@ def _capability_rows(
     catalog: "Catalog", method: "Method", variant: "Variant | None"
 ) -> list[dict[str, Any]]:
     own = () if variant is None else (variant.id,)
-    found = {feature.id: method.capability(feature.id, own) for feature in catalog.features}
+    capabilities = {feature.id: method.capability(feature.id, own) for feature in catalog.features}
     return [
         {
             "method": method.id,
@@ -110,5 +110,5 @@ def _capability_rows(
             "evidence": capability.level,
             "note": capability.note,
         }
-        for feature, capability in found.items()
+        for feature, capability in capabilities.items()
     ]

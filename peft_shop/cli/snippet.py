@@ -93,7 +93,7 @@ def snippet(
     choice = choose_run(source, name, benchmark)
     run = choice.subject
     target = inspected(model, trust_remote_code=trust_remote_code)
-    found = adapted(source, run, target, adapt)
+    adaptation = adapted(source, run, target, adapt)
     structure = None if target is None else target.structure
     step = settings("training", training)
     if choice.quantization is not None:  # the name of the method says so
@@ -114,7 +114,7 @@ def snippet(
     script = script_of(
         run,
         source.benchmark_by_id[run.benchmark],
-        found,
+        adaptation,
         structure,
         setup=setup,
         device=device,

@@ -66,17 +66,19 @@ def export(
     if table is None and form is ExportFormat.JSON:
         _deliver(dump(catalog).decode(), destination, force=force)
         return
-    found = tables(catalog)
+    rows_by_table = tables(catalog)
     write: Callable[[Any], str] = as_csv if form is ExportFormat.CSV else as_json
     if table is not None:
-        if table not in found:
-            raise UnknownNameError("table", table, found)
-        _deliver(write(found[table]), destination, force=force)
+        if table not in rows_by_table:
+            raise UnknownNameError("table", table, rows_by_table)
+        _deliver(write(rows_by_table[table]), destination, force=force)
         return
     if destination is None:
         raise QueryError("CSV is several tables: name one with --table, or a folder with --output")
-    _deliver_all({f"{name}.csv": write(rows) for name, rows in found.items()}, destination, force)
-    say(f"wrote {', '.join(f'{name}.csv' for name in found)} into {destination}")
+    _deliver_all(
+        {f"{name}.csv": write(rows) for name, rows in rows_by_table.items()}, destination, force
+    )
+    say(f"wrote {', '.join(f'{name}.csv' for name in rows_by_table)} into {destination}")
 
 
 @takes(output)

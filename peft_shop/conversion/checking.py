@@ -151,11 +151,11 @@ def check_layout(base: BaseWeights, config: Any, weights: Path) -> None:
         places = get_peft_model_state_dict(model, save_embedding_layers=False)
     wanted = {key: tuple(one.shape) for key, one in places.items()}
     with safe_open(weights, framework="pt") as file:
-        found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no dictionary
-    if wanted != found:
-        odd = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no dictionary
+    if wanted != shapes:
+        odd = sorted(key for key in {*wanted, *shapes} if wanted.get(key) != shapes.get(key))
         raise ConversionError(
-            f"the written file does not fit: {odd[0]} is {found.get(odd[0])}, but peft expects "
+            f"the written file does not fit: {odd[0]} is {shapes.get(odd[0])}, but peft expects "
             f"{wanted.get(odd[0])} ({len(odd)} such keys)"
         )
 

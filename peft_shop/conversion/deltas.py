@@ -195,9 +195,12 @@ def _merge(layer: Any) -> dict[str, Any] | None:
         return None
     layer.merge()
     module = layer.get_base_layer()
-    found = {name: one.detach() for name, one in module.named_parameters(remove_duplicate=False)}
+    found = {
+        name: parameter.detach()
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+    }
     kept = module.state_dict()
-    found |= {name: one for name, one in module.named_buffers() if name in kept}
+    found |= {name: buffer for name, buffer in module.named_buffers() if name in kept}
     release(layer)
     return found
 
@@ -242,7 +245,10 @@ def _parameters(adapted: Adapted) -> LayerChange:
         module = layer.unload_and_optionally_merge_module(
             merge=True, safe_merge=False, adapter_names=None
         )
-    found = {name: one.detach() for name, one in module.named_parameters(remove_duplicate=False)}
+    found = {
+        name: parameter.detach()
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+    }
     return _change(adapted, "other", adapted.base | found)
 
 

@@ -138,7 +138,7 @@ def _together(source: AdapterFolder, base: BaseWeights, found: Plan) -> Iterator
 def _token_rows(source: AdapterFolder, base: BaseWeights, name: str) -> Adapted:
     """Rows of an embedding that LoRA trained beside its matrices."""
     keys = source.under(name)
-    tensors = {key.replace(TOKENS, ""): one for key, one in source.tensors(keys).items()}
+    tensors = {key.replace(TOKENS, ""): tensor for key, tensor in source.tensors(keys).items()}
     listed = source.config["trainable_token_indices"]
     if isinstance(listed, dict):
         last = name.rpartition(".")[2]
@@ -245,7 +245,7 @@ def _wrapped(tree: Any, config: Any, source: AdapterFolder) -> Any:
 
 def _fill(model: Any, source: AdapterFolder, tensors: dict[str, Any]) -> None:
     """Loads the adapter's tensors; every one must have its place."""
-    whole = [key for key, one in tensors.items() if not one.is_floating_point()]
+    whole = [key for key, tensor in tensors.items() if not tensor.is_floating_point()]
     if whole:
         places = get_peft_model_state_dict(model, save_embedding_layers=False)
         odd = [key for key in whole if key in places and places[key].is_floating_point()]
@@ -255,8 +255,8 @@ def _fill(model: Any, source: AdapterFolder, tensors: dict[str, Any]) -> None:
                 "peft has fractions: it was quantized or damaged; save the adapter again in fp32"
             )
     floats = {
-        key: one.to(torch.float32) if one.is_floating_point() else one
-        for key, one in tensors.items()
+        key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+        for key, tensor in tensors.items()
     }
     try:
         with warnings.catch_warnings():

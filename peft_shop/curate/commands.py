@@ -173,10 +173,10 @@ def history(
     from peft_shop.curate.releases.history import download, read_history, write
 
     with writing(wheels):
-        found = download(wheels) if fetch else sorted(wheels.glob("peft-*.whl"))
-        if not found:
+        files = download(wheels) if fetch else sorted(wheels.glob("peft-*.whl"))
+        if not files:
             raise QueryError(f"{wheels}: no wheel of peft here; fetch them with --download")
-        read = read_history(found, catalog / "curated")
+        read = read_history(files, catalog / "curated")
         path = catalog / "observed" / "history.json"
         write(read, path)
     say(f"{len(read['methods'])} methods in {len(read['releases'])} releases: {path}")

@@ -231,10 +231,10 @@ def _changes(
     asked: Settings, step: Settings, splits: Collection[tuple[int, int]]
 ) -> tuple[str, ...]:
     names = ["quantization", "gradient_checkpointing", "fused_loss", "optimizer"]
-    found = [name for name in names if getattr(step, name) != getattr(asked, name)]
+    changes = [name for name in names if getattr(step, name) != getattr(asked, name)]
     if step.batch_size != max(size for size, _ in splits):
-        found.append("accumulation")
-    return tuple(found)
+        changes.append("accumulation")
+    return tuple(changes)
 
 
 class _Work(NamedTuple):

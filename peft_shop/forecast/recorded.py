@@ -39,11 +39,11 @@ def recorded_run(
     """
     kept = _read(target, *_parts(config, settings, brief=brief))
     try:
-        found = Forecast.model_validate(kept["forecast"]) if "forecast" in kept else None
+        forecast = Forecast.model_validate(kept["forecast"]) if "forecast" in kept else None
     except (ValidationError, RecursionError):
         return None
-    if found is not None:
-        return found.model_copy(update={"settings": settings})
+    if forecast is not None:
+        return forecast.model_copy(update={"settings": settings})
     refused = kept.get("refused")
     if isinstance(refused, str):
         raise (ForecastError if kept.get("step") else ConfigError)(refused)

@@ -128,10 +128,10 @@ def cached_structure(checkpoint: Checkpoint) -> Structure | None:
     if content is None:
         return None
     try:
-        found = Structure.model_validate_json(content)
+        structure = Structure.model_validate_json(content)
     except (ValidationError, RecursionError):
         return None
-    return found.model_copy(update={"name": checkpoint.name})
+    return structure.model_copy(update={"name": checkpoint.name})
 
 
 def keep_structure(checkpoint: Checkpoint, structure: Structure) -> None:

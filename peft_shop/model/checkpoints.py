@@ -110,13 +110,13 @@ class Checkpoint:
     @cached_property
     def remarks(self) -> tuple[str, ...]:
         """What is amiss with its files, each with the next step."""
-        found = []
+        remarks = []
         pointers = [path.name for path in self.weights[:1] if _is_pointer(path)]
         pointers += [
             name for name in _POINTED if name in self.names and _is_pointer(self.folder / name)
         ]
         if pointers:
-            found.append(
+            remarks.append(
                 f"{', '.join(pointers)} in its folder is a Git LFS pointer, not the file: run "
                 "`git lfs pull` there before training."
             )
@@ -126,11 +126,11 @@ class Checkpoint:
             and "_class_name" not in self.content
             and not any(map(_TOKENIZERS.fullmatch, self.names))
         ):
-            found.append(
+            remarks.append(
                 "Its folder has weights and no tokenizer or processor: save it there before "
                 "training (`tokenizer.save_pretrained(folder)`)."
             )
-        return tuple(found)
+        return tuple(remarks)
 
 
 # --- folders ---
@@ -201,8 +201,8 @@ def _missing(folder: Path, names: tuple[str, ...]) -> str:
         or os.path.lexists(folder / name / "model_index.json")
     ]
     inside = inside or [
-        f"snapshots/{one.name}"
-        for one in sorted((folder / "snapshots").glob("*"))[:3]
+        f"snapshots/{path.name}"
+        for path in sorted((folder / "snapshots").glob("*"))[:3]
         if (folder / "snapshots").is_dir()
     ]
     if inside:
@@ -277,7 +277,7 @@ def _is_pointer(path: Path) -> bool:
 
 def _types(files: tuple[Path, ...]) -> Counter[str]:
     """Elements by type of what the headers of safetensors files list; broken ones are left out."""
-    found: Counter[str] = Counter()
+    types: Counter[str] = Counter()
     left = _HEADER_LIMIT
     for path in files:
         header = _header(path, left)
@@ -292,8 +292,8 @@ def _types(files: tuple[Path, ...]) -> Counter[str]:
                 size = 1
                 for one in shape:
                     size *= one
-                found[str(entry.get("dtype"))] += size
-    return found
+                types[str(entry.get("dtype"))] += size
+    return types
 
 
 def _header(path: Path, limit: int) -> bytes:

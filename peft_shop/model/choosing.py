@@ -105,8 +105,8 @@ def _in_table(config: Any, table: str) -> type[nn.Module] | None:
     mapping = getattr(modeling_auto, name, {})
     if type(config) not in mapping:
         return None
-    found: type[nn.Module] | tuple[type[nn.Module], ...] = mapping[type(config)]
-    return found[0] if isinstance(found, tuple) else found
+    classes: type[nn.Module] | tuple[type[nn.Module], ...] = mapping[type(config)]
+    return classes[0] if isinstance(classes, tuple) else classes
 
 
 def _remote_class(
@@ -124,10 +124,10 @@ def _remote_class(
             "read it, and if you trust it pass trust_remote_code=True (--trust-remote-code)"
         )
     try:
-        found: type[nn.Module] = get_class_from_dynamic_module(references[order[0]], where)
+        remote_class: type[nn.Module] = get_class_from_dynamic_module(references[order[0]], where)
     except (ImportError, AttributeError, OSError, ValueError) as error:
         raise ModelError(f"the code that comes with {where} does not load: {error}") from error
-    return found
+    return remote_class
 
 
 def diffusers_class(name: str) -> type[nn.Module]:

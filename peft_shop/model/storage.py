@@ -255,7 +255,7 @@ def _aqlm(name: str, stated: Mapping[str, Any], kept: tuple[str, ...]) -> Storag
     books, bits = stated.get("num_codebooks", 1), stated.get("nbits_per_codebook", 16)
     inputs, outputs = stated.get("in_group_size", 8), stated.get("out_group_size", 1)
     sizes = (books, bits, inputs, outputs)
-    if not all(type(one) is int and one > 0 for one in sizes):
+    if not all(type(size) is int and size > 0 for size in sizes):
         return Storage(name, kept=kept)
     return Storage(name, books * bits / (inputs * outputs), kept=kept)
 

@@ -88,14 +88,15 @@ def cautions(structure: Structure, *, dtype: str | None = None) -> Iterator[str]
         structure: the model.
         dtype: in which it will be trained, where that is chosen; then nothing is assumed.
     """
-    found = structure.stored_quantization
-    if found is not None and structure.quantization is None:
+    quantization = structure.stored_quantization
+    if quantization is not None and structure.quantization is None:
         plain = format_quantity(
             structure.parameters * _SIZES.get(structure.dtype or "", 2), "bytes"
         )
         yield (
-            f"its weights are stored as {found.name}{_width(found)}; training on them is not known "
-            f"to work: there is no record of it (dequantized, all weights take {plain})"
+            f"its weights are stored as {quantization.name}{_width(quantization)}; training on "
+            "them is not known to work: there is no record of it "
+            f"(dequantized, all weights take {plain})"
         )
     if not structure.dtype_stated and dtype in {None, structure.dtype}:
         yield (

@@ -49,8 +49,8 @@ def alternatives(model: nn.Module, config: Any, sizes: Sizes, first: Batch | Non
     parameters = inspect.signature(model.forward).parameters
     accepts = [
         name
-        for name, one in parameters.items()
-        if one.kind in {one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY}
+        for name, parameter in parameters.items()
+        if parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}
     ]
     maker = _Maker(config, sizes)
     mains = [name for name in accepts if name in _MAINS]
@@ -78,7 +78,7 @@ def alternatives(model: nn.Module, config: Any, sizes: Sizes, first: Batch | Non
         }
         bare = {name: value for name, value in start.items() if name not in _LABELS}
         batches += [{**start, **more}, {**bare, **more}, {**bare, **more, **also}]
-    return [one for one in batches if one]
+    return [batch for batch in batches if batch]
 
 
 def shapes_of(batch: Batch) -> frozenset[tuple[str, Any]]:

@@ -78,12 +78,12 @@ def scale_up(skeleton: Callable[[], Any], config: Callable[[], Any]) -> Scaled:
 
 def _stacks(model: Any) -> dict[str, Any]:
     """The outermost lists of layers by name."""
-    found: dict[str, Any] = {}
+    stacks: dict[str, Any] = {}
     for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
+        inside = any(name.startswith(f"{outer}.") for outer in stacks)
         if isinstance(module, nn.ModuleList) and len(module) and not inside:
-            found[name] = module
-    return found
+            stacks[name] = module
+    return stacks
 
 
 def _measure(model: Any, depths: dict[str, int], config: Any) -> Scaled:

@@ -20,9 +20,9 @@ _WIDTH: Final = 160
 
 def adaptation_sentences(candidate: Candidate) -> tuple[str, ...]:
     """What was changed for the model and what the configuration touches; empty without a model."""
-    found = [] if candidate.retargeted is None else list(_changes(candidate.retargeted))
+    changes = [] if candidate.retargeted is None else list(_changes(candidate.retargeted))
     return (
-        *found,
+        *changes,
         *(() if candidate.preflighted is None else preflight_sentences(candidate.preflighted)),
     )
 

@@ -22,14 +22,16 @@ def footnotes(recommendation: Recommendation, objectives: Sequence[Metric]) -> t
     """What the figures mean, how many tries there were, which evidence and versions it is."""
     found = []
     groups = (recommendation.front, recommendation.ties, recommendation.dominated)
-    measured = [one for group in groups for one in group]
-    noisy = [metric for metric in objectives if any(metric.id in one.sds for one in measured)]
+    measured = [candidate for group in groups for candidate in group]
+    noisy = [
+        metric for metric in objectives if any(metric.id in candidate.sds for candidate in measured)
+    ]
     if measured:
         found.append(doubts(recommendation, measured, noisy))
     several = {
-        one.method: one.configurations
-        for one in sorted(measured, key=lambda one: (-one.configurations, one.method))
-        if one.configurations > 1
+        candidate.method: candidate.configurations
+        for candidate in sorted(measured, key=lambda one: (-one.configurations, one.method))
+        if candidate.configurations > 1
     }
     if several:
         listed = ", ".join(f"{method} {count}" for method, count in several.items())

@@ -31,21 +31,22 @@ def answer_records(recommendation: Recommendation) -> list[_Record]:
     were chosen also fits, own_peak_bytes, low_bytes, high_bytes, setup. Absent values are `None`.
     """
     found = [
-        _record(recommendation, "front", one, f"{one.why} {one.gives_up}")
-        for one in recommendation.front
+        _record(recommendation, "front", member, f"{member.why} {member.gives_up}")
+        for member in recommendation.front
     ]
     found += [_record(recommendation, "tie", tie, tie.because) for tie in recommendation.ties]
     found += [
-        _record(recommendation, "too_close", one, one.because) for one in recommendation.too_close
+        _record(recommendation, "too_close", candidate, candidate.because)
+        for candidate in recommendation.too_close
     ]
     found += [
-        _record(recommendation, "dominated", one, f"dominated by {one.dominated_by}")
-        for one in recommendation.dominated
+        _record(recommendation, "dominated", candidate, f"dominated by {candidate.dominated_by}")
+        for candidate in recommendation.dominated
     ]
     found += [
-        _dropped_record(recommendation, one, one.run)
-        for one in recommendation.dropped
-        if one.run is not None
+        _dropped_record(recommendation, dropped, dropped.run)
+        for dropped in recommendation.dropped
+        if dropped.run is not None
     ]
     found += [
         _record(recommendation, "baseline", baseline, f"baseline: {baseline.kind}")
@@ -65,17 +66,17 @@ def frame_records(recommendation: Recommendation, *, reasons: bool = False) -> l
     by_name: dict[str, Candidate] = {
         candidate.name: candidate for candidate in recommendation.candidates
     }
-    short = {one.name: recommendation.short(one) for one in recommendation.dropped}
-    titles = {one.name: one.title for one in recommendation.dropped}
+    short = {dropped.name: recommendation.short(dropped) for dropped in recommendation.dropped}
+    titles = {dropped.name: dropped.title for dropped in recommendation.dropped}
     noisy = [
         metric
         for metric in recommendation.metrics
         if any(one.sds.get(metric.id) for one in by_name.values())
     ]
-    found: dict[str, _Record] = {}
+    records: dict[str, _Record] = {}
     for record in answer_records(recommendation):
         name = str(record["name"])
-        if name in found:  # a yardstick that is a candidate too
+        if name in records:  # a yardstick that is a candidate too
             continue
         one = by_name.get(name)
         start = {key: record[key] for key in ("place", "name")}
@@ -87,7 +88,7 @@ def frame_records(recommendation: Recommendation, *, reasons: bool = False) -> l
             f"{metric.field}_sd": None if one is None else one.sds.get(metric.id)
             for metric in noisy
         }
-        found[name] = {
+        records[name] = {
             **start,
             **more,
             **{key: value for key, value in record.items() if key != "reasons"},
@@ -96,7 +97,7 @@ def frame_records(recommendation: Recommendation, *, reasons: bool = False) -> l
             "yardstick": kinds.get(name),
             **({"reasons": record["reasons"]} if reasons else {}),
         }
-    rows = list(found.values())
+    rows = list(records.values())
     filled = {key for row in rows for key, value in row.items() if value is not None}
     return [{key: value for key, value in row.items() if key in filled} for row in rows]
 

@@ -123,8 +123,8 @@ def _counts(recommendation: Recommendation) -> str:
     if out:
         reasons = Counter(
             name
-            for one in recommendation.dropped
-            for name in dict.fromkeys(failure.constraint for failure in one.failures)
+            for dropped in recommendation.dropped
+            for name in dict.fromkeys(failure.constraint for failure in dropped.failures)
         )
         listed = ", ".join(f"{name} {count}" for name, count in reasons.most_common())
         text += f"; {out} dropped ({listed})"
@@ -180,7 +180,7 @@ def _front_table(
         title="Best configurations: nothing measured is better in one without being worse in "
         "another",
         columns=(Column("rank", hidden=True), *_shared_columns(objectives, further)),
-        rows=tuple(row(rank, one) for rank, one in enumerate(recommendation.front, start=1)),
+        rows=tuple(row(rank, member) for rank, member in enumerate(recommendation.front, start=1)),
     )
 
 
@@ -206,7 +206,10 @@ def _reasons(recommendation: Recommendation) -> Listing:
 
     return Listing(
         "Why these",
-        tuple(Item(f"{rank}. {one.title}:", texts(one)) for rank, one in enumerate(front, start=1)),
+        tuple(
+            Item(f"{rank}. {member.title}:", texts(member))
+            for rank, member in enumerate(front, start=1)
+        ),
     )
 
 
@@ -280,9 +283,9 @@ def _versus(
 ) -> str:
     """Differences of the front members to one baseline: "Against it: #1 +3.2 points, ..."."""
     found = []
-    for rank, one in enumerate(recommendation.front, start=1):
-        for versus in one.versus:
-            if versus.baseline != baseline.name or one.name == baseline.name:
+    for rank, member in enumerate(recommendation.front, start=1):
+        for versus in member.versus:
+            if versus.baseline != baseline.name or member.name == baseline.name:
                 continue
             parts = [
                 signed(versus.values[metric.id], metric)
@@ -297,7 +300,7 @@ def _versus(
 def _unmeasured(recommendation: Recommendation) -> Listing | Table:
     if not recommendation.query.ranked:
         return _capable_table(recommendation)
-    names = ", ".join(one.method for one in recommendation.unmeasured)
+    names = ", ".join(unmeasured.method for unmeasured in recommendation.unmeasured)
     return Listing("Meet every demand, but have no run on this benchmark", (Item("", (names,)),))
 
 
@@ -345,10 +348,10 @@ def _dominated_table(
         columns=(*_shared_columns(objectives, further), Column("dominated_by", hidden=True)),
         rows=tuple(
             Row(
-                (*_shared_cells(one, objectives, further), label(one.dominated_by)),
-                note=f"dominated by {one.dominated_by}",
+                (*_shared_cells(candidate, objectives, further), label(candidate.dominated_by)),
+                note=f"dominated by {candidate.dominated_by}",
             )
-            for one in recommendation.dominated
+            for candidate in recommendation.dominated
         ),
     )
 
@@ -358,5 +361,7 @@ def _dropped_table(recommendation: Recommendation) -> Table:
         key="dropped",
         title="Dropped, with every constraint that each fails",
         columns=(Column("name", "Configuration", least=24), Column("reasons", "Fails", least=30)),
-        rows=tuple(Row((_name(one), label(failures(one)))) for one in recommendation.dropped),
+        rows=tuple(
+            Row((_name(dropped), label(failures(dropped)))) for dropped in recommendation.dropped
+        ),
     )

@@ -88,9 +88,9 @@ def brief_record(
     metrics = all_metrics(recommendation)
     query = recommendation.query
     rows = shown[:best]
-    found = cautions(recommendation, shown, objectives)
-    texts = [_cut(in_short(recommendation.catalog, one.text), longest) for one in found]
-    warned = [name for one in found for name in one.about]
+    warnings = cautions(recommendation, shown, objectives)
+    texts = [_cut(in_short(recommendation.catalog, one.text), longest) for one in warnings]
+    warned = [name for one in warnings for name in one.about]
     chosen = advised(rows, warned)
     record: dict[str, Any] = {
         "asked": "; ".join(demands(recommendation)) or "nothing beyond the defaults",

@@ -222,11 +222,11 @@ def _flagged(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterable
 
 def _untuned(recommendation: Recommendation, shown: Sequence[Entry]) -> Iterable[Caution]:
     """Entries whose learning rate is the only one that was tried, or at the edge of those."""
-    found = rates_of(recommendation)
+    rates = rates_of(recommendation)
     by_edge: dict[str, list[Entry]] = {}
     for entry in shown:
         run = getattr(entry.one, "run", None)
-        tried = None if run is None else found.get((run.method, run.variants))
+        tried = None if run is None else rates.get((run.method, run.variants))
         if tried is not None and tried.edge is not None:
             by_edge.setdefault(tried.edge, []).append(entry)
     for edge, several in by_edge.items():

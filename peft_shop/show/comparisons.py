@@ -44,7 +44,7 @@ def compare_document(
     metrics = [metric for metric in every if not metric.retired]
     metrics.sort(key=lambda metric: metric.id != benchmark.headline)
     parts: list[Table | Listing] = [
-        Listing("Compared", tuple(_who(place, one) for place, one in enumerate(subjects))),
+        Listing("Compared", tuple(_who(place, subject) for place, subject in enumerate(subjects))),
         _figures(subjects, metrics),
         _places(catalog, benchmark, subjects),
     ]
@@ -94,8 +94,8 @@ def _columns(
     return (
         Column(key, title, least=14),
         *(
-            Column(one.name, _letter(place), right=right, least=8)
-            for place, one in enumerate(subjects)
+            Column(subject.name, _letter(place), right=right, least=8)
+            for place, subject in enumerate(subjects)
         ),
     )
 
@@ -162,9 +162,9 @@ def _places(catalog: Catalog, benchmark: Benchmark, subjects: Sequence[Subject])
 
 def _differences(subjects: Sequence[Subject], objectives: Sequence[Metric]) -> Listing | None:
     measured = [
-        (_letter(place), one.contender)
-        for place, one in enumerate(subjects)
-        if one.contender is not None
+        (_letter(place), subject.contender)
+        for place, subject in enumerate(subjects)
+        if subject.contender is not None
     ]
     if len(measured) < 2:
         return None
@@ -182,12 +182,12 @@ def _differences(subjects: Sequence[Subject], objectives: Sequence[Metric]) -> L
 
 
 def _recipes(subjects: Sequence[Subject], *, everything: bool) -> Table:
-    found = [_recipe(subject.contender.run) if subject.contender else {} for subject in subjects]
-    keys = dict.fromkeys(key for recipe in found for key in recipe)
+    recipes = [_recipe(subject.contender.run) if subject.contender else {} for subject in subjects]
+    keys = dict.fromkeys(key for recipe in recipes for key in recipe)
     rows = []
     for key in keys:
-        values = [recipe.get(key) for recipe in found]
-        present = [value for value, recipe in zip(values, found, strict=True) if recipe]
+        values = [recipe.get(key) for recipe in recipes]
+        present = [value for value, recipe in zip(values, recipes, strict=True) if recipe]
         if everything or any(value != present[0] for value in present):
             rows.append(Row((label(key), *(_setting(value) for value in values))))
     return Table(
@@ -235,9 +235,9 @@ def _capabilities(catalog: Catalog, subjects: Sequence[Subject], *, everything: 
     ]
     rows = []
     for feature in catalog.features:
-        found = [method.capability(feature.id, one.variants) for one, method in methods]
-        if everything or len({one.support for one in found}) > 1:
-            cells: Iterable[Value] = (one.support for one in found)
+        capabilities = [method.capability(feature.id, one.variants) for one, method in methods]
+        if everything or len({one.support for one in capabilities}) > 1:
+            cells: Iterable[Value] = (one.support for one in capabilities)
             rows.append(Row((label(feature.id), *(Cell(str(cell), cell) for cell in cells))))
     return Table(
         key="capabilities",

@@ -56,9 +56,11 @@ def _title(report: ConversionReport) -> str:
 
 
 def _paragraphs(report: ConversionReport) -> list[str]:
-    found = [f"{report.method}, {_WAYS[report.way]} ({report.because}); numbers in {report.dtype}."]
+    paragraphs = [
+        f"{report.method}, {_WAYS[report.way]} ({report.because}); numbers in {report.dtype}."
+    ]
     if report.rank is not None:
-        found.append(f"Rank {report.rank}, by {report.rank_from}.")
+        paragraphs.append(f"Rank {report.rank}, by {report.rank_from}.")
     worst = f"Error of the worst of {len(report.layers)} layers: {report.error:.1e}"
     if report.logits is not None:
         worst += (
@@ -70,18 +72,18 @@ def _paragraphs(report: ConversionReport) -> list[str]:
         worst += f"; outputs not compared: {report.logits_because}"
     verdict = "exact up to rounding" if report.exact else "not exact"
     kept = "within" if report.within_tolerance else "beyond"
-    found.append(f"{worst}: {verdict}, {kept} the tolerance of {report.tolerance:g}.")
+    paragraphs.append(f"{worst}: {verdict}, {kept} the tolerance of {report.tolerance:g}.")
     if report.modules_to_save:
-        found.append(f"Went along whole: {', '.join(report.modules_to_save)}.")
+        paragraphs.append(f"Went along whole: {', '.join(report.modules_to_save)}.")
     if report.engine is not None:
         said = [*report.engine.reasons, *report.engine.conditions, *report.engine.warnings]
         works = {"yes": "loads it", "no": "does not load it", "unknown": "may load it"}
         tail = f": {' '.join(said)}" if said else "."
-        found.append(f"{report.engine_name} {works[report.engine.works]}{tail}")
+        paragraphs.append(f"{report.engine_name} {works[report.engine.works]}{tail}")
     peak = report.peak_memory_bytes
     memory = "" if peak is None else f", at most {peak / 1e9:.2f} GB of memory"
-    found.append(f"{report.seconds:.0f} s{memory}.")
-    return found
+    paragraphs.append(f"{report.seconds:.0f} s{memory}.")
+    return paragraphs
 
 
 def _row(layer: LayerReport) -> Row:

@@ -56,10 +56,10 @@ class Appraised:
 
 def forecast_document(appraised: Appraised, structure: Structure, device: str | None) -> Document:
     """One forecast: the verdict, what it costs, and the parts of the memory."""
-    found = appraised.forecast
-    if found is None:
+    forecast = appraised.forecast
+    if forecast is None:
         return Document(title=f"{appraised.name} on {structure.name}: {appraised.reason}")
-    paragraphs = [_settings(found.settings, structure)]
+    paragraphs = [_settings(forecast.settings, structure)]
     if appraised.fit is not None:
         paragraphs.insert(0, f"{device}: {appraised.verdict}.")
     if appraised.setup is not None:
@@ -68,17 +68,17 @@ def forecast_document(appraised: Appraised, structure: Structure, device: str | 
         if appraised.setup.effect == "slight":
             paragraphs.append("A quantized base changes the result a little.")
     facts = [
-        ("Peak memory:", _interval(found.peak_memory)),
-        ("Rests on:", found.peak_memory.basis),
-        ("Way:", _WAYS[found.way]),
-        ("Trainable parameters:", f"{found.trainable_parameters:,}"),
-        ("All parameters:", f"{found.total_parameters:,}"),
+        ("Peak memory:", _interval(forecast.peak_memory)),
+        ("Rests on:", forecast.peak_memory.basis),
+        ("Way:", _WAYS[forecast.way]),
+        ("Trainable parameters:", f"{forecast.trainable_parameters:,}"),
+        ("All parameters:", f"{forecast.total_parameters:,}"),
         (
             "Checkpoint:",
             "unknown"
-            if found.checkpoint_bytes is None
-            else f"{format_quantity(found.checkpoint_bytes, 'bytes')} "
-            f"({found.checkpoint_bytes:,} bytes)",
+            if forecast.checkpoint_bytes is None
+            else f"{format_quantity(forecast.checkpoint_bytes, 'bytes')} "
+            f"({forecast.checkpoint_bytes:,} bytes)",
         ),
     ]
     facts += [
@@ -88,16 +88,16 @@ def forecast_document(appraised: Appraised, structure: Structure, device: str | 
             "plain LoRA on this model"
             + ("" if step.seconds is None else f", {step.seconds.value:.2f} s"),
         )
-        for step in found.step_time
+        for step in forecast.step_time
     ]
     return Document(
         title=f"{appraised.name} on {structure.name}",
         paragraphs=tuple(paragraphs),
         parts=(
             Listing("What it costs", tuple(Item(name, (text,)) for name, text in facts)),
-            _terms(found),
+            _terms(forecast),
         ),
-        warnings=found.warnings,
+        warnings=forecast.warnings,
         footnotes=("Peak memory is what torch's allocator reserves; a process needs more.",),
     )
 
@@ -181,19 +181,19 @@ def forecasts_document(
 
 
 def _row(appraised: Appraised) -> Row:
-    found = appraised.forecast
-    if found is None:
+    forecast = appraised.forecast
+    if forecast is None:
         none = Cell("-")
         return Row((label(appraised.name), none, none, none, none, label(appraised.reason)))
-    peak = found.peak_memory
+    peak = forecast.peak_memory
     low, high = format_quantity(peak.low, "bytes"), format_quantity(peak.high, "bytes")
-    size = found.checkpoint_bytes
+    size = forecast.checkpoint_bytes
     return Row(
         (
             label(appraised.name),
             Cell(format_quantity(peak.value, "bytes"), round(peak.value)),
             label(f"{low.removesuffix(' GiB')} to {high}"),
-            Cell(f"{found.trainable_parameters:,}", found.trainable_parameters),
+            Cell(f"{forecast.trainable_parameters:,}", forecast.trainable_parameters),
             Cell("-") if size is None else Cell(format_quantity(size, "bytes"), size),
             label(appraised.verdict),
         )

@@ -97,7 +97,7 @@ def _blocks(
         ]
     )
     further = []
-    others = [one.title for one in method.variants if one is not variant]
+    others = [other.title for other in method.variants if other is not variant]
     if others:
         label = "Variants" if variant is None else f"Other variants of {method.title}"
         further += _folded(f"{label} ({len(others)}): {', '.join(others)}", width, 3)
@@ -144,10 +144,10 @@ def _folded(text: str, width: int, most: int, *, style: str = "") -> list[Line]:
 
 def _differs(method: Method, variant: Variant) -> str:
     differing = [
-        f"{name.rpartition('.')[2].replace('_', ' ')} {one.support} instead of "
+        f"{name.rpartition('.')[2].replace('_', ' ')} {capability.support} instead of "
         f"{method.capabilities[name].support}"
-        for name, one in variant.capabilities.items()
-        if one.support != method.capabilities[name].support
+        for name, capability in variant.capabilities.items()
+        if capability.support != method.capabilities[name].support
     ]
     found = [f"Differs from {method.title}: {', '.join(differing)}."] if differing else []
     if variant.since:

@@ -128,7 +128,7 @@ def card_document(
         if features:
             key = group or "capabilities"
             tables.append(_capability_table(method, own, key, title, features))
-    others = [one for one in method.variants if one is not variant]
+    others = [other for other in method.variants if other is not variant]
     if others:
         title = "Variants" if variant is None else f"Other variants of {method.title}"
         tables.append(Listing(title, tuple(_variant_item(method, one) for one in others)))
@@ -257,9 +257,10 @@ def _remark(capability: Capability) -> str:
 def _variant_item(method: Method, variant: Variant) -> Item:
     texts = [variant.summary]
     differing = [
-        f"{name} {one.support} instead of {method.capabilities[name].support} ({one.level})"
-        for name, one in variant.capabilities.items()
-        if one.support != method.capabilities[name].support
+        f"{name} {capability.support} instead of {method.capabilities[name].support} "
+        f"({capability.level})"
+        for name, capability in variant.capabilities.items()
+        if capability.support != method.capabilities[name].support
     ]
     if differing:
         texts.append(f"Differs: {', '.join(differing)}.")
@@ -274,10 +275,10 @@ def _variant_item(method: Method, variant: Variant) -> Item:
 
 
 def _environments(method: Method) -> Iterable[str]:
-    for name, one in method.environments.items():
-        parts = [f"peft {one.peft}", f"Python {one.python}"]
-        parts += [f"torch {one.torch}"] if one.torch else []
-        parts += [f"transformers {one.transformers}"] if one.transformers else []
-        yield f"Observed on {one.device}: {', '.join(parts)}" + (
-            "." if name == one.device else f" ({name})."
+    for name, environment in method.environments.items():
+        parts = [f"peft {environment.peft}", f"Python {environment.python}"]
+        parts += [f"torch {environment.torch}"] if environment.torch else []
+        parts += [f"transformers {environment.transformers}"] if environment.transformers else []
+        yield f"Observed on {environment.device}: {', '.join(parts)}" + (
+            "." if name == environment.device else f" ({name})."
         )

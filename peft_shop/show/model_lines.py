@@ -79,11 +79,14 @@ def training_lines(best: Entry | None) -> Iterable[str]:
     if best is None or isinstance(best.one, Unmeasured):
         return
     who = best.rank if best.rank is not None else best.title
-    for found in best.one.trainers.values():
-        left = [*(need for need in found.needs if need not in found.written), *found.cautions]
-        if found.lost:
-            left.insert(0, f"{found.obstacles}.")
-        if found.written:
+    for acceptance in best.one.trainers.values():
+        left = [
+            *(need for need in acceptance.needs if need not in acceptance.written),
+            *acceptance.cautions,
+        ]
+        if acceptance.lost:
+            left.insert(0, f"{acceptance.obstacles}.")
+        if acceptance.written:
             left.append("What else it needs is in the file of the next command.")
         if left:
-            yield f"{who} in {found.trainer}: {' '.join(left)}"
+            yield f"{who} in {acceptance.trainer}: {' '.join(left)}"

@@ -29,8 +29,8 @@ def next_command(recommendation: Recommendation) -> str | None:
     Its configuration where no script is written for the question's model.
     """
     shown = entries(recommendation) if recommendation.query.ranked else ()
-    found = cautions(recommendation, shown, objectives_of(recommendation))
-    best = advised(shown, [name for caution in found for name in caution.about])
+    warnings = cautions(recommendation, shown, objectives_of(recommendation))
+    best = advised(shown, [name for caution in warnings for name in caution.about])
     return None if best is None else next_commands(recommendation, best.short)[0]
 
 

@@ -66,16 +66,26 @@ def entries(recommendation: Recommendation) -> tuple[Entry, ...]:
     """The best; where nothing is, what is too close to call; without a ranking, what works."""
     if recommendation.front:
         return tuple(
-            _entry(recommendation, one, rank, chance(one.front_probability).text)
-            for rank, one in enumerate(recommendation.front, start=1)
+            _entry(recommendation, member, rank, chance(member.front_probability).text)
+            for rank, member in enumerate(recommendation.front, start=1)
         )
     if recommendation.too_close:
-        return tuple(_entry(recommendation, one, None, "-") for one in recommendation.too_close)
+        return tuple(
+            _entry(recommendation, candidate, None, "-") for candidate in recommendation.too_close
+        )
     if recommendation.query.ranked:
         return ()
     return tuple(
-        Entry(None, one.title, one.method, one.method, one, serving_word(recommendation, one), "-")
-        for one in recommendation.unmeasured
+        Entry(
+            None,
+            unmeasured.title,
+            unmeasured.method,
+            unmeasured.method,
+            unmeasured,
+            serving_word(recommendation, unmeasured),
+            "-",
+        )
+        for unmeasured in recommendation.unmeasured
     )
 
 
@@ -109,8 +119,8 @@ def yardsticks(recommendation: Recommendation) -> tuple[Entry, ...]:
 
 def place_word(recommendation: Recommendation, baseline: Baseline) -> str:
     """Where a yardstick stands among the candidates, in one word."""
-    for rank, one in enumerate(recommendation.front, start=1):
-        if one.name == baseline.name:
+    for rank, member in enumerate(recommendation.front, start=1):
+        if member.name == baseline.name:
             return f"no. {rank}"
     places = (
         ("tie", recommendation.ties),

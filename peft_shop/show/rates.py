@@ -31,17 +31,17 @@ def rates_sentence(
     recommendation: Recommendation, one: Candidate | Dropped | Unmeasured
 ) -> str | None:
     """What was tried of the method and variants of a candidate; `None` where nothing is told."""
-    found = rates_of(recommendation).get((one.method, getattr(one, "variants", ())))
-    return None if found is None else f"Learning rates tried of {found}."
+    rate = rates_of(recommendation).get((one.method, getattr(one, "variants", ())))
+    return None if rate is None else f"Learning rates tried of {rate}."
 
 
 def rates_footnote(recommendation: Recommendation) -> str | None:
     """The same of every method, those that may be under-tuned first."""
-    found = sorted(rates_of(recommendation).values(), key=lambda one: one.edge is None)
-    if not found:
+    rates = sorted(rates_of(recommendation).values(), key=lambda rate: rate.edge is None)
+    if not rates:
         return None
-    single = [one.title for one in found if one.edge == "only"]
-    several = "; ".join(str(one) for one in found if one.edge != "only")
+    single = [one.title for one in rates if one.edge == "only"]
+    several = "; ".join(str(one) for one in rates if one.edge != "only")
     text = f"Learning rates tried: {several}." if several else ""
     if single:
         text += f" One rate only: {', '.join(single)}."

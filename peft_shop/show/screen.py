@@ -202,8 +202,8 @@ class _Writer:
 
     def _careful(self, shown: Sequence[Entry], most: int) -> list[Line]:
         """The gravest cautions that `most` lines hold, and how many more there are."""
-        found = cautions(self.answer, shown, self.objectives)
-        texts = [one.text for one in found if one.gravity < USUAL]
+        warnings = cautions(self.answer, shown, self.objectives)
+        texts = [one.text for one in warnings if one.gravity < USUAL]
         texts = [*self.screen.cautions, *texts]
         texts = [in_short(self.answer.catalog, text) for text in texts]
         for count in range(len(texts), 0, -1):
@@ -222,8 +222,8 @@ class _Writer:
         return _careful_lines([*kept[:-1], kept[-1] + tail_text])
 
     def _warned(self, shown: Sequence[Entry]) -> list[str]:
-        found = cautions(self.answer, shown, self.objectives)
-        return [name for caution in found for name in caution.about]
+        warnings = cautions(self.answer, shown, self.objectives)
+        return [name for caution in warnings for name in caution.about]
 
     def _next(self) -> list[Line]:
         lines: list[Line] = []

@@ -37,8 +37,8 @@ def _why(recommendation: Recommendation) -> Listing:
     if not recommendation.query.ranked:
         return Listing("Why", ())
     items = [
-        Item(f"{rank} {one.title}:", (_lead(recommendation, one, objectives),))
-        for rank, one in enumerate(recommendation.front, start=1)
+        Item(f"{rank} {member.title}:", (_lead(recommendation, member, objectives),))
+        for rank, member in enumerate(recommendation.front, start=1)
     ]
     return Listing("Why these (`peft-shop why NAME` tells all of one)", tuple(items))
 
@@ -103,13 +103,13 @@ def _ties(recommendation: Recommendation) -> Listing:
 def _left_out(recommendation: Recommendation) -> Listing:
     """Every constraint with those that fail it; whoever fails several stands at each."""
     by_constraint: dict[str, list[str]] = {}
-    for one in recommendation.dropped:
-        for name in dict.fromkeys(failure.constraint for failure in one.failures):
-            by_constraint.setdefault(name, []).append(one.name)
+    for dropped in recommendation.dropped:
+        for name in dict.fromkeys(failure.constraint for failure in dropped.failures):
+            by_constraint.setdefault(name, []).append(dropped.name)
     ordered = sorted(by_constraint.items(), key=lambda pair: (-len(pair[1]), pair[0]))
     items = [Item(f"{name} ({len(names)}):", (", ".join(names),)) for name, names in ordered]
     if recommendation.unmeasured and recommendation.query.ranked:
-        names = [one.method for one in recommendation.unmeasured]
+        names = [unmeasured.method for unmeasured in recommendation.unmeasured]
         head = f"never measured here ({len(names)}):"
         items.append(Item(head, (", ".join(names),)))
     items += [
@@ -121,12 +121,12 @@ def _left_out(recommendation: Recommendation) -> Listing:
 
 def _sure(recommendation: Recommendation) -> Listing:
     objectives = objectives_of(recommendation)
-    found = cautions(recommendation, entries(recommendation), objectives)
-    items = [Item("Careful:", (f"{one.text.rstrip('.')}.",)) for one in found]
+    warnings = cautions(recommendation, entries(recommendation), objectives)
+    items = [Item("Careful:", (f"{one.text.rstrip('.')}.",)) for one in warnings]
     items += [
-        Item("Careful:", (f"{rank} {one.title}: {one.warning}",))
-        for rank, one in enumerate(recommendation.front, start=1)
-        if one.warning
+        Item("Careful:", (f"{rank} {member.title}: {member.warning}",))
+        for rank, member in enumerate(recommendation.front, start=1)
+        if member.warning
     ]
     items += [Item("-", (text,)) for text in footnotes(recommendation, objectives)]
     return Listing("How sure this is", tuple(items))

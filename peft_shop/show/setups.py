@@ -107,8 +107,8 @@ def answer_setup(recommendation: Recommendation) -> tuple[str, ...]:
     if setup is None:
         reasons = [
             failure.reason
-            for one in recommendation.dropped
-            for failure in one.failures
+            for dropped in recommendation.dropped
+            for failure in dropped.failures
             if failure.constraint == MEMORY
         ]
         if reasons and not any(True for _ in recommendation.kept):
@@ -156,10 +156,10 @@ def _unpacked(settings: Settings, model: Structure | None) -> Iterable[str]:
 def _counted(recommendation: Recommendation) -> tuple[int, int, int, int]:
     """Candidates that surely fit, too close to call, unknown, and all that fail nothing else."""
     kept = list(recommendation.kept)
-    fits = [None if one.setup is None else one.setup.fits for one in kept]
+    fits = [None if candidate.setup is None else candidate.setup.fits for candidate in kept]
     alone = sum(
-        {failure.constraint for failure in one.failures} == {"max_memory"}
-        for one in recommendation.dropped
+        {failure.constraint for failure in dropped.failures} == {"max_memory"}
+        for dropped in recommendation.dropped
     )
     return fits.count("yes"), fits.count("maybe"), fits.count(None), len(kept) + alone
 

@@ -118,8 +118,8 @@ def _quantization(structure: Structure) -> str:
 
 
 def _sizes(structure: Structure) -> str:
-    found = structure.dimensions.model_dump(exclude_none=True)
-    return ", ".join(f"{_SIZES[name]} {value:,}" for name, value in found.items())
+    dimensions = structure.dimensions.model_dump(exclude_none=True)
+    return ", ".join(f"{_SIZES[name]} {value:,}" for name, value in dimensions.items())
 
 
 def _modules(structure: Structure) -> Table:

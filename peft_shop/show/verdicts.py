@@ -50,7 +50,7 @@ def why_document(recommendation: Recommendation, name: str, *, hint: str | None 
     """
     explained = _Explanations(recommendation, name)
     if not explained.listings:
-        valid = [*explained.seen, *(one.method for one in recommendation.unmeasured)]
+        valid = [*explained.seen, *(unmeasured.method for unmeasured in recommendation.unmeasured)]
         where = f"this asks about {recommendation.benchmark.id}"
         if recommendation.query.snapshot:
             where += f", snapshot {recommendation.query.snapshot}"

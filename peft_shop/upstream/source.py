@@ -172,8 +172,8 @@ def _modules(folder: Path) -> Modules:
         first, *parts = module.split(".")
         place = folder.joinpath(*parts)
         candidates = [place / "__init__.py", *([place.with_suffix(".py")] if parts else [])]
-        found = (candidate for candidate in candidates if candidate.is_file())
-        return next(found, None) if first == "peft" else None
+        files = (candidate for candidate in candidates if candidate.is_file())
+        return next(files, None) if first == "peft" else None
 
     def tree(module: str) -> ast.Module | None:
         source = file(module)

@@ -90,19 +90,19 @@ class Modules:
         if place is None:  # a base class from another package; none of them is a dataclass
             return {}
         home, definition = place
-        found: dict[str, bool] = {}
+        fields: dict[str, bool] = {}
         for base in reversed(definition.bases):
-            found.update(self._fields(home, last_name(base)))
+            fields.update(self._fields(home, last_name(base)))
         if not any(last_name(decorator) == "dataclass" for decorator in definition.decorator_list):
-            return found
+            return fields
         for statement in definition.body:
             if not isinstance(statement, ast.AnnAssign):
                 continue
             if not isinstance(statement.target, ast.Name):
                 continue
             if last_name(statement.annotation) not in {"ClassVar", "InitVar"}:
-                found[statement.target.id] = not _is_excluded(statement.value)
-        return found
+                fields[statement.target.id] = not _is_excluded(statement.value)
+        return fields
 
     def _origin(self, module: str, statement: ast.ImportFrom) -> str:
         """Absolute name of the module that `statement` in `module` imports from."""

@@ -190,7 +190,7 @@ def constants_of(figures: Mapping[str, Any], catalog: Catalog) -> Constants:
 
     def regime(suite: str) -> Regime:
         own = figures["memory"][suite]
-        methods = {one["method"] for one in own["runs"]} - {FULL_FINETUNING}
+        methods = {run["method"] for run in own["runs"]} - {FULL_FINETUNING}
         return Regime(
             activations=own["constants"]["activations"],
             trained=own["constants"]["trained"],

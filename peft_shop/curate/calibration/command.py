@@ -45,7 +45,8 @@ def contents(*, models: bool) -> dict[Path, bytes]:
     if models:
         structures = build_structures()
         found |= {
-            DATA / FOLDER / FILES[name]: structure_bytes(one) for name, one in structures.items()
+            DATA / FOLDER / FILES[name]: structure_bytes(structure)
+            for name, structure in structures.items()
         }
     else:
         structures = load_structures(DATA)

@@ -44,7 +44,7 @@ def read_devices(path: Path) -> tuple[Device, ...]:
         if problem:
             problems.append(Problem(str(path), f"devices[{i}]", problem))
             continue
-        if any(one.name == entry["name"] for one in devices):
+        if any(device.name == entry["name"] for device in devices):
             problems.append(Problem(str(path), f"devices[{i}].name", "stands here twice"))
             continue
         size = entry["gib"] * 2**30

@@ -93,17 +93,17 @@ def measure_one(case: Case, target: Target) -> dict[str, Any]:
         "step_seconds": round(run.metrics["step_seconds"] / run.recipe.training.max_steps, 6),
     }
     try:
-        found = _trace(case, target)
+        traced = _trace(case, target)
     except PeftShopError as error:
         return {**entry, "refused": str(error).splitlines()[0]}
-    forecast = found["reserved"] + (
+    forecast = traced["reserved"] + (
         _BESIDE_IMAGES if run.benchmark == "image_gen" else -_FIRST_SEGMENT
     )
     return {
         **entry,
         "forecast": forecast,
         "error": round(forecast / case.recorded - 1, 5),
-        "work": found["work"],
+        "work": traced["work"],
     }
 
 
@@ -128,7 +128,7 @@ def _trace(case: Case, target: Target) -> dict[str, Any]:
         if image
         else [step(_SHORT_TOKENS), step(None, empty_cache=True), step(MEAN_TOKENS)]
     )
-    found = trace(
+    traced = trace(
         prepared.model,
         steps,
         settings,
@@ -139,20 +139,20 @@ def _trace(case: Case, target: Target) -> dict[str, Any]:
         loss=_squared_difference if image else None,
     )
     memory = replay(
-        found,
+        traced,
         arena=not settings.moved_after_injection,
         checkpointing=settings.gradient_checkpointing,
     )
-    return {"reserved": memory.peak_reserved, "work": list(work_of(found))}
+    return {"reserved": memory.peak_reserved, "work": list(work_of(traced))}
 
 
 def _squared_difference(outputs: Any, _: Any) -> Any:
     """The image suite's loss: mean square of a difference, per image and then over images."""
     import torch
 
-    found = outputs[0]
-    wanted = torch.empty_like(found)
-    return ((found.float() - wanted.float()) ** 2).reshape(found.shape[0], -1).mean(1).mean()
+    output = outputs[0]
+    wanted = torch.empty_like(output)
+    return ((output.float() - wanted.float()) ** 2).reshape(output.shape[0], -1).mean(1).mean()
 
 
 def figures_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def figures_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _memory(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Errors of memory; nothing is fitted to a method, so leaving one out moves intervals alone."""
     traced = [entry for entry in entries if "error" in entry]
-    usable = [one for one in traced if not one["excluded"] and not one["held_out"]]
+    usable = [entry for entry in traced if not entry["excluded"] and not entry["held_out"]]
     runs = []
     for one in traced:
         others = [other["error"] for other in usable if other["method"] != one["method"]]
@@ -196,7 +196,7 @@ def _memory(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "excluded": one["excluded"],
             }
         )
-    low, high = quantile_pair([one["error"] for one in usable])
+    low, high = quantile_pair([entry["error"] for entry in usable])
     kept = [run for run in runs if not run["excluded"] and not run["held_out"]]
     new = [run for run in runs if run["held_out"] and not run["excluded"]]
     return {
@@ -216,7 +216,9 @@ def costs_of(entries: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
     chosen = sorted(
         (entry for entry in entries if _is_timed(entry)), key=lambda entry: entry["experiment"]
     )
-    costs = least_absolute([one["work"] for one in chosen], [one["step_seconds"] for one in chosen])
+    costs = least_absolute(
+        [entry["work"] for entry in chosen], [entry["step_seconds"] for entry in chosen]
+    )
     return tuple(float(f"{cost:.6g}") for cost in costs)
 
 
@@ -227,11 +229,11 @@ def _is_timed(entry: Mapping[str, Any]) -> bool:
 def _time(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Constants of step time, fitted with one method left out at a time."""
     traced = [entry for entry in entries if "work" in entry]
-    fitted = [one for one in traced if _is_timed(one)]
+    fitted = [entry for entry in traced if _is_timed(entry)]
     whole = costs_of(fitted)
     errors: dict[str, float] = {}
-    for method in dict.fromkeys(one["method"] for one in traced):
-        costs = costs_of([one for one in fitted if one["method"] != method])
+    for method in dict.fromkeys(entry["method"] for entry in traced):
+        costs = costs_of([entry for entry in fitted if entry["method"] != method])
         for one in traced:
             if one["method"] == method:
                 use = whole if one["held_out"] else costs
@@ -256,8 +258,8 @@ def _time(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "work": one["work"],
             }
         )
-    low, high = quantile_pair([errors[one["experiment"]] for one in fitted])
-    methods = {one["method"] for one in fitted}
+    low, high = quantile_pair([errors[entry["experiment"]] for entry in fitted])
+    methods = {entry["method"] for entry in fitted}
     return {
         "costs": dict(zip(COSTS, whole, strict=True)),
         "residuals": {"low": round(low, 4), "high": round(high, 4), "runs": len(fitted)},
@@ -274,7 +276,7 @@ def constants_of(figures: Mapping[str, Any]) -> DryRunConstants:
 
     def regime(suite: str) -> Regime:
         own = figures["suites"][suite]["memory"]
-        methods = {one["method"] for one in own["runs"]} - {FULL_FINETUNING}
+        methods = {run["method"] for run in own["runs"]} - {FULL_FINETUNING}
         # nothing is fitted: what is traced is what it takes
         return Regime(
             activations=1.0,
@@ -291,7 +293,7 @@ def constants_of(figures: Mapping[str, Any]) -> DryRunConstants:
             accelerator="NVIDIA L40S",
             **own["costs"],
             residuals=Residuals(**own["residuals"]),
-            methods=tuple(sorted({one["method"] for one in own["runs"]} - {FULL_FINETUNING})),
+            methods=tuple(sorted({run["method"] for run in own["runs"]} - {FULL_FINETUNING})),
         )
 
     return DryRunConstants(
@@ -320,21 +322,21 @@ def entries_in(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was measured, from the committed figures, so that fits can be done again."""
     entries = list(figures["untraced"])
     for suite, own in figures["suites"].items():
-        times = {one["experiment"]: one for one in own["time"]["runs"]}
+        times = {run["experiment"]: run for run in own["time"]["runs"]}
         entries += [
             {
                 "benchmark": suite,
                 **{
-                    key: one[key]
+                    key: run[key]
                     for key in (
                         "experiment", "method", "recorded", "held_out", "excluded", "forecast",
                         "error",
                     )
                 },
-                "step_seconds": times[one["experiment"]]["recorded"],
-                "work": times[one["experiment"]]["work"],
+                "step_seconds": times[run["experiment"]]["recorded"],
+                "work": times[run["experiment"]]["work"],
             }
-            for one in own["memory"]["runs"]
+            for run in own["memory"]["runs"]
         ]  # fmt: skip
     return entries
 

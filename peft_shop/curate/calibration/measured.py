@@ -130,13 +130,13 @@ def errors_of(
 ) -> list[dict[str, Any]]:
     """Each step with what `forecast` says of it; equal steps are forecast once."""
     known: dict[tuple[str, Settings], Interval] = {}
-    found = []
+    errors = []
     for step in steps:
         key = (step.model, step.settings)
         if key not in known:
             known[key] = forecast(step)
         peak = known[key]
-        found.append(
+        errors.append(
             {
                 "model": step.model,
                 "batch": step.settings.batch_size,
@@ -150,7 +150,7 @@ def errors_of(
                 "above": step.reserved_bytes > peak.high,
             }
         )
-    return found
+    return errors
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

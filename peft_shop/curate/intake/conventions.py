@@ -286,18 +286,18 @@ def load_conventions(data: Path) -> Conventions:
 
 def _layers(data: Path) -> dict[str, dict[str, int]]:
     """Sides of the linear layers of the measured models, of those that are on file."""
-    found: dict[str, dict[str, int]] = {}
+    layers: dict[str, dict[str, int]] = {}
     for benchmark, name in FILES.items():
         path = data / FOLDER / name
         if path.is_file():
             structure = Structure.model_validate_json(path.read_bytes())
-            found[benchmark] = {
+            layers[benchmark] = {
                 layer: group.in_features + group.out_features
                 for group in structure.groups
                 if group.kind == "linear" and group.in_features and group.out_features
                 for layer in group.names
             }
-    return found
+    return layers
 
 
 def _read(path: Path, model: type[R], problems: list[Problem]) -> R | None:

@@ -140,7 +140,7 @@ def _fidelity(method: str, where: str, old: Fidelity | None, new: Fidelity | Non
         if getattr(old, name) != getattr(new, name)
     ]
     if len(old.errors) != len(new.errors) or any(
-        abs(one - other) > ROUNDING for one, other in zip(old.errors, new.errors, strict=True)
+        abs(error - other) > ROUNDING for error, other in zip(old.errors, new.errors, strict=True)
     ):
         changes.append(Change(method, f"{where}.errors", str(old.errors), str(new.errors)))
     return changes

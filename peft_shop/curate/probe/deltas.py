@@ -235,12 +235,12 @@ def _observed(model: Any, host: Host, layer: LayerType, weight: Any, bias: Any) 
     rows = torch.cat([torch.eye(own.shape[1]), torch.zeros(1, own.shape[1])])
     out = _outputs(model, host, "inputs_embeds", rows)
     shift = out[0, -1]
-    found = (out[0, :-1] - shift).T
+    delta = (out[0, :-1] - shift).T
     probes = 3.0 * torch.randn(TOKENS, own.shape[1], generator=_generator())
-    expected = probes.double() @ found.T + shift
+    expected = probes.double() @ delta.T + shift
     plain = probes.double() @ own.T + (0.0 if bias is None else bias.double())
     seen = _outputs(model, host, "inputs_embeds", probes)
-    return _Seen(found.T if turned else found, shift, seen, expected, plain, _alike(out))
+    return _Seen(delta.T if turned else delta, shift, seen, expected, plain, _alike(out))
 
 
 def _embedded(model: Any, host: Host, weight: Any, _: Any) -> _Seen:

@@ -165,7 +165,7 @@ def _noise(
     """Noise of one metric: of most methods, then of those that have their own."""
     chosen = [run for run in runs if metric.field in run.metrics and era in {None, run.era}]
     relative = metric.scope == "time"
-    found = separated(
+    estimates = separated(
         [
             (
                 _recipe(run, benchmark),
@@ -176,10 +176,10 @@ def _noise(
         ],
         [run.method for run in chosen],
     )
-    if found.common is None or found.common.degrees < _LEAST_DEGREES:
+    if estimates.common is None or estimates.common.degrees < _LEAST_DEGREES:
         return
-    groups: list[tuple[tuple[str, ...], RunDeviation]] = [((), found.common)]
-    groups += [((method,), own) for method, own in sorted(found.own.items())]
+    groups: list[tuple[tuple[str, ...], RunDeviation]] = [((), estimates.common)]
+    groups += [((method,), own) for method, own in sorted(estimates.own.items())]
     for methods, fit in groups:
         used = [chosen[i] for i in fit.used]
         software = len({_software(run) for run in used})

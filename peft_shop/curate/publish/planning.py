@@ -142,7 +142,7 @@ class _Compiler:
             {one.candidate: one.failures for one in judge(self.catalog, query, contenders)}
             for query in self.queries
         ]
-        found = {}
+        rows = {}
         for contender in contenders:
             row: dict[str, Any] = {"digest": digest(contender)}
             failures = [each[contender.name] for each in refused]
@@ -153,8 +153,8 @@ class _Compiler:
             ]
             if any(refusals):
                 row["refused"] = [self.own.place(text) for text in refusals]
-            found[contender.name] = row | self._costs(contender, failures[0])
-        return found
+            rows[contender.name] = row | self._costs(contender, failures[0])
+        return rows
 
     def _costs(self, contender: Contender, failures: Sequence[Failure]) -> dict[str, Any]:
         """What training it takes, or why that is not known."""
@@ -177,7 +177,7 @@ class _Compiler:
     def _differences(self, contender: Contender, row: Mapping[str, Any]) -> dict[str, Any]:
         """Configuration, capabilities and routes that are others than on the measured model."""
         query, texts = self.queries[0], Inline()
-        found: dict[str, Any] = {}
+        differences: dict[str, Any] = {}
         adapted = retargeted(self.catalog, query, contender)
         if contender.run is not None and adapted is not None:
             measured = config_dict(contender.run.recipe)
@@ -185,7 +185,7 @@ class _Compiler:
             changed = {key: ours.get(key) for key in {*ours, *measured}}
             changed = {key: value for key, value in changed.items() if measured.get(key) != value}
             if changed:
-                found["config"] = dict(sorted(changed.items()))
+                differences["config"] = dict(sorted(changed.items()))
         method = self.catalog.method_by_id[contender.method]
         given = circumstances(self.catalog, query, contender)
         capabilities = {}
@@ -197,7 +197,7 @@ class _Compiler:
             if own != self._told(usual, (2,)):
                 capabilities[str(place)] = [self._placed(own, k, (2,)) for k in range(len(own))]
         if capabilities:
-            found["capabilities"] = capabilities
+            differences["capabilities"] = capabilities
         routes = {}
         for place in range(len(self.catalog.engines)):
             own = route_in(self.catalog, query, place, contender, texts)
@@ -207,8 +207,8 @@ class _Compiler:
             if not same or (str(place) in row["routes"] and own[0] != usual[0]):
                 routes[str(place)] = [self._placed(own, k, (2, 3, 4, 5)) for k in range(len(own))]
         if routes:
-            found["routes"] = routes
-        return found
+            differences["routes"] = routes
+        return differences
 
     def _placed(self, record: Sequence[Any], at: int, places: Sequence[int]) -> Any:
         """An entry of a record, with the place of the text where it is one."""

@@ -155,8 +155,8 @@ def published() -> list[str]:
         CatalogError: pip is absent or finds nothing.
     """
     text = _pip("index", "versions", "peft")
-    found = re.search(r"^Available versions: *(.+)$", text, re.MULTILINE)
-    versions = [] if found is None else [version.strip() for version in found[1].split(",")]
+    match = re.search(r"^Available versions: *(.+)$", text, re.MULTILINE)
+    versions = [] if match is None else [version.strip() for version in match[1].split(",")]
     wanted = {
         version
         for version in versions

@@ -91,10 +91,10 @@ class Wheel:
         if len(metadata) != 1:
             raise self._error("", "holds no metadata of peft, so it is not a wheel of peft")
         header = archive.read(metadata[0]).decode("utf-8").split("\n\n", 1)[0]
-        found = re.search(r"^Version: *(\S+)", header, re.MULTILINE)
-        if found is None:
+        match = re.search(r"^Version: *(\S+)", header, re.MULTILINE)
+        if match is None:
             raise self._error(metadata[0], "states no version")
-        return found[1]
+        return match[1]
 
     # --- what it offers ---
 
@@ -106,15 +106,15 @@ class Wheel:
         is the member in lower case.
         """
         members = self._peft_types()
-        found: dict[str, str] = {}
+        methods: dict[str, str] = {}
         for module, name, value in self._registrations():
             if name.upper() not in members:
                 continue
             place = self._modules.find_class(module, value)
             if place is None:
                 raise self._error(module, f"the configuration class {value!r} is nowhere defined")
-            found[name.lower()] = f"{place[0]}:{place[1].name}"
-        return found
+            methods[name.lower()] = f"{place[0]}:{place[1].name}"
+        return methods
 
     @cached_property
     def optimizers(self) -> frozenset[str]:

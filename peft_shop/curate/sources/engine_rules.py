@@ -111,11 +111,14 @@ def engine_note(sources: Sources) -> Iterator[Finding]:
     for name, entry in sources.engines.items():
         engine = entry.record
         texts = [("layers", engine.layers), ("ranks.note", engine.ranks.note)]
-        texts += [(f"hazards[{i}].text", one.text) for i, one in enumerate(engine.hazards)]
+        texts += [(f"hazards[{i}].text", hazard.text) for i, hazard in enumerate(engine.hazards)]
         answers: dict[str, Fact | Architectures | LoadRule] = {
             **{f"facts.{topic}": fact for topic, fact in engine.facts.items()},
             **{f"kinds.{kind}": fact for kind, fact in engine.kinds.items()},
-            **{f"architectures[{i}]": one for i, one in enumerate(engine.architectures)},
+            **{
+                f"architectures[{i}]": architecture
+                for i, architecture in enumerate(engine.architectures)
+            },
             **{f"rules[{i}]": one for i, one in enumerate(engine.rules)},
         }
         for place, answer in answers.items():

@@ -88,8 +88,8 @@ def fidelity_measured(sources: Sources) -> Iterator[Finding]:
             yield method, entry.problem("fidelity", "is missing", f"probe {method} again")
         places = [("fidelity", method, entry.record.fidelity)]
         places += [
-            (f"variants.{name}.fidelity", f"{method}/{name}", one.fidelity)
-            for name, one in entry.record.variants.items()
+            (f"variants.{name}.fidelity", f"{method}/{name}", variant.fidelity)
+            for name, variant in entry.record.variants.items()
         ]
         for place, record, fidelity in places:
             if fidelity is not None:

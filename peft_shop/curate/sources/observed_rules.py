@@ -104,8 +104,8 @@ def conditions_partial(sources: Sources) -> Iterator[Finding]:
         if capability.conditions and capability.support != "partial":
             message = f"{capability.support!r} with conditions"
             yield record, entry.problem(f"{place}.conditions", message, "probe it again")
-        for index, one in enumerate(capability.conditions):
-            if not one.model_dump(exclude_none=True):
+        for index, condition in enumerate(capability.conditions):
+            if not condition.model_dump(exclude_none=True):
                 where = f"{place}.conditions[{index}]"
                 yield record, entry.problem(where, "states nothing", "probe it again")
 

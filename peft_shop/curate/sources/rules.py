@@ -72,8 +72,8 @@ class Report:
 
 def installed_methods() -> frozenset[str] | None:
     """Identifiers of the methods of the installed peft, which is read and not imported."""
-    found = installed_peft()
-    return None if found is None else frozenset(name.lower() for name in found.methods)
+    installed = installed_peft()
+    return None if installed is None else frozenset(name.lower() for name in installed.methods)
 
 
 @rule("methods-of-peft")

@@ -132,7 +132,7 @@ def trainer_note(sources: Sources) -> Iterator[Finding]:
     for name, entry in sources.trainers.items():
         trainer = entry.record
         texts = [("retired", trainer.retired)]
-        texts += [(f"hazards[{i}].text", one.text) for i, one in enumerate(trainer.hazards)]
+        texts += [(f"hazards[{i}].text", hazard.text) for i, hazard in enumerate(trainer.hazards)]
         for place, one in _answers(trainer):
             if one.value == "unknown" and one.note is None:
                 problem = entry.problem(f"{place}.note", "is missing for `unknown`")

@@ -40,10 +40,10 @@ def few_layers(model: nn.Module, *, recomputed: bool = False) -> tuple[int, int]
     Returns:
         `None` where the blocks follow no period, or tracing all of them takes no longer.
     """
-    found = _blocks(model)
-    if found is None:
+    blocks = _blocks(model)
+    if blocks is None:
         return None
-    kinds = [_kind(block) for block in found[2]]
+    kinds = [_kind(block) for block in blocks[2]]
     depth = len(kinds)
     few, more = _SETTLED[recomputed]
     pairs = []
@@ -60,14 +60,14 @@ def few_layers(model: nn.Module, *, recomputed: bool = False) -> tuple[int, int]
 
 def _kind(block: nn.Module) -> tuple[object, ...]:
     """What tells blocks apart: their class and the shapes of their parameters."""
-    shapes = ((name, tuple(one.shape)) for name, one in block.named_parameters())
+    shapes = ((name, tuple(parameter.shape)) for name, parameter in block.named_parameters())
     return (type(block), *shapes)
 
 
 def depth_of(model: nn.Module) -> int:
     """Number of equal blocks in the longest list of blocks; 0 where there is none."""
-    found = _blocks(model)
-    return 0 if found is None else len(found[2])
+    blocks = _blocks(model)
+    return 0 if blocks is None else len(blocks[2])
 
 
 def shorten(model: nn.Module, layers: int) -> None:

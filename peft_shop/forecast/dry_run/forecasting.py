@@ -220,13 +220,13 @@ def _run(
     *,
     chunked: bool,
 ) -> tuple[Replay, Work]:
-    found = _trace(prepared, settings, make, chunked=chunked)
+    traced = _trace(prepared, settings, make, chunked=chunked)
     memory = replay(
-        found,
+        traced,
         arena=not settings.moved_after_injection,
         checkpointing=settings.gradient_checkpointing,
     )
-    return memory, work_of(found)
+    return memory, work_of(traced)
 
 
 def _trace(
@@ -338,18 +338,18 @@ def _plain_lora(
 
 
 def _warnings(structure: Structure, settings: Settings) -> list[str]:
-    found = []
+    warnings = []
     if structure.modality == "multimodal":
-        found.append("the step was traced on text alone: images and sound come on top")
+        warnings.append("the step was traced on text alone: images and sound come on top")
     if settings.fused_loss and not chunkable(structure):
-        found.append("the dry run runs the model's own loss: no chunked one is known for it")
+        warnings.append("the dry run runs the model's own loss: no chunked one is known for it")
     packed = settings.quantization or structure.quantization
     if packed in {"bnb_4bit", "bnb_8bit"} and any(group.experts for group in structure.groups):
         kept = "float32, as prepared" if settings.prepare_kbit else "16 bit"
-        found.append(f"bitsandbytes packs no fused experts: their weights stay in {kept}")
+        warnings.append(f"bitsandbytes packs no fused experts: their weights stay in {kept}")
     if settings.quantization is not None:
-        found.append(
+        warnings.append(
             "quantized layers were stood for by plain ones that expand their weight for each "
             "product"
         )
-    return found
+    return warnings

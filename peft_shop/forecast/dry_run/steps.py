@@ -192,7 +192,7 @@ def _on_host(model: nn.Module, *, moved: bool) -> frozenset[int]:
             continue
         named = {*module.adapter_layer_names, *module.other_param_names}
         if not moved:
-            found += [one for name, one in module._buffers.items() if name not in named]  # noqa: SLF001 - torch has no other way to ask
+            found += [buffer for name, buffer in module._buffers.items() if name not in named]  # noqa: SLF001 - torch has no other way to ask
         for name, value in vars(module).items():
             if type(value) is dict and not name.startswith("_"):
                 found += [one for one in value.values() if type(one) is torch.Tensor]

@@ -43,19 +43,19 @@ class Flow:
 
     def shares(self, block: Block) -> list[tuple[float, float, float]]:
         """Per block of the stack, the shares of norms, attention and MLP that are kept."""
-        found = []
+        shares = []
         reached = self.everywhere
         for index in range(block.count):
             roles = self.sites.get((block.stack, index), set())
             if reached:
-                found.append((1.0, 1.0, 1.0))
+                shares.append((1.0, 1.0, 1.0))
             elif not roles:
-                found.append((0.0, 0.0, 0.0))
+                shares.append((0.0, 0.0, 0.0))
             else:
-                found.append(_first_block(roles))
+                shares.append(_first_block(roles))
                 reached = True
         self.everywhere = reached
-        return found
+        return shares
 
 
 def _first_block(roles: set[str]) -> tuple[float, float, float]:

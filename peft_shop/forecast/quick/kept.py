@@ -107,11 +107,11 @@ def kept_bytes(
 ) -> dict[tuple[str, int], list[float]]:
     """Kept activations and kept weights per block, (stack, index); outside blocks ('', 0)."""
     batch = settings.batch_size
-    found: dict[tuple[str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    bytes_by_place: dict[tuple[str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for place, rates in kept_rates(adapter, settings).items():
         activations = rates.token * batch * tokens + rates.sequence * batch
-        found[place] = [activations, rates.fixed]
-    return found
+        bytes_by_place[place] = [activations, rates.fixed]
+    return bytes_by_place
 
 
 def _has_lora_a(adapter: Additions) -> bool:

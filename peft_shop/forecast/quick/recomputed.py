@@ -144,13 +144,13 @@ def recomputed(
         # the hidden states that the head reads, and their gradient
         loss += 2.0 * last
     scratch += score_bytes(structure, settings, tokens)
-    found: dict[TermName, float] = {"activations_checkpoint": boundary + last}
+    terms: dict[TermName, float] = {"activations_checkpoint": boundary + last}
     at_loss, at_block = logits + loss, scratch + (fullest[0] if fullest else 0.0)
     stranded = STRANDED * min(at_loss, at_block) if settings.attention == "eager" else 0.0
     if fullest is None or at_loss >= at_block:
-        return {**found, "logits": logits, "loss": loss}, stranded
+        return {**terms, "logits": logits, "loss": loss}, stranded
     _, load, own = fullest
-    return found | {
+    return terms | {
         "activations_norm": load.norm,
         "activations_attention": load.attention,
         "activations_mlp": load.mlp,

@@ -245,15 +245,15 @@ def _arguments(order: Order, *, floats: bool, handed: bool) -> dict[str, Json]:
 
 
 def _remarks(order: Order, *, own_loss: bool, floats: bool, handed: bool) -> list[str]:
-    found = ["TRL shuffles by its own seed: other batches than the plain loop, the same recipe."]
+    remarks = ["TRL shuffles by its own seed: other batches than the plain loop, the same recipe."]
     if not handed and order.weight_decay:
-        found.append(
+        remarks.append(
             "transformers leaves biases and norms out of weight decay; measured: all decay"
         )
     if order.step.chunked and not own_loss:
-        found.append("The loss is reckoned in chunks by TRL itself.")
+        remarks.append("The loss is reckoned in chunks by TRL itself.")
     if order.step.chunked and own_loss:
-        found.append("not in this script: a loss in chunks, since the model's own loss is needed")
+        remarks.append("not in this script: a loss in chunks, since the model's own loss is needed")
     if floats and order.step.dtype == "bfloat16":
-        found.append("What trains is in float32 and runs under autocast; measured: in bfloat16")
-    return found
+        remarks.append("What trains is in float32 and runs under autocast; measured: in bfloat16")
+    return remarks

@@ -123,7 +123,7 @@ def unsloth_file(order: Order) -> str:
 
 def _adapter(order: Order, lora: dict[str, Json]) -> dict[str, Json]:
     """Arguments of `get_peft_model`, every one that changes a recipe written out."""
-    found: dict[str, Json] = {
+    keys: dict[str, Json] = {
         "r": lora["r"],
         "lora_alpha": lora["lora_alpha"],
         "lora_dropout": lora["lora_dropout"],
@@ -137,5 +137,5 @@ def _adapter(order: Order, lora: dict[str, Json]) -> dict[str, Json]:
     }
     for name in ("modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern"):
         if name in lora:
-            found[name] = lora[name]
-    return found
+            keys[name] = lora[name]
+    return keys

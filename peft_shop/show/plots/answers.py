@@ -103,15 +103,24 @@ class _Plot:
     ) -> None:
         self.answer, self.ax, self.across, self.up = recommendation, ax, across, up
         self.kept = [
-            one
+            candidate
             for group in (recommendation.front, recommendation.ties, recommendation.dominated)
-            for one in group
-            if across.id in one.values and up.id in one.values
+            for candidate in group
+            if across.id in candidate.values and up.id in candidate.values
         ]
         shown = [*self.kept, *recommendation.baselines]
         self.scales: tuple[Scale, Scale] = (
-            scale_of(across, [one.values[across.id] for one in shown if across.id in one.values]),
-            scale_of(up, [one.values[up.id] for one in shown if up.id in one.values]),
+            scale_of(
+                across,
+                [
+                    candidate.values[across.id]
+                    for candidate in shown
+                    if across.id in candidate.values
+                ],
+            ),
+            scale_of(
+                up, [candidate.values[up.id] for candidate in shown if up.id in candidate.values]
+            ),
         )
 
     def draw(self, *, ties: bool, beaten: bool, baselines: bool, labels: Labels) -> None:
@@ -132,8 +141,8 @@ class _Plot:
         self._members(front, labels)
         self._replicates([*front, *tied, *behind], limits)
         if labels == "all":
-            for one in tied:
-                self._name(one.title, self._at(one))
+            for candidate in tied:
+                self._name(candidate.title, self._at(candidate))
         self._bounds(limits)
         self._outside([*behind, *tied, *yardsticks], limits)
         ax.set_xlim(*limits[0])
@@ -149,7 +158,11 @@ class _Plot:
     # --- places ---
 
     def _known(self, several: Sequence[Candidate]) -> list[Candidate]:
-        return [one for one in several if {self.across.id, self.up.id} <= set(one.values)]
+        return [
+            candidate
+            for candidate in several
+            if {self.across.id, self.up.id} <= set(candidate.values)
+        ]
 
     def _at(self, candidate: Candidate) -> Point:
         return (
@@ -163,7 +176,7 @@ class _Plot:
         for place, metric in enumerate((self.across, self.up)):
             values = [point[place] for point in points] or [0.0, 1.0]
             low, high = min(values), max(values)
-            sds = [one.sds.get(metric.id, 0.0) for one in self.kept]
+            sds = [candidate.sds.get(metric.id, 0.0) for candidate in self.kept]
             least = max([0.05 * abs(high), *(4 * sd * self.scales[place].factor for sd in sds)])
             span = max(high - low, least, 1e-9)
             middle = (low + high) / 2
@@ -201,8 +214,8 @@ class _Plot:
             return factor(self.answer.query.confidence, spread.degrees, rivals) * spread.sd
 
         low = [
-            (at[0], at[1] + sign * needed(one) * self.scales[1].factor)
-            for one, at in zip(members, points, strict=True)
+            (at[0], at[1] + sign * needed(member) * self.scales[1].factor)
+            for member, at in zip(members, points, strict=True)
         ]
         if low == points:
             return
@@ -214,10 +227,10 @@ class _Plot:
         )
 
     def _members(self, front: Sequence[Candidate], labels: Labels) -> None:
-        for rank, one in enumerate(front, start=1):
-            at = self._at(one)
-            self._whiskers(one, COLOURS["front"])
-            chance = 1.0 if one.front_probability is None else one.front_probability
+        for rank, member in enumerate(front, start=1):
+            at = self._at(member)
+            self._whiskers(member, COLOURS["front"])
+            chance = 1.0 if member.front_probability is None else member.front_probability
             self.ax.scatter(
                 *at,
                 s=150,
@@ -240,7 +253,7 @@ class _Plot:
                 fontweight="bold",
             )
             if labels != "none":
-                self._name(one.title, at)
+                self._name(member.title, at)
 
     def _name(self, title: str, at: Point, *, style: str = "normal") -> None:
         text = self.ax.annotate(
@@ -302,14 +315,20 @@ class _Plot:
                 label="single runs",
                 gid="replicates",
             )
-        for one in several:
-            if one.replicates and one not in answer.front and _within(self._at(one), limits):
-                self._whiskers(one, COLOURS["tie" if one in answer.ties else "beaten"])
+        for candidate in several:
+            if (
+                candidate.replicates
+                and candidate not in answer.front
+                and _within(self._at(candidate), limits)
+            ):
+                self._whiskers(candidate, COLOURS["tie" if candidate in answer.ties else "beaten"])
 
     def _scatter(
         self, several: Sequence[Candidate], limits: tuple[Point, Point], kind: str
     ) -> None:
-        inside = [self._at(one) for one in several if _within(self._at(one), limits)]
+        inside = [
+            self._at(candidate) for candidate in several if _within(self._at(candidate), limits)
+        ]
         if not inside:
             return
         xs, ys = zip(*inside, strict=True)
@@ -326,14 +345,14 @@ class _Plot:
             self.ax.scatter(xs, ys, s=14, color=grey, zorder=2, label="beaten", gid="beaten")
 
     def _yardsticks(self, several: Sequence[Candidate], limits: tuple[Point, Point]) -> None:
-        for one in several:
-            at = self._at(one)
+        for candidate in several:
+            at = self._at(candidate)
             if not _within(at, limits):
                 continue
-            plain_lora = _is_plain(one)
+            plain_lora = _is_plain(candidate)
             name = "plain LoRA" if plain_lora else "full fine-tuning"
             self.ax.scatter(*at, s=46, marker="D", color=COLOURS["yardstick"], zorder=4, gid=name)
-            if one.name not in {member.name for member in self.answer.front}:
+            if candidate.name not in {member.name for member in self.answer.front}:
                 self._name(name, at, style="italic")
 
     def _bounds(self, limits: tuple[Point, Point]) -> None:
@@ -351,7 +370,9 @@ class _Plot:
 
     def _outside(self, several: Sequence[Candidate], limits: tuple[Point, Point]) -> None:
         """How many points lie outside of what is shown."""
-        points = {self._at(one) for one in several if not _within(self._at(one), limits)}
+        points = {
+            self._at(candidate) for candidate in several if not _within(self._at(candidate), limits)
+        }
         right = sum(point[0] > limits[0][1] for point in points)
         texts = [f"{right} more to the right"] if right else []
         if len(points) > right:
