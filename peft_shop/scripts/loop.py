@@ -60,7 +60,9 @@ $broken
     for name, weight in model.named_parameters():
         if name not in initial:
             continue
-        if weight.grad is None or not weight.grad.any():
+        if not LEARNING_RATE:
+            still[name] = "the learning rate is 0"
+        elif weight.grad is None or not weight.grad.any():
             still[name] = "no gradient reaches them"
         elif not torch.equal(weight.detach().cpu(), initial[name]):
             continue

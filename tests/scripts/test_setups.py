@@ -6,6 +6,7 @@ import ast
 import itertools
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -686,6 +687,19 @@ def test_a_step_that_bfloat16_rounds_away_stops_the_script(
     assert "torch.bfloat16 rounds steps of 0.001 away; float32 would" in capsys.readouterr().out
     names = run_script(script(norms, Settings(dtype="float32")), UNEVEN)
     assert names["step"] == 9
+
+
+def test_a_rate_of_zero_is_told_as_such(
+    language_model: Path, run_script: Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"model_id": str(language_model), "dtype": "float32", "max_length": 60}
+    run = changed(LORA, {"target_modules": ["q_proj"]}, max_steps=9, **small)
+    source = re.sub(r"(?m)^LEARNING_RATE = .*", "LEARNING_RATE = 0", script(run))
+    with pytest.raises(SystemExit, match="nothing trains"):
+        run_script(source, UNEVEN)
+    told = capsys.readouterr().out
+    assert "2 of 2 trainable tensors stay: the learning rate is 0" in told
+    assert "rounds steps" not in told
 
 
 def test_weights_that_no_gradient_reaches_stop_the_script_or_are_named(
