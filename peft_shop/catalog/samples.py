@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from peft_shop.catalog.benchmarks import Benchmark
     from peft_shop.catalog.runs import Run
 
-__all__ = ["Samples", "sample_addresses", "samples_sentence"]
+__all__ = ["Samples", "sample_addresses"]
 
 _PLAIN = r"[A-Za-z0-9._~/-]*"
 ImagePattern: TypeAlias = Annotated[
@@ -64,11 +64,3 @@ def sample_addresses(benchmark: Benchmark, run: Run) -> tuple[str, ...]:
     if samples is None or samples.source != run.provenance.source:
         return ()
     return samples.addresses(run.experiment)
-
-
-def samples_sentence(samples: Samples) -> str:
-    """What such addresses lead to, and what was not checked of it."""
-    return (
-        f"kept by the suite on another site, {samples.host} (not checked here: an image may be "
-        "absent, and shows the newest run of this name)"
-    )

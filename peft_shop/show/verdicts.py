@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_shop.ask.beside import orders_of
 from peft_shop.ask.places import Unmeasured
-from peft_shop.catalog.samples import sample_addresses, samples_sentence
+from peft_shop.catalog.samples import sample_addresses
 from peft_shop.errors import UnknownNameError
 from peft_shop.show.adaptations import adaptation_sentences
 from peft_shop.show.beside import agreement, beside_sentence
@@ -15,6 +15,7 @@ from peft_shop.show.figures import chance, comparison, figures, quantity, signed
 from peft_shop.show.questions import demands, provenance
 from peft_shop.show.rates import rates_sentence
 from peft_shop.show.routes import route_sentence
+from peft_shop.show.samples import samples_sentence
 from peft_shop.show.setups import setup_sentences
 from peft_shop.show.trainers import acceptance_sentence
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 import peft_shop
 from peft_shop import load_catalog
-from peft_shop.catalog.samples import Samples, sample_addresses, samples_sentence
+from peft_shop.catalog.samples import Samples, sample_addresses
 from peft_shop.catalog.store import parse
 from peft_shop.curate.intake.conventions import load_conventions
 from peft_shop.errors import CatalogError
+from peft_shop.show.samples import samples_sentence
 
 EMBEDDED = Path(peft_shop.__file__).parent / "_catalog.json"
 DATA = Path(__file__).parents[2] / "data"

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from peft_shop.ask.contenders import field_of_play
 from peft_shop.ask.reading import build_query
-from peft_shop.catalog.samples import sample_addresses, samples_sentence
+from peft_shop.catalog.samples import sample_addresses
 from peft_shop.errors import PeftShopError
 from peft_shop.scripts.script import snippet
+from peft_shop.show.samples import samples_sentence
 from peft_shop.upstream.configs import config_dict
 
 if TYPE_CHECKING:
