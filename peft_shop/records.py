@@ -132,7 +132,11 @@ class Record(BaseModel):
     """Base of every record: frozen, unknown keys forbidden, finite numbers only."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        defer_build=True,
     )
 
     @classmethod

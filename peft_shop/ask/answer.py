@@ -68,7 +68,7 @@ def answer(
         objectives=objectives,
         baselines=baselines,
     )
-    return Recommendation(
+    return Recommendation.trusted(
         query=query,
         benchmark=benchmark,
         metrics=tuple(catalog.metric_by_id[name] for name in benchmark.metrics),

@@ -78,7 +78,7 @@ class AnswerRecords:
         """The record of a member of the front, with what it beats and gives up."""
         contender = standing.contender
         configurations = self.tried[contender.method]
-        return FrontMember(
+        return FrontMember.trusted(
             **self._candidate(contender, standing.chance),
             why=reasons.why(standing.row, self.rivals, self.objectives),
             gives_up=reasons.gives_up(contender, self.members, self.objectives),
@@ -89,7 +89,7 @@ class AnswerRecords:
     def tied(self, standing: Standing) -> Tied:
         """The record of a tie, with the reason."""
         dominator = _above(standing)
-        return Tied(
+        return Tied.trusted(
             **self._candidate(standing.contender, standing.chance),
             dominated_by=dominator.name,
             because=reasons.tie_reason(
@@ -115,7 +115,7 @@ class AnswerRecords:
             raise AssertionError(f"{contender.name} has no setup")
         low, high = (format_quantity(value, "bytes") for value in (setup.peak.low, setup.peak.high))
         there = format_quantity(limit.bytes, "bytes")
-        return TooClose(
+        return TooClose.trusted(
             **self._candidate(contender),
             because=f"the forecast, {low} to {high}, is neither surely above nor surely below "
             f"the {there} of {limit.text}",
@@ -123,7 +123,7 @@ class AnswerRecords:
 
     def baseline(self, kind: BaselineKind, contender: Contender) -> Baseline:
         """The record of a baseline, which stands nowhere."""
-        return Baseline(**self._candidate(contender), kind=kind)
+        return Baseline.trusted(**self._candidate(contender), kind=kind)
 
     def _title(self, contender: Contender) -> str:
         key = contender.method, contender.variants
@@ -214,7 +214,7 @@ def title(catalog: Catalog, method: str, variants: Sequence[str] = ()) -> str:
 def unmeasured_record(catalog: Catalog, query: Query, contender: Contender) -> Unmeasured:
     """The record of a method without a run."""
     method = catalog.method_by_id[contender.method]
-    return Unmeasured(
+    return Unmeasured.trusted(
         method=method.id,
         title=method.title,
         summary=method.summary,
@@ -242,11 +242,13 @@ def dropped_record(
 
 
 def _difference(contender: Contender, baseline: Contender) -> Difference:
-    return Difference(
+    return Difference.trusted(
         baseline=baseline.name,
-        values={
-            name: value - baseline.values[name]
-            for name, value in contender.values.items()
-            if name in baseline.values
-        },
+        values=frozen(
+            {
+                name: value - baseline.values[name]
+                for name, value in contender.values.items()
+                if name in baseline.values
+            }
+        ),
     )

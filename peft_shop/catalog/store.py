@@ -97,6 +97,7 @@ def load(path: str | PathLike[str] | None = None) -> Catalog:
 
 
 @lru_cache(maxsize=1)
+@uncollected()
 def _embedded() -> Catalog:
     resource = files("peft_shop") / CATALOG_RESOURCE
     # written by `compile`, which has checked the references
