@@ -150,7 +150,7 @@ def forecast(
         write_picture(found[0].forecast.plot(device), plot, force=force)
     out.show(
         briefly(source, document),
-        rows=forecast_records(found),
+        rows=lambda: forecast_records(found),
         json=lambda: _json(found, whole=not everything),
     )
     raise typer.Exit(_code(found))

@@ -43,4 +43,8 @@ def inspect(
         return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     catalog = None if structure.quantization is None else load()
-    out.show(structure_document(structure, catalog), rows=structure_records(structure), json=whole)
+    out.show(
+        structure_document(structure, catalog),
+        rows=lambda: structure_records(structure),
+        json=whole,
+    )

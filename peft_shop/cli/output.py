@@ -63,29 +63,33 @@ class Output:
 
     def show(
         self,
-        document: Document,
+        document: Document | Callable[[], Document],
         *,
         lines: Sequence[Line] | None = None,
-        rows: Sequence[Mapping[str, Value]] | None = None,
+        rows: Callable[[], Sequence[Mapping[str, Value]]] | None = None,
         json: Callable[[], str] | None = None,
     ) -> None:
-        """Writes a document to the standard output.
+        """Writes a document to the standard output; what the format does not need is not made.
 
         Args:
             document: for people, and for programs where nothing else is given.
             lines: for a terminal, laid out already, instead of the document.
-            rows: for CSV, instead of the document's first table.
-            json: JSON text, instead of the document's tables.
+            rows: makes those of CSV, instead of the document's first table.
+            json: makes JSON text, instead of the document's tables.
         """
+
+        def whole() -> Document:
+            return document if isinstance(document, Document) else document()
+
         if self.format is Format.TABLE:
-            made = document_lines(document, terminal_width()) if lines is None else lines
-            write_out(lines_text(made, terminal_width(), colour=_has_colour()))
+            laid_out = document_lines(whole(), terminal_width()) if lines is None else lines
+            write_out(lines_text(laid_out, terminal_width(), colour=_has_colour()))
         elif self.format is Format.MARKDOWN:
-            write_out(markdown(document))
+            write_out(markdown(whole()))
         elif self.format is Format.CSV:
-            write_out(csv_text(records(document.tables[0]) if rows is None else rows))
+            write_out(csv_text(records(whole().tables[0]) if rows is None else rows()))
         else:
-            write_out(json() if json is not None else json_text(_tables(document)))
+            write_out(json() if json is not None else json_text(_tables(whole())))
 
 
 def _tables(document: Document) -> Any:

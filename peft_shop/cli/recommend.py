@@ -26,6 +26,7 @@ from peft_shop.errors import MissingExtraError, QueryError
 from peft_shop.show.answer_records import answer_records
 from peft_shop.show.answers import answer_document
 from peft_shop.show.brief import brief_json
+from peft_shop.show.documents import Document
 from peft_shop.show.naming import briefly
 from peft_shop.show.next_steps import next_command, next_commands
 from peft_shop.show.overview import entries
@@ -135,11 +136,6 @@ def recommend(
     if how["quiet"] and out.format is Format.TABLE:
         write_out("".join(f"{entry.short}\n" for entry in entries(answer)[: how["limit"]]))
         raise typer.Exit(_CODES[answer.surely])
-    document = briefly(answer.catalog, answer_document(answer, everything=how["everything"]))
-    if answer.front and out.format is Format.TABLE:
-        commands = next_commands(answer, answer.short(answer.best))
-        further = f"Next: {' | '.join(line for line in commands)}"
-        document = replace(document, footnotes=(*document.footnotes, further))
     width = terminal_width()
     lines = None
     if not how["everything"]:
@@ -152,12 +148,19 @@ def recommend(
         )
         lines = screen_lines(answer, width, sections=how["sections"], screen=screen)
 
+    def document() -> Document:
+        made = briefly(answer.catalog, answer_document(answer, everything=how["everything"]))
+        if not answer.front or out.format is not Format.TABLE:
+            return made
+        further = f"Next: {' | '.join(next_commands(answer, answer.short(answer.best)))}"
+        return replace(made, footnotes=(*made.footnotes, further))
+
     def whole() -> str:
         if how["brief"]:
             return brief_json(answer, lambda name: next_commands(answer, name))
         return answer.to_json(indent=2) + "\n"
 
-    out.show(document, lines=lines, rows=answer_records(answer), json=whole)
+    out.show(document, lines=lines, rows=lambda: answer_records(answer), json=whole)
     if open_page:
         check_shown(answer.catalog, answer.query.benchmark)
         serve_page(answer.catalog, answer.query.to_url(catalog=answer.catalog))

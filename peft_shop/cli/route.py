@@ -84,6 +84,6 @@ def route(
         plain: list[Any] = [one.model_dump(mode="json") for one in routes]
         return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
-    out.show(briefly(source, document), rows=route_records(routes), json=whole)
+    out.show(briefly(source, document), rows=lambda: route_records(routes), json=whole)
     if not any(one.best for one in routes):
         raise typer.Exit(NOTHING_FOUND)

@@ -88,9 +88,9 @@ def show(
         names = [name for name, asked in wanted.items() if asked]
         lines += method_sections(source, found, variant, names, width) if names else []
     out.show(
-        briefly(source, card_document(source, found, variant, meaning.remark)),
+        lambda: briefly(source, card_document(source, found, variant, meaning.remark)),
         lines=lines,
-        rows=_capability_rows(source, found, variant),
+        rows=lambda: _capability_rows(source, found, variant),
         json=whole,
     )
     if open_page:

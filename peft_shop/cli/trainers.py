@@ -45,4 +45,4 @@ def trainers(
         document = trainer_document(source, trainer, methods, variants)
         whole = [trainer.model_dump(mode="json")]
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    out.show(document, rows=acceptance_records(found), json=lambda: text)
+    out.show(document, rows=lambda: acceptance_records(found), json=lambda: text)
