@@ -182,16 +182,21 @@ def runs_called(
     experiment: `rank32` of `lora/llama-3.2-3B-rank32`.
     """
     runs = _runs(catalog, benchmarks)
+    called = (
+        [run for run in runs if name in {run.id, run.experiment}]
+        or run_of_short(catalog, name, runs)
+        or _roughly_called(name, runs)
+    )
+    return _newest(catalog, called, one="@" in name) if called else {}
+
+
+def _roughly_called(name: str, runs: Iterable[Run]) -> list[Run]:
+    """Those of `runs` whose experiment is `name` but for case and gaps, else whose end it is."""
     plain = _plain(name)
-    for called in (
-        [run for run in runs if name in {run.id, run.experiment}],
-        run_of_short(catalog, name, runs),
-        [run for run in runs if plain == _plain(run.experiment)],
-        [run for run in runs if plain and _ends(_plain(run.experiment), plain)],
-    ):
-        if called:
-            return _newest(catalog, called, one="@" in name)
-    return {}
+    experiments = [(run, _plain(run.experiment)) for run in runs]
+    return [run for run, experiment in experiments if experiment == plain] or [
+        run for run, experiment in experiments if plain and _ends(experiment, plain)
+    ]
 
 
 def names_of_methods(catalog: Catalog) -> list[str]:

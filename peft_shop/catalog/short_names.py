@@ -49,12 +49,14 @@ def short_name(experiment: str, model_id: str, words: Sequence[str] = ()) -> str
     folder, slash, rest = experiment.rpartition("/")
     if not slash:
         return experiment
-    whole = (_letters(model_id.rpartition("/")[2]), *map(_letters, words))
+    model, *others = (_letters(model_id.rpartition("/")[2]), *map(_letters, words))
     while True:
         start = 0
         for gap in _PARTS.finditer(rest):
             beginning = _letters(rest[: gap.start()])
-            known = beginning in whole[1:] or whole[0].startswith(beginning)
+            if not any(word.startswith(beginning) for word in (model, *others)):
+                break  # nor does any with what follows
+            known = beginning in others or model.startswith(beginning)
             if len(beginning) >= _LEAST and known and rest[gap.end() :]:
                 start = gap.end()
         if not start:
@@ -63,7 +65,7 @@ def short_name(experiment: str, model_id: str, words: Sequence[str] = ()) -> str
 
 
 def _letters(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def short_names(catalog: Catalog, benchmark: str) -> Mapping[str, str]:

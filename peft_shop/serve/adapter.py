@@ -103,7 +103,7 @@ class Adapter:
         value = self.config.get("lora_alpha", RANK)
         return float(value) if is_number(value) else None
 
-    @property
+    @cached_property
     def traits(self) -> tuple[str, ...]:
         """Identifiers of the traits that it has, in the order of `TRAITS`."""
         return tuple(name for name, has in TRAITS.items() if has(self))

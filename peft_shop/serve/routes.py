@@ -96,6 +96,8 @@ def resolve_engine(catalog: Catalog, name: str) -> Engine:
     Raises:
         UnknownNameError: there is none; names the nearest.
     """
+    if name in catalog.engine_by_id:
+        return catalog.engine_by_id[name]
     for engine in catalog.engines:
         if _fold(name) in {_fold(option) for option in (engine.id, engine.title, *engine.aliases)}:
             return engine
