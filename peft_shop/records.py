@@ -94,20 +94,18 @@ class FrozenList(list[Any]):
         return FrozenList, (list(self),)
 
 
-_SIMPLE: Final = frozenset({bool, float, int, str, type(None)})
+_AT_REST: Final = frozenset({bool, float, int, str, type(None), FrozenDict, FrozenList})
+"""Types of values that hold nothing which could change."""
 
 
 def frozen(value: Any) -> Any:
     """`value` with every dictionary, list and set in it read-only; what is so already stays."""
-    if isinstance(value, FrozenDict | FrozenList):
+    if type(value) in _AT_REST:
         return value
     if isinstance(value, dict):
-        return FrozenDict(
-            {
-                key: inner if type(inner) in _SIMPLE else frozen(inner)
-                for key, inner in value.items()
-            }
-        )
+        if _AT_REST.issuperset(map(type, value.values())):
+            return FrozenDict(value)
+        return FrozenDict({key: frozen(inner) for key, inner in value.items()})
     if isinstance(value, list):
         return FrozenList(map(frozen, value))
     if isinstance(value, set):
@@ -153,7 +151,7 @@ class Record(BaseModel):
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Leaves cyclic garbage alone while many records are made, which make none.
+    """Leaves cyclic garbage alone while many records or modules are made, which make none.
 
     The collector would walk over a catalog of 10,000 runs again and again, a quarter of a second
     each time, as the number of records grows.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from peft_shop.records import uncollected
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -71,7 +73,8 @@ class CommandEntry:
         if self.refusal is not None:
             return self.refusal
         module, _, name = self.function.partition(":")
-        function: Callable[..., Any] = getattr(import_module(module), name)
+        with uncollected():
+            function: Callable[..., Any] = getattr(import_module(module), name)
         return function
 
 
