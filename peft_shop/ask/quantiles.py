@@ -211,8 +211,20 @@ def dunnett_factor(
         return math.log(max(rest, 1e-300) / (1 - confidence))
 
     # the logarithm is nearly straight, so that secants need few steps; a half where one leads out
-    older, before = high, excess(high)
-    newer = 0.3 * low + 0.7 * high
+    if degrees < _NORMAL_FROM:
+        # with few nodes for a known deviation; half as far as the quantiles of one lead stretch it
+        # and half as far as Bonferroni's
+        known = dunnett_factor(confidence, rivals, math.inf, correlation)
+        ends = (
+            significance_threshold(confidence),
+            significance_threshold(1 - (1 - confidence) / rivals),
+        )
+        older = min(known * math.sqrt(low * high / math.prod(ends)), high)
+        before = excess(older)
+        newer = min(max(older + before / older, low), high)
+    else:
+        older, before = high, excess(high)
+        newer = 0.3 * low + 0.7 * high
     value = excess(newer)
     for _ in range(60):
         low, high = (newer, high) if value > 0 else (low, newer)
@@ -243,10 +255,11 @@ def _all_below(limit: float, rivals: int, degrees: float, correlation: float) ->
     """Probability that all of the correlated leads stay below `limit` estimated deviations."""
     own = math.sqrt(1 - correlation) * _ROOT
     erfc = math.erfc
-    return math.fsum(
+    parts = [
         weight * (0.5 * erfc((offset - limit * ratio) / own)) ** rivals
         for weight, offset, ratio in _nodes(rivals, degrees, correlation)
-    )
+    ]
+    return math.fsum(parts)
 
 
 @lru_cache(maxsize=16)

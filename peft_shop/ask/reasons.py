@@ -189,8 +189,10 @@ def tie_reason(
     for metric in objectives:
         ahead = lead(dominator, contender, metric)
         spread = between(contender, dominator, metric.id)
+        if spread.sd <= 0:
+            continue
         needed = factor(confidence, spread.degrees, rivals) * spread.sd
-        if spread.sd > 0 and ahead <= needed:
+        if ahead <= needed:
             name = metric.label
             leads = (
                 f"leads by {amount(ahead, metric)} of {name}" if ahead else f"is level in {name}"

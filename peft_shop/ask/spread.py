@@ -18,7 +18,16 @@ from peft_shop.ask.quantiles import dunnett_factor, significance_threshold
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HasFigures", "Spread", "between", "counts", "factor", "lead_spread", "separate_parts"]
+__all__ = [
+    "HasFigures",
+    "Spread",
+    "between",
+    "counts",
+    "factor",
+    "factor_bound",
+    "lead_spread",
+    "separate_parts",
+]
 
 _DEGREES: Final = (1, 1.2, 1.5, 1.75, 2, 2.5, *range(3, 21), 24, 30, 40, 60, 120, 240, 1000)
 _RIVALS: Final = (
@@ -121,19 +130,37 @@ def factor(confidence: float, degrees: float, rivals: int = 1, correlation: floa
     """
     if rivals <= 1:
         return significance_threshold(confidence, degrees)
+    table_degrees, table_rivals = _tabulated(degrees, rivals)
+    return dunnett_factor(confidence, table_rivals, table_degrees, correlation)
+
+
+def _tabulated(degrees: float, rivals: int) -> tuple[float, int]:
+    """The next lower degrees and the next higher number of rivals of the table."""
     place = bisect_right(_DEGREES, degrees)
     table_degrees = math.inf if degrees == math.inf else float(_DEGREES[max(place - 1, 0)])
     place = bisect_left(_RIVALS, rivals)
-    table_rivals = _RIVALS[place] if place < len(_RIVALS) else rivals
-    return dunnett_factor(confidence, table_rivals, table_degrees, correlation)
+    return table_degrees, _RIVALS[place] if place < len(_RIVALS) else rivals
+
+
+def factor_bound(confidence: float, degrees: float, rivals: int) -> float:
+    """At least `factor`, and worked out at once: Bonferroni's, which assumes nothing."""
+    if rivals <= 1:
+        return significance_threshold(confidence, degrees)
+    table_degrees, table_rivals = _tabulated(degrees, rivals)
+    return significance_threshold(1 - (1 - confidence) / table_rivals, table_degrees)
 
 
 def counts(lead: float, spread: Spread, confidence: float, rivals: int) -> bool:
     """Whether a lead is above its `factor`, at best without the costly factor of these rivals.
 
-    The factor rises with the number of rivals: every eighth of the table settles most leads.
+    Bonferroni's factor is above it, and that of a known deviation below. It rises with the number
+    of rivals: every eighth of the table settles most of the leads that are left.
     """
     if rivals > 1:
+        if lead > factor_bound(confidence, spread.degrees, rivals) * spread.sd:
+            return True
+        if lead <= factor(confidence, math.inf, rivals) * spread.sd:
+            return False
         place = bisect_left(_RIVALS, rivals) // _COARSE * _COARSE
         if place < len(_RIVALS) and _falls_short(lead, spread, confidence, _RIVALS[place]):
             return False

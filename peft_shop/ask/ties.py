@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from peft_shop.ask.noise import noisy_columns
-from peft_shop.ask.spread import counts, factor, lead_spread
+from peft_shop.ask.spread import counts, factor, factor_bound, lead_spread
 from peft_shop.pareto import front
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class _Rule:
         # bounds that settle most pairs: a normal pair needs least, the worst known of all most
         self.least = factor(confidence, math.inf)
         worst = min((value for row in degrees or () for value in row), default=math.inf)
-        self.most = factor(confidence, worst, max(self.counts))
+        self.most = factor_bound(confidence, worst, max(self.counts))
 
     def beats(self, j: int, i: int) -> bool:
         """Whether row `j` significantly dominates row `i`."""
