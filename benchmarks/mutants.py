@@ -71,8 +71,8 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "Add -> Sub: half + 1",
     ): "the density vanishes at both ends",
     (
-        "ask/noise.py",
-        "part = part.astype(np.float32)",
+        "ask/lattice.py",
+        "def on_lattice(",
         "removed: part = part.astype(np.float32)",
     ): "single precision saves time, and no figure that is shown shows it",
     (

@@ -149,7 +149,7 @@ def test_the_installation_in_this_environment_answers(tmp_path: Path) -> None:
 
 def test_without_peft_everything_but_configurations_works(tmp_path: Path) -> None:
     code = WITHOUT_PEFT + (
-        "import peft_shop, peft_shop.ask.recommendation\n"
+        "import peft_shop, peft_shop.ask.recommend\n"
         "assert peft_shop.ask.recommend.installed_peft_version() is None\n"
         "best = peft_shop.recommend('metamathqa').best\n"
         "assert best.config_dict['peft_type'], best.config_dict\n"

@@ -67,7 +67,7 @@ def cluster(
         raise MissingExtraError("ray", "ray", "the engine `ray`") from error
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise PeftShopError(
             f"no Ray cluster at {address or 'this machine'}: {reason}; `ray start --head` starts "

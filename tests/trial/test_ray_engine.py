@@ -30,13 +30,13 @@ class LostError(Exception):
 class Ray(SimpleNamespace):
     """The functions of Ray that the engine calls; a task runs when its answer is asked for."""
 
-    def __init__(self, *, connects: bool = True) -> None:
+    def __init__(self) -> None:
         kinds = SimpleNamespace(NVIDIA_TESLA_T4="T4", NVIDIA_H100="H100", AMD="A100-80G", other="x")
         super().__init__(
             exceptions=SimpleNamespace(RayError=LostError),
             util=SimpleNamespace(accelerators=SimpleNamespace(accelerators=kinds)),
         )
-        self.connects = connects
+        self.refuses: Exception | None = None
         self.needs: dict[str, Any] = {}
         self.sent: list[object] = []
         self.cancelled: list[object] = []
@@ -45,8 +45,8 @@ class Ray(SimpleNamespace):
         """What a task does instead of training."""
 
     def init(self, **options: object) -> None:
-        if not self.connects:
-            raise ConnectionError("nobody answers\nthere")
+        if self.refuses is not None:
+            raise self.refuses
         assert options["log_to_driver"] is False
         self.open = True
 
@@ -176,10 +176,11 @@ def test_what_cannot_count_stops_the_driver(
     assert not ray.open
 
 
+@pytest.mark.parametrize("kind", [ConnectionError, LostError])
 def test_a_cluster_that_does_not_answer_is_named(
-    made: SimpleNamespace, tmp_path: Path, ray: Ray
+    made: SimpleNamespace, tmp_path: Path, ray: Ray, kind: type[Exception]
 ) -> None:
-    ray.connects = False
+    ray.refuses = kind("nobody answers\nthere")
     with (
         pytest.raises(PeftShopError, match=r"no Ray cluster at h:6379: nobody answers; `ray start"),
         opened("ray", tmp_path, made.protocol(), address="h:6379"),
