@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from peft_shop.records import uncollected
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -73,6 +71,8 @@ class CommandEntry:
         if self.refusal is not None:
             return self.refusal
         module, _, name = self.function.partition(":")
+        from peft_shop.records import uncollected  # noqa: PLC0415 - pydantic comes with it
+
         with uncollected():
             function: Callable[..., Any] = getattr(import_module(module), name)
         return function
