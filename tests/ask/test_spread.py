@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_shop.ask.quantiles import dunnett_factor, significance_threshold
-from peft_shop.ask.spread import Spread, counts, factor, lead_spread, separate_parts
+from peft_shop.ask.spread import (
+    Spread,
+    counts,
+    factor,
+    factor_bound,
+    lead_spread,
+    separate_parts,
+)
 
 deviations = st.floats(0.001, 3)
 
@@ -58,16 +65,28 @@ def test_the_tables_err_towards_ties_and_by_little(rivals: int, degrees: float) 
 
 
 @given(
-    st.floats(0.01, 12), st.sampled_from([1.0, 2.5, 8.0, 30.0, math.inf]), st.integers(1, 12_000)
+    st.floats(0.01, 12),
+    st.sampled_from([1.0, 2.5, 8.0, 30.0, math.inf]),
+    st.integers(1, 12_000),
+    st.sampled_from([0.5, 0.7, 0.95, 0.999]),
 )
 @settings(max_examples=20)
 def test_a_lead_counts_where_it_is_above_its_factor(
-    lead: float, degrees: float, rivals: int
+    lead: float, degrees: float, rivals: int, confidence: float
 ) -> None:
-    needed = factor(0.95, degrees, rivals) * 1.5
-    for each in (lead, needed * (1 - 1e-6), needed * (1 + 1e-6)):
-        assert counts(each, Spread(1.5, degrees), 0.95, rivals) == (each > needed)
-    assert not counts(0.0, Spread(0.0, math.inf), 0.95, rivals)
+    needed = factor(confidence, degrees, rivals) * 1.5
+    for each in (lead, needed * (1 - 1e-6), needed * (1 + 1e-6) + 1e-12):
+        assert counts(each, Spread(1.5, degrees), confidence, rivals) == (each > needed)
+    assert not counts(0.0, Spread(0.0, math.inf), confidence, rivals)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.6, 0.95, 0.999])
+@pytest.mark.parametrize("degrees", [1.0, 2.5, 10.0, 1000.0])
+def test_the_bounds_of_a_factor_hold(confidence: float, degrees: float) -> None:
+    for rivals in (2, 3, 9, 100):
+        needed = factor(confidence, degrees, rivals)
+        assert factor(confidence, math.inf, rivals) <= needed * (1 + 1e-7)
+        assert needed <= factor_bound(confidence, degrees, rivals) * (1 + 1e-7)
 
 
 def test_a_pair_is_held_against_student() -> None:
